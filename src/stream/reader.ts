@@ -1,0 +1,125 @@
+/**
+ * A cursor over bytes that arrive in pieces: the one way all codecs read. It does no I/O itself: a
+ * channel hands it a `refill` function that blocks until more bytes are there, a test or a package
+ * hands it whole bytes and none.
+ *
+ * Invariant: 0 <= pos <= end <= bytes.length; bytes[pos, end) are read from the peer and unused.
+ */
+import { StreamError } from "../util/errors.ts";
+
+/** Blocks until at least `least` more bytes than now lie in [pos, end); throws when none can come. */
+export type Refill = (reader: StreamReader, least: number) => void;
+
+const TWO_32 = 0x1_0000_0000;
+const latin1 = new TextDecoder("latin1");
+
+export class StreamReader {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  /** Next unread byte. */
+  pos = 0;
+  /** One past the last byte that has arrived. */
+  end: number;
+  /** Bytes of the stream that were before bytes[0]: `base + pos` is the offset in the stream. */
+  base = 0;
+  readonly #refill: Refill | undefined;
+
+  /** Reads `bytes[0, end)`, and more through `refill` if it is given. */
+  constructor(bytes: Uint8Array, end: number, refill?: Refill) {
+    this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.end = end;
+    this.#refill = refill;
+  }
+
+  /** Bytes that are there and unread. */
+  get available(): number {
+    return this.end - this.pos;
+  }
+
+  /** Offset in the stream of the next unread byte. */
+  get offset(): number {
+    return this.base + this.pos;
+  }
+
+  /** Makes sure that `count` bytes can be read from [pos, end); `count` <= bytes.length. */
+  ensure(count: number): void {
+    const missing = count - (this.end - this.pos);
+    if (missing <= 0) return;
+    if (this.#refill === undefined) {
+      throw new StreamError("TRUNCATED", `The data ends ${missing} bytes too early`);
+    }
+    this.#refill(this, missing);
+  }
+
+  /** Moves the unread bytes to the front, to make room behind them. */
+  compact(): void {
+    if (this.pos === 0) return;
+    this.bytes.copyWithin(0, this.pos, this.end);
+    this.base += this.pos;
+    this.end -= this.pos;
+    this.pos = 0;
+  }
+
+  u8(): number {
+    this.ensure(1);
+    return this.view.getUint8(this.pos++);
+  }
+
+  /** The next byte, left unread. */
+  peekU8(): number {
+    this.ensure(1);
+    return this.view.getUint8(this.pos);
+  }
+
+  u16(): number {
+    this.ensure(2);
+    const value = this.view.getUint16(this.pos);
+    this.pos += 2;
+    return value;
+  }
+
+  u32(): number {
+    this.ensure(4);
+    const value = this.view.getUint32(this.pos);
+    this.pos += 4;
+    return value;
+  }
+
+  /** A u64 as a number; `what` names it in the error when it is above 2^53 - 1. */
+  u64(what: string): number {
+    this.ensure(8);
+    const high = this.view.getUint32(this.pos);
+    const low = this.view.getUint32(this.pos + 4);
+    this.pos += 8;
+    const value = high * TWO_32 + low;
+    if (!Number.isSafeInteger(value)) {
+      throw new StreamError("BAD_VALUE", `The ${what} is absurdly large`);
+    }
+    return value;
+  }
+
+  /** `count` bytes, copied. */
+  take(count: number): Uint8Array {
+    const out = new Uint8Array(new ArrayBuffer(count));
+    let done = 0;
+    while (done < count) {
+      if (this.pos === this.end) this.ensure(Math.min(count - done, this.bytes.length));
+      const part = Math.min(count - done, this.end - this.pos);
+      out.set(this.bytes.subarray(this.pos, this.pos + part), done);
+      this.pos += part;
+      done += part;
+    }
+    return out;
+  }
+
+  /** A string of `count` bytes, one byte a character as QEMU's names are. */
+  text(count: number): string {
+    return latin1.decode(this.take(count));
+  }
+
+  /** A u8 length and that many bytes (`str8` in docs/wire.md). */
+  str8(): string {
+    return this.text(this.u8());
+  }
+}
