@@ -14,7 +14,14 @@ export interface ErrorDetails {
 }
 
 /** Exit codes of the executable (README, "Exit codes"). */
-export const EXIT = { ok: 0, failed: 1, usage: 2, host: 3, interrupt: 130, terminate: 143 } as const;
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  host: 3,
+  interrupt: 130,
+  terminate: 143,
+} as const;
 
 /** An expected failure. `code` is stable, upper case with underscores, and goes into JSON output. */
 export class PostcopyError extends Error {
