@@ -1,0 +1,30 @@
+/** Threads and processes: gettid(2), setpriority(2), pidfd_open(2), and the monotonic clock. */
+import { RESOURCE, TIME } from "./abi/file.ts";
+import { check } from "./error.ts";
+import { getU64, mapScratch } from "./memory.ts";
+import type { Scratch } from "./memory.ts";
+import { NR, syscall } from "./raw.ts";
+
+/**
+ * Gives the calling thread a nice value (-20 most favoured). Returns whether the host allowed it:
+ * below 0 it takes CAP_SYS_NICE or RLIMIT_NICE.
+ */
+export function setThreadNice(nice: number): boolean {
+  const thread = check("gettid", syscall(NR.gettid));
+  return syscall(NR.setpriority, RESOURCE.PRIO_PROCESS, thread, nice) === 0;
+}
+
+let clockScratch: Scratch | undefined;
+
+/** CLOCK_MONOTONIC in nanoseconds: comparable between all processes of one boot of one host. */
+export function monotonicNs(): number {
+  clockScratch ??= mapScratch(16);
+  const { address, view } = clockScratch;
+  check("clock_gettime", syscall(NR.clock_gettime, TIME.CLOCK_MONOTONIC, address));
+  return getU64(view, 0) * 1e9 + getU64(view, 8);
+}
+
+/** A descriptor that polls readable once the process has ended. @throws SyscallError ESRCH. */
+export function openProcess(pid: number): number {
+  return check("pidfd_open", syscall(NR.pidfd_open, pid, 0), `pid ${pid}`);
+}

@@ -1,0 +1,204 @@
+/** Stream sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
+import { ERRNO } from "./abi/errno.ts";
+import { SOCKADDR_UN, SOCKET, TCP } from "./abi/socket.ts";
+import { check } from "./error.ts";
+import { mapScratch } from "./memory.ts";
+import type { Scratch } from "./memory.ts";
+import { NR, syscall } from "./raw.ts";
+
+/** Where a socket is bound or connected: an IP literal and port, or a path. */
+export type SocketAddress =
+  { family: "inet" | "inet6"; host: string; port: number } | { family: "unix"; path: string };
+
+const SOCKADDR_BYTES_MAX = 128;
+/** Longest path of a unix socket, without the terminating NUL. */
+export const UNIX_PATH_BYTES_MAX = SOCKADDR_UN["struct sockaddr_un"].size - 3;
+
+let scratch: Scratch | undefined;
+
+function addressScratch(): Scratch {
+  scratch ??= mapScratch(SOCKADDR_BYTES_MAX + 16);
+  return scratch;
+}
+
+/** Text form for errors: "127.0.0.1:4444", "[::1]:4444" or a path. */
+export function formatSocketAddress(address: SocketAddress): string {
+  if (address.family === "unix") return address.path;
+  const host = address.family === "inet6" ? `[${address.host}]` : address.host;
+  return `${host}:${address.port}`;
+}
+
+function parseInet(host: string): number[] {
+  return host.split(".").map(Number);
+}
+
+/** The 16 bytes of an IPv6 literal; the zone ("%eth0") is not supported. */
+function parseInet6(host: string): number[] {
+  const [head = "", tail] = host.split("::");
+  const groups = (text: string): number[] =>
+    text === ""
+      ? []
+      : text.split(":").flatMap((group) => {
+          if (group.includes(".")) {
+            const [a = 0, b = 0, c = 0, d = 0] = parseInet(group);
+            return [a * 256 + b, c * 256 + d];
+          }
+          return [Number.parseInt(group, 16)];
+        });
+  const first = groups(head);
+  const last = tail === undefined ? [] : groups(tail);
+  const middle = Array<number>(Math.max(0, 8 - first.length - last.length)).fill(0);
+  return [...first, ...middle, ...last].flatMap((group) => [group >> 8, group & 0xff]);
+}
+
+/** Writes the sockaddr into scratch memory and returns its length in bytes. */
+function putAddress(address: SocketAddress): number {
+  const { bytes, view } = addressScratch();
+  bytes.fill(0);
+  if (address.family === "unix") {
+    const path = new TextEncoder().encode(address.path);
+    if (path.length > UNIX_PATH_BYTES_MAX) throw new RangeError("unix socket path is too long");
+    view.setUint16(0, SOCKET.AF_UNIX, true);
+    bytes.set(path, 2);
+    return 2 + path.length + 1;
+  }
+  view.setUint16(2, address.port);
+  if (address.family === "inet") {
+    view.setUint16(0, SOCKET.AF_INET, true);
+    bytes.set(parseInet(address.host), 4);
+    return 16;
+  }
+  view.setUint16(0, SOCKET.AF_INET6, true);
+  bytes.set(parseInet6(address.host), 8);
+  return 28;
+}
+
+function getAddress(): SocketAddress {
+  const { bytes, view } = addressScratch();
+  const family = view.getUint16(0, true);
+  if (family === SOCKET.AF_UNIX) {
+    const end = bytes.indexOf(0, 2);
+    return { family: "unix", path: new TextDecoder().decode(bytes.slice(2, end)) };
+  }
+  const port = view.getUint16(2);
+  if (family === SOCKET.AF_INET) {
+    return { family: "inet", host: Array.from(bytes.subarray(4, 8)).join("."), port };
+  }
+  const groups: string[] = [];
+  for (let at = 8; at < 24; at += 2) groups.push(view.getUint16(at).toString(16));
+  return { family: "inet6", host: groups.join(":"), port };
+}
+
+/** A non-blocking, close-on-exec stream socket of the address's family. */
+export function makeSocket(family: SocketAddress["family"]): number {
+  const domain = { unix: SOCKET.AF_UNIX, inet: SOCKET.AF_INET, inet6: SOCKET.AF_INET6 }[family];
+  const type = SOCKET.SOCK_STREAM | SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC;
+  return check("socket", syscall(NR.socket, domain, type, 0), family);
+}
+
+/** Two connected stream sockets (unix domain), blocking, close-on-exec. */
+export function makeSocketPair(): [number, number] {
+  const type = SOCKET.SOCK_STREAM | SOCKET.SOCK_CLOEXEC;
+  const { address, view } = addressScratch();
+  check("socketpair", syscall(NR.socketpair, SOCKET.AF_UNIX, type, 0, address), "unix");
+  return [view.getInt32(0, true), view.getInt32(4, true)];
+}
+
+/** bind(2) and listen(2). @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES. */
+export function bindAndListen(fd: number, address: SocketAddress, backlog: number): void {
+  if (address.family !== "unix") setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_REUSEADDR, 1);
+  const length = putAddress(address);
+  const text = formatSocketAddress(address);
+  check("bind", syscall(NR.bind, fd, addressScratch().address, length), text);
+  check("listen", syscall(NR.listen, fd, backlog), text);
+}
+
+/** accept4(2): a non-blocking connection, or -errno (EAGAIN when none waits). */
+export function acceptConnection(fd: number): number {
+  for (;;) {
+    const flags = SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC;
+    const result = syscall(NR.accept4, fd, 0, 0, flags);
+    if (result !== -ERRNO.EINTR && result !== -ERRNO.ECONNABORTED) return result;
+  }
+}
+
+/** connect(2) on a non-blocking socket: 0 when connected, else -errno (EINPROGRESS: poll for it). */
+export function startConnect(fd: number, address: SocketAddress): number {
+  const length = putAddress(address);
+  return syscall(NR.connect, fd, addressScratch().address, length);
+}
+
+/** SO_ERROR: the errno that a connect in progress ended with, 0 for success. */
+export function takeSocketError(fd: number): number {
+  const { address, view } = addressScratch();
+  view.setUint32(4, 4, true);
+  const level = SOCKET.SOL_SOCKET;
+  check(
+    "getsockopt",
+    syscall(NR.getsockopt, fd, level, SOCKET.SO_ERROR, address, address + 4),
+    `fd ${fd}, SO_ERROR`,
+  );
+  return view.getInt32(0, true);
+}
+
+function setOption(fd: number, level: number, option: number, value: number): void {
+  const { address, view } = addressScratch();
+  view.setInt32(0, value, true);
+  const result = syscall(NR.setsockopt, fd, level, option, address, 4);
+  check("setsockopt", result, `fd ${fd}, level ${level}, option ${option}`);
+}
+
+/** How long a silent TCP peer is believed to be alive (architecture: 60 s, then 4 probes). */
+const KEEPALIVE_IDLE_SECONDS = 60;
+const KEEPALIVE_INTERVAL_SECONDS = 15;
+const KEEPALIVE_PROBES = 4;
+const USER_TIMEOUT_MS = 120_000;
+
+/** TCP options of every migration connection: no delay, and a dead peer is noticed. */
+export function tuneTcp(fd: number): void {
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_NODELAY, 1);
+  setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_KEEPALIVE, 1);
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPCNT, KEEPALIVE_PROBES);
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
+}
+
+/** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon. */
+export function limitUnsent(fd: number, bytes: number): void {
+  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
+}
+
+/** The address that a socket is bound to (the port that the kernel chose for port 0). */
+export function localAddress(fd: number): SocketAddress {
+  return queryAddress("getsockname", NR.getsockname, fd);
+}
+
+/** The address of the other end. @throws SyscallError ENOTCONN. */
+export function remoteAddress(fd: number): SocketAddress {
+  return queryAddress("getpeername", NR.getpeername, fd);
+}
+
+function queryAddress(name: string, number: number, fd: number): SocketAddress {
+  const { address, bytes, view } = addressScratch();
+  bytes.fill(0);
+  view.setUint32(SOCKADDR_BYTES_MAX, SOCKADDR_BYTES_MAX, true);
+  check(name, syscall(number, fd, address, address + SOCKADDR_BYTES_MAX), `fd ${fd}`);
+  return getAddress();
+}
+
+/** Bytes that wait to be read, looked at without taking them: count, 0 at the end, or -errno. */
+export function peekBytes(fd: number, address: number, length: number): number {
+  const flags = SOCKET.MSG_PEEK | SOCKET.MSG_DONTWAIT;
+  for (;;) {
+    const result = syscall(NR.recvfrom, fd, address, length, flags, 0, 0);
+    if (result !== -ERRNO.EINTR) return result;
+  }
+}
+
+/** shutdown(2) of both directions: every read and write on the socket ends at once. */
+export function shutdownSocket(fd: number): void {
+  const result = syscall(NR.shutdown, fd, SOCKET.SHUT_RDWR);
+  if (result === -ERRNO.ENOTCONN || result === -ERRNO.ENOTSOCK) return;
+  check("shutdown", result, `fd ${fd}`);
+}
