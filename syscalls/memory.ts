@@ -80,10 +80,13 @@ export function munlock(address: number, length: number): void {
   check("munlock", syscall(NR.munlock, address, length), `${length} bytes`);
 }
 
-/** Locks all memory of the process, now (`current`) and as it is mapped (`future`). */
-export function mlockall(current: boolean, future: boolean): void {
-  const flags = (current ? MMAN.MCL_CURRENT : 0) | (future ? MMAN.MCL_FUTURE : 0);
-  check("mlockall", syscall(NR.mlockall, flags), `flags ${flags}`);
+/**
+ * Locks all memory of the process, what is mapped and what will be, each page once it is touched
+ * (MCL_ONFAULT, Linux 4.4): nothing is populated by it. @throws SyscallError ENOMEM, EPERM.
+ */
+export function mlockall(): void {
+  const flags = MMAN.MCL_CURRENT | MMAN.MCL_FUTURE | MMAN.MCL_ONFAULT;
+  check("mlockall", syscall(NR.mlockall, flags), "MCL_CURRENT|MCL_FUTURE|MCL_ONFAULT");
 }
 
 /** Undoes mlockall and every mlock of the process. */
@@ -114,6 +117,12 @@ export function mapScratch(length: number): Scratch {
   const rounded = Math.ceil(length / BASE_PAGE_BYTES) * BASE_PAGE_BYTES;
   const { address } = mapAnonymous(rounded);
   const buffer = bufferAt(address, rounded);
+  return { address, bytes: new Uint8Array(buffer), view: new DataView(buffer) };
+}
+
+/** Scratch memory that another thread mapped and handed over by its address. */
+export function scratchAt(address: number, length: number): Scratch {
+  const buffer = bufferAt(address, length);
   return { address, bytes: new Uint8Array(buffer), view: new DataView(buffer) };
 }
 

@@ -6,12 +6,20 @@
  * Invariant: 0 <= pos <= end <= bytes.length; bytes[pos, end) are read from the peer and unused.
  */
 import { StreamError } from "../util/errors.ts";
+import { refuse } from "./refuse.ts";
 
 /** Blocks until at least `least` more bytes than now lie in [pos, end); throws when none can come. */
 export type Refill = (reader: StreamReader, least: number) => void;
 
 const TWO_32 = 0x1_0000_0000;
-const latin1 = new TextDecoder("latin1");
+
+/**
+ * The bytes [at, at + length) as a string with one character (0 to 255) a byte. Not a TextDecoder:
+ * what the web calls "latin1" maps 0x80 to 0x9f to other characters, which could not be sent back.
+ */
+export function byteString(bytes: Uint8Array, at: number, length: number): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset + at, length).toString("latin1");
+}
 
 export class StreamReader {
   readonly bytes: Uint8Array;
@@ -42,12 +50,20 @@ export class StreamReader {
     return this.base + this.pos;
   }
 
-  /** Makes sure that `count` bytes can be read from [pos, end); `count` <= bytes.length. */
+  /**
+   * Makes sure that `count` bytes can be read from [pos, end). The refill may move the unread bytes
+   * within `bytes`, so positions taken before the call are stale after it. A count above
+   * bytes.length can never be met and is a programmer's error.
+   */
   ensure(count: number): void {
     const missing = count - (this.end - this.pos);
     if (missing <= 0) return;
     if (this.#refill === undefined) {
-      throw new StreamError("TRUNCATED", `The data ends ${missing} bytes too early`);
+      const where = `at byte ${this.base + this.end} of the stream`;
+      throw new StreamError("TRUNCATED", `The data ends ${missing} bytes too early (${where})`);
+    }
+    if (count > this.bytes.length) {
+      throw new RangeError(`${count} bytes do not fit a buffer of ${this.bytes.length}`);
     }
     this.#refill(this, missing);
   }
@@ -94,13 +110,14 @@ export class StreamReader {
     this.pos += 8;
     const value = high * TWO_32 + low;
     if (!Number.isSafeInteger(value)) {
-      throw new StreamError("BAD_VALUE", `The ${what} is absurdly large`);
+      const seen = `0x${high.toString(16)}${low.toString(16).padStart(8, "0")}`;
+      refuse("BAD_VALUE", `The ${what} is absurdly large: ${seen}`, this.offset - 8);
     }
     return value;
   }
 
   /** `count` bytes, copied. */
-  take(count: number): Uint8Array {
+  take(count: number): Uint8Array<ArrayBuffer> {
     const out = new Uint8Array(new ArrayBuffer(count));
     let done = 0;
     while (done < count) {
@@ -115,7 +132,7 @@ export class StreamReader {
 
   /** A string of `count` bytes, one byte a character as QEMU's names are. */
   text(count: number): string {
-    return latin1.decode(this.take(count));
+    return byteString(this.take(count), 0, count);
   }
 
   /** A u8 length and that many bytes (`str8` in docs/wire.md). */

@@ -2,9 +2,16 @@
  * A growing buffer that codecs write big-endian fields into. For headers, commands and packages:
  * page data never passes through it.
  */
+import { putU64 } from "./put.ts";
 
-const TWO_32 = 0x1_0000_0000;
 const INITIAL_BYTES = 256;
+
+/** A field that does not fit would be cut off in silence by a DataView: a programmer's error. */
+function checkUnsigned(value: number, greatest: number): void {
+  if (!Number.isInteger(value) || value < 0 || value > greatest) {
+    throw new RangeError(`${value} is not in 0 to ${greatest}`);
+  }
+}
 
 export class StreamWriter {
   #bytes = new Uint8Array(new ArrayBuffer(INITIAL_BYTES));
@@ -17,7 +24,7 @@ export class StreamWriter {
   }
 
   /** A view of what was written; valid until the next write. */
-  get bytes(): Uint8Array {
+  get bytes(): Uint8Array<ArrayBuffer> {
     return this.#bytes.subarray(0, this.#length);
   }
 
@@ -35,18 +42,21 @@ export class StreamWriter {
   }
 
   u8(value: number): this {
+    checkUnsigned(value, 0xff);
     const at = this.#reserve(1);
     this.#view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
+    checkUnsigned(value, 0xffff);
     const at = this.#reserve(2);
     this.#view.setUint16(at, value);
     return this;
   }
 
   u32(value: number): this {
+    checkUnsigned(value, 0xffff_ffff);
     const at = this.#reserve(4);
     this.#view.setUint32(at, value);
     return this;
@@ -54,9 +64,9 @@ export class StreamWriter {
 
   /** A u64 from a safe integer. */
   u64(value: number): this {
+    checkUnsigned(value, Number.MAX_SAFE_INTEGER);
     const at = this.#reserve(8);
-    this.#view.setUint32(at, Math.floor(value / TWO_32));
-    this.#view.setUint32(at + 4, value >>> 0);
+    putU64(this.#view, at, value);
     return this;
   }
 

@@ -97,3 +97,10 @@ export function describeError(record: ErrorRecord): string {
   }
   return [sentences.join(": "), ...hints.map((hint) => `  hint: ${hint}`)].join("\n");
 }
+
+/** The sentences of an error and its causes, in one line. */
+export function errorChain(error: Error): string {
+  const sentences: string[] = [];
+  for (let at: unknown = error; at instanceof Error; at = at.cause) sentences.push(at.message);
+  return sentences.join(": ");
+}

@@ -15,6 +15,7 @@ export const MMAN = {
   MADV_NOHUGEPAGE: 15,
   MCL_CURRENT: 1,
   MCL_FUTURE: 2,
+  MCL_ONFAULT: 4,
   MFD_CLOEXEC: 1,
 } as const;
 

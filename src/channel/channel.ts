@@ -1,0 +1,194 @@
+/**
+ * A byte channel to the peer over a non-blocking descriptor: reads fill a StreamReader, writes are
+ * gathered. Every wait also watches a stop descriptor and a deadline, so no thread hangs in one.
+ *
+ * Threads share the descriptor, not the object: each makes its own Channel. One thread reads; who
+ * writes holds the channel's lock if more than one does.
+ */
+import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
+import { POLL, PollSet } from "../../syscalls/descriptor.ts";
+import { SyscallError } from "../../syscalls/error.ts";
+import { GatherList, readInto } from "../../syscalls/io.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import type { Scratch } from "../../syscalls/memory.ts";
+import { StreamReader } from "../stream/reader.ts";
+import { PostcopyError } from "../util/errors.ts";
+
+/** The peer closed, reset or never answered: the channel is of no more use. */
+export class ChannelError extends PostcopyError {}
+
+/** Somebody asked this thread to stop (the stop descriptor was raised). */
+export class StoppedError extends PostcopyError {
+  constructor() {
+    super("STOPPED", "Stopped on request");
+  }
+}
+
+/** What a channel is made of. */
+export interface ChannelOptions {
+  /** A non-blocking descriptor; whoever made it closes it. */
+  fd: number;
+  /** An eventfd that ends every wait with StoppedError when it is raised. */
+  stopFd: number;
+  /** Names the peer in errors: "the source at 127.0.0.1:4444". */
+  peer: string;
+  /** Size of the receive buffer in bytes; 0 for a channel that only writes. */
+  bufferBytes: number;
+}
+
+/** Where a reader stands in its receive buffer: all that another thread needs to go on reading. */
+export interface ReaderPosition {
+  address: number;
+  length: number;
+  pos: number;
+  end: number;
+  base: number;
+}
+
+const SMALL_WRITE_BYTES = 64 * 1024;
+
+export class Channel {
+  readonly fd: number;
+  readonly peer: string;
+  /** What has arrived. Its buffer is mapped memory at `bufferAddress`. */
+  readonly reader: StreamReader;
+  readonly bufferAddress: number;
+  /** Longest silence of the peer, in milliseconds, that a read or write sits through. */
+  timeoutMs = Infinity;
+  /** Bytes read and written through this object. */
+  bytesRead = 0;
+  bytesWritten = 0;
+  readonly #buffer: Scratch;
+  readonly #poll = new PollSet();
+  readonly #small = new GatherList(1);
+  #smallScratch: Scratch | undefined;
+
+  constructor(options: ChannelOptions, from?: { buffer: Scratch; position: ReaderPosition }) {
+    this.fd = options.fd;
+    this.peer = options.peer;
+    this.#buffer = from?.buffer ?? mapScratch(Math.max(1, options.bufferBytes));
+    this.bufferAddress = this.#buffer.address;
+    this.reader = new StreamReader(this.#buffer.bytes, from?.position.end ?? 0, (reader, least) => {
+      this.#refill(reader, least);
+    });
+    this.reader.pos = from?.position.pos ?? 0;
+    this.reader.base = from?.position.base ?? 0;
+    this.#poll.add(options.fd, POLL.POLLIN);
+    this.#poll.add(options.stopFd, POLL.POLLIN);
+  }
+
+  /** The reader's position, for the thread that reads on. This object must not read any more. */
+  position(): ReaderPosition {
+    const { pos, end, base, bytes } = this.reader;
+    return { address: this.bufferAddress, length: bytes.length, pos, end, base };
+  }
+
+  /** Reads what is there without waiting: bytes, 0 when nothing is, -1 at the end of the stream. */
+  tryRead(): number {
+    const { reader } = this;
+    if (reader.end === reader.bytes.length) reader.compact();
+    const room = reader.bytes.length - reader.end;
+    const result = readInto(this.fd, this.bufferAddress + reader.end, room);
+    if (result > 0) {
+      reader.end += result;
+      this.bytesRead += result;
+      return result;
+    }
+    if (result === 0) return -1;
+    if (result === -ERRNO.EAGAIN) return 0;
+    throw this.#broken("read", -result);
+  }
+
+  #refill(reader: StreamReader, least: number): void {
+    const wanted = reader.end + least;
+    if (wanted > reader.bytes.length) reader.compact();
+    const target = reader.base + reader.end + least;
+    while (reader.base + reader.end < target) {
+      const got = this.tryRead();
+      if (got < 0) {
+        throw new ChannelError("PEER_CLOSED", `The connection was closed by ${this.peer}`);
+      }
+      if (got === 0) this.#wait(POLL.POLLIN, "sent nothing");
+    }
+  }
+
+  /** Writes all of a gather list, waiting while the socket is full. */
+  writeAll(list: GatherList): void {
+    while (list.remaining > 0) {
+      const result = list.write(this.fd);
+      if (result >= 0) this.bytesWritten += result;
+      else if (result === -ERRNO.EAGAIN) this.#wait(POLL.POLLOUT, "took nothing");
+      else throw this.#broken("write", -result);
+    }
+  }
+
+  /** Writes bytes from any memory; they are copied first. */
+  write(bytes: Uint8Array): void {
+    const scratch = (this.#smallScratch ??= mapScratch(SMALL_WRITE_BYTES));
+    for (let done = 0; done < bytes.length;) {
+      const part = Math.min(bytes.length - done, SMALL_WRITE_BYTES);
+      scratch.bytes.set(bytes.subarray(done, done + part));
+      this.#small.clear();
+      this.#small.add(scratch.address, part);
+      this.writeAll(this.#small);
+      done += part;
+    }
+  }
+
+  /** Waits until the peer has closed its end; bytes that still arrive are thrown away. */
+  drainToEnd(): void {
+    for (;;) {
+      this.reader.pos = this.reader.end;
+      this.reader.compact();
+      const got = this.tryRead();
+      if (got < 0) return;
+      if (got === 0) this.#wait(POLL.POLLIN, "did not close");
+    }
+  }
+
+  #wait(events: number, silence: string): void {
+    this.#poll.set(0, this.fd, events);
+    const deadline = performance.now() + this.timeoutMs;
+    for (;;) {
+      const left = deadline - performance.now();
+      if (left <= 0) {
+        const seconds = (this.timeoutMs / 1000).toFixed(0);
+        throw new ChannelError("PEER_SILENT", `${this.peer} ${silence} for ${seconds} s`);
+      }
+      if (this.#poll.wait(left) === 0) continue;
+      if (this.#poll.ready(1) !== 0) throw new StoppedError();
+      return;
+    }
+  }
+
+  #broken(syscall: string, errno: number): ChannelError {
+    const cause = new SyscallError(syscall, errno, `fd ${this.fd}`);
+    const reset = errno === ERRNO.ECONNRESET || errno === ERRNO.EPIPE;
+    const code = reset ? "PEER_CLOSED" : errnoName(errno);
+    return new ChannelError(code, `The connection to ${this.peer} broke`, { cause });
+  }
+}
+
+let waiter: PollSet | undefined;
+
+/**
+ * Waits until `fd` has one of `events`; false when `timeoutMs` passed without.
+ * @throws StoppedError when the stop descriptor is raised.
+ */
+export function waitReady(fd: number, events: number, stopFd: number, timeoutMs: number): boolean {
+  if (waiter === undefined) {
+    waiter = new PollSet();
+    waiter.add(-1, 0);
+    waiter.add(-1, 0);
+  }
+  waiter.set(0, fd, events);
+  waiter.set(1, stopFd, POLL.POLLIN);
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const left = deadline - performance.now();
+    if (left <= 0) return false;
+    if (waiter.wait(left) === 0) continue;
+    if (waiter.ready(1) !== 0) throw new StoppedError();
+    return true;
+  }
+}

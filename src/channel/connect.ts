@@ -1,0 +1,66 @@
+/** The connecting end. Waits a while for a peer that is not there yet: who starts first is luck. */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { SyscallError } from "../../syscalls/error.ts";
+import {
+  formatSocketAddress,
+  makeSocket,
+  startConnect,
+  takeSocketError,
+  tuneTcp,
+} from "../../syscalls/socket.ts";
+import type { SocketAddress } from "../../syscalls/socket.ts";
+import { PostcopyError } from "../util/errors.ts";
+import { formatSocketPeer } from "./address.ts";
+import { waitReady } from "./channel.ts";
+
+/** Pause between two tries; the peer may be a process that is just being started. */
+const RETRY_PAUSE_MS = 50;
+
+/**
+ * Connects to the first address that answers, trying again until `patienceMs` is over.
+ * @returns a connected non-blocking descriptor.
+ * @throws PostcopyError CANNOT_CONNECT with the last reason; StoppedError.
+ */
+export function connectTo(
+  addresses: readonly SocketAddress[],
+  stopFd: number,
+  patienceMs: number,
+): number {
+  const deadline = performance.now() + patienceMs;
+  for (;;) {
+    let failure: SyscallError | undefined;
+    for (const address of addresses) {
+      const left = Math.max(RETRY_PAUSE_MS, deadline - performance.now());
+      const result = tryConnect(address, stopFd, left);
+      if (typeof result === "number") return result;
+      failure = result;
+    }
+    if (performance.now() + RETRY_PAUSE_MS >= deadline) {
+      const where = addresses.map(formatSocketPeer).join(", ");
+      throw new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
+        cause: failure,
+        hint: "start the receiving end first, or raise --connect-timeout",
+      });
+    }
+    waitReady(stopFd, POLL.POLLIN, stopFd, RETRY_PAUSE_MS);
+  }
+}
+
+function tryConnect(
+  address: SocketAddress,
+  stopFd: number,
+  timeoutMs: number,
+): number | SyscallError {
+  const fd = makeSocket(address.family);
+  let result = -startConnect(fd, address);
+  if (result === ERRNO.EINPROGRESS || result === ERRNO.EAGAIN) {
+    result = waitReady(fd, POLL.POLLOUT, stopFd, timeoutMs) ? takeSocketError(fd) : ERRNO.ETIMEDOUT;
+  }
+  if (result === 0) {
+    if (address.family !== "unix") tuneTcp(fd);
+    return fd;
+  }
+  closeDescriptor(fd);
+  return new SyscallError("connect", result, formatSocketAddress(address));
+}

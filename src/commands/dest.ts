@@ -1,0 +1,155 @@
+/** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
+import { prepareDirectory } from "../guests/snapshot/directory.ts";
+import type { DestGuestData } from "../guests/registry.ts";
+import { EXIT } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import { mlockall } from "../../syscalls/memory.ts";
+import { auditGuest, wrongGuest } from "./audit-guest.ts";
+import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
+import type { Output } from "./common.ts";
+import { guestSchema } from "./guest-words.ts";
+import type { GuestWord } from "./guest-words.ts";
+import { Interrupts } from "./interrupts.ts";
+import { peerSchema } from "./peers.ts";
+import { DestRun } from "./run-dest.ts";
+import { SourceRun } from "./run-source.ts";
+import { SOURCE_FLAGS } from "./source-flags.ts";
+import { stressText } from "./source.ts";
+import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
+import type { OptionsOf } from "./strict.ts";
+import { UsageError } from "../util/errors.ts";
+
+const FLAGS = {
+  guest: requiredFlag(guestSchema, {
+    valueHint: "GUEST",
+    description: "stress (run it here) or snapshot:DIRECTORY (keep it)",
+  }),
+  listen: requiredFlag(peerSchema, {
+    valueHint: "PEER",
+    description: "tcp:HOST:PORT (port 0: any), unix:PATH, exec:COMMAND or fd:NUMBER",
+  }),
+  onward: optionalFlag(peerSchema, {
+    valueHint: "PEER",
+    description: "Send the guest on there once it is whole; the flags below say how",
+  }),
+  mlock: switchFlag("Lock this process's memory, except during postcopy"),
+  ...SOURCE_FLAGS,
+  ...REPORT_FLAG,
+  ...COMMON_FLAGS,
+} as const;
+
+type DestOptions = OptionsOf<typeof FLAGS>;
+
+export const dest = defineStrictCommand({
+  name: "dest",
+  description: "Receive a guest, and run it, keep it or send it on",
+  flags: FLAGS,
+  example: [
+    "postcopy dest --guest snapshot:/var/lib/vm1 --listen tcp:127.0.0.1:4444",
+    "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 --onward tcp:127.0.0.1:5555",
+  ].join("\n"),
+  check: (options) => {
+    checkCommon(options);
+    if (options.onward === undefined || options.guest.kind === "stress") return;
+    throw new UsageError("CONTRADICTION", "Flag --onward is for a guest that runs here", {
+      hint: "a snapshot is sent on with: postcopy source --guest snapshot:DIRECTORY --to PEER",
+    });
+  },
+  run: receive,
+});
+
+/** The guest that is expected, and what to do before anybody connects. */
+function prepare(word: GuestWord, output: Output): { guest: DestGuestData; text: string } {
+  if (word.kind === "stress") {
+    const expected = word.given ? word.parameters : undefined;
+    const text = expected === undefined ? "stress" : stressText(expected);
+    return { guest: { kind: "stress", expected }, text };
+  }
+  if (prepareDirectory(word.directory)) {
+    output.warn("HALF_SNAPSHOT", `${word.directory} held part of a guest; it was removed`);
+  }
+  const guest = { kind: "snapshot", directory: word.directory } as const;
+  return { guest, text: `snapshot in ${word.directory}` };
+}
+
+async function receive(options: DestOptions): Promise<number> {
+  using interrupts = new Interrupts();
+  const output = openOutput(options);
+  const { guest, text } = prepare(options.guest, output);
+  if (options.mlock) mlockall();
+  const run = await DestRun.open({
+    guest,
+    guestText: text,
+    peer: options.listen,
+    insecure: options.insecure,
+    lockMemory: options.mlock,
+    output,
+    interrupts,
+  });
+  try {
+    await run.receive();
+  } catch (error) {
+    run.markFailed();
+    if (error instanceof Error) output.finish(run.report(null, error));
+    if (interrupts.interrupted) return interrupts.exitCode;
+    throw error;
+  }
+  if (run.stress === undefined) {
+    output.finish(run.report(null, undefined));
+    return EXIT.ok;
+  }
+  return options.onward === undefined
+    ? runHere(run, output, interrupts)
+    : sendOn(run, options, output, interrupts);
+}
+
+/** Lets the guest run on for a while, then checks all of it. */
+async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Promise<number> {
+  const crew = run.stress;
+  if (crew === undefined) throw new Error("no guest arrived");
+  interrupts.handler = (count) => {
+    if (count > 1) interrupts.exitNow();
+  };
+  await crew.runFor(crew.setup.parameters.durationMs, () => interrupts.interrupted);
+  await crew.stop();
+  const figures = await auditGuest(crew);
+  crew.end();
+  output.finish(run.report(figures, undefined));
+  const wrong = wrongGuest(crew, figures);
+  if (wrong !== undefined) throw wrong;
+  return interrupts.interrupted ? interrupts.exitCode : EXIT.ok;
+}
+
+/** Sends the guest on: it runs until the next switchover, and on here if that fails. */
+async function sendOn(
+  run: DestRun,
+  options: DestOptions,
+  output: Output,
+  interrupts: Interrupts,
+): Promise<number> {
+  const crew = run.stress;
+  if (crew === undefined || options.onward === undefined) throw new Error("no guest to send on");
+  output.finish(run.report(null, undefined));
+  const { setup } = crew;
+  const guestText = stressText(setup.parameters);
+  const end = await new SourceRun({
+    guest: { kind: "stress", setup, blocks: run.blocks },
+    guestText,
+    peer: options.onward,
+    options,
+    output,
+    interrupts,
+  }).run();
+  if (end.failure === undefined) {
+    await crew.stop();
+    crew.end();
+    output.finish(end.report);
+    return EXIT.ok;
+  }
+  output.finish(end.report);
+  if (end.place === "destination") throw end.failure;
+  log.warn("The guest could not be sent on, and goes on here");
+  await runHere(run, output, interrupts);
+  if (interrupts.interrupted) return interrupts.exitCode;
+  throw end.failure;
+}

@@ -1,0 +1,36 @@
+/** GUEST words: what they name, and what each needs before it can be sent or received. */
+import { parseStressGuest } from "../guests/stress/guest-word.ts";
+import type { StressParameters } from "../guests/stress/parameters.ts";
+import { UsageError } from "../util/errors.ts";
+import { fromText } from "../util/schemas.ts";
+import { nearest } from "../util/suggest.ts";
+import { quoted } from "../util/units.ts";
+
+/** A parsed GUEST word. */
+export type GuestWord =
+  | { kind: "stress"; parameters: StressParameters; given: boolean }
+  | { kind: "snapshot"; directory: string };
+
+const KINDS = ["stress", "snapshot"] as const;
+
+function parseGuest(text: string): GuestWord {
+  const [kind = "", ...rest] = text.split(":");
+  switch (kind) {
+    case "stress":
+      return { kind, parameters: parseStressGuest(text), given: rest.length > 0 };
+    case "snapshot": {
+      const directory = rest.join(":");
+      if (directory !== "") return { kind, directory };
+      throw new UsageError("BAD_GUEST", "Guest snapshot has no directory", {
+        hint: "write snapshot:DIRECTORY",
+      });
+    }
+  }
+  const near = nearest(kind, KINDS);
+  throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
+    hint: near === undefined ? "guests are stress and snapshot:DIRECTORY" : `did you mean ${near}?`,
+  });
+}
+
+/** A GUEST word on the command line. */
+export const guestSchema = fromText(parseGuest);

@@ -1,0 +1,246 @@
+/** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
+import { unlinkSync } from "node:fs";
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { formatPeer } from "../channel/address.ts";
+import type { Peer } from "../channel/address.ts";
+import type { DestEvent } from "../dest/context.ts";
+import { WORD } from "../dest/shared.ts";
+import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
+import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
+import { diskBytes } from "../guests/snapshot/directory.ts";
+import type { ArrivedStress } from "../guests/stress/dest-guest.ts";
+import { bootId } from "../guests/stress/machine.ts";
+import { totalBytes } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { DEST, DEST_PHASES } from "../report/counters.ts";
+import { Histogram } from "../report/histogram.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import type { DestReport, Downtime } from "../report/report.ts";
+import { destCounts, destProgress } from "../report/summary.ts";
+import { DestCrew } from "../threads/dest-crew.ts";
+import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
+import type { Stamped, WarningNews } from "../threads/tasks.ts";
+import { errorChain } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import { formatCount } from "../util/units.ts";
+import { VERSION } from "../util/version.ts";
+import type { AuditFigures } from "./audit-guest.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { openArrival } from "./peers.ts";
+import type { OpenedArrival } from "./peers.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import { ratePerSecond, Timeline } from "./timeline.ts";
+
+/** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
+const STRESS_THREADS_AHEAD = 2;
+
+/** What is received, where, and how. */
+export interface DestJob {
+  guest: DestGuestData;
+  guestText: string;
+  peer: Peer;
+  insecure: boolean;
+  lockMemory: boolean;
+  output: Output;
+  interrupts: Interrupts;
+}
+
+type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
+
+export class DestRun {
+  /** The stress guest that arrived, if it is one. */
+  stress: StressCrew | undefined;
+  /** Its memory. */
+  blocks: readonly RamBlock[] = [];
+  readonly #job: DestJob;
+  readonly #timeline = new Timeline<Moment>();
+  readonly #crew: DestCrew;
+  readonly #opened: OpenedArrival;
+  readonly #preloaded: ReturnType<typeof preloadStressThreads>;
+  #arrived: ArrivedStress | undefined;
+  #kept: KeptSnapshot | undefined;
+  #source: string;
+
+  private constructor(job: DestJob, opened: OpenedArrival) {
+    this.#job = job;
+    this.#opened = opened;
+    this.#source = formatPeer(job.peer);
+    this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
+    this.#crew = new DestCrew({
+      guest: job.guest,
+      arrival: opened.arrival,
+      lockMemory: job.lockMemory,
+      connected: (peer) => this.#connected(peer),
+      event: (event) => this.#take(event),
+    });
+  }
+
+  /** Opens the listening socket and says where. */
+  static async open(job: DestJob): Promise<DestRun> {
+    const opened = await openArrival(job.peer, job.insecure);
+    const run = new DestRun(job, opened);
+    log.info(`Waiting for a source on ${opened.text}`);
+    job.output.events.emit({ event: "listening", peer: opened.text });
+    return run;
+  }
+
+  /**
+   * Receives the guest. Resolves when every page is in place.
+   * @throws the failure of the migration.
+   */
+  async receive(): Promise<void> {
+    const { output, interrupts } = this.#job;
+    const crew = this.#crew;
+    interrupts.handler = (count) => this.#interrupt(count);
+    let connectedMs = 0;
+    const progress = output.startProgress(() => {
+      if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
+      return destProgress(crew.shared.counters, this.#timeline.elapsedMs - connectedMs);
+    });
+    try {
+      await crew.run();
+      const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
+      output.events.emit({ event: "drained", sinceStartMs });
+    } finally {
+      progress.stop();
+      interrupts.handler = () => interrupts.exitNow();
+      crew.end();
+      this.#closeListener();
+    }
+  }
+
+  #closeListener(): void {
+    const { arrival, path } = this.#opened;
+    if (arrival.kind === "listen") closeDescriptor(arrival.fd);
+    if (path !== undefined) unlinkSync(path);
+  }
+
+  #connected(peer: string): void {
+    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
+    this.#source = peer;
+    this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+  }
+
+  #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {
+    const { output, guestText } = this.#job;
+    switch (event.kind) {
+      case "phase":
+        this.#timeline.note(event.phase, event.atNs);
+        output.events.emit({ event: "phase", phase: event.phase });
+        break;
+      case "guest": {
+        this.blocks = event.blocks;
+        const blocks = event.blocks.map(({ name, length, pageSize }) => {
+          return { name, bytes: length, pageSize };
+        });
+        output.events.emit({ event: "guest", guest: guestText, blocks });
+        break;
+      }
+      case "running": {
+        this.#timeline.note("running", event.atNs);
+        const sinceStartMs = this.#timeline.ms("connected", "running") ?? 0;
+        output.events.emit({ event: "running", sinceStartMs, downtime: this.#downtime() });
+        break;
+      }
+      case "stress arrived":
+        this.#arrived = event.guest;
+        this.stress = new StressCrew(event.guest.setup, this.#preloaded);
+        break;
+      case "snapshot kept":
+        this.#kept = event.snapshot;
+        break;
+      case "warning":
+        output.warn("DEST_WARNING", event.message);
+        break;
+    }
+  }
+
+  /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
+  #interrupt(count: number): void {
+    const { counters, control } = this.#crew.shared;
+    const runs = counters.get(DEST.runTime) > 0;
+    if (!runs || count > 1) {
+      this.#crew.stop();
+      if (runs || count > 1) this.#job.interrupts.exitNow();
+      return;
+    }
+    const missing = formatCount(Atomics.load(control, WORD.missing));
+    log.warn(
+      `The guest is here already and ${missing} of its pages are not: ending now loses it. ` +
+        "Interrupt once more to give it up.",
+    );
+  }
+
+  /** From the guest's last instruction at the source to its first here, where clocks compare. */
+  #downtime(): Downtime | null {
+    const guest = this.#arrived;
+    if (guest === undefined || this.stress === undefined) return null;
+    if (guest.stopTime.bootId !== bootId()) return null;
+    const { firstNs } = this.stress.control.runTimes();
+    const startedNs = firstNs > 0 ? firstNs : this.#timeline.at("running");
+    if (startedNs === undefined || guest.stopTime.monotonicNs === 0) return null;
+    const ms = Math.max(0, (startedNs - guest.stopTime.monotonicNs) / 1e6);
+    return { ms, method: "one-clock" };
+  }
+
+  /** Ends the migration's counters in failure, for the report. */
+  markFailed(): void {
+    const phase = this.#job.interrupts.interrupted ? "cancelled" : "failed";
+    this.#crew.shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
+  }
+
+  /** The report, after `receive`; `failure` if that threw. */
+  report(audit: AuditFigures | null, failure: Error | undefined): DestReport {
+    const { guestText, interrupts } = this.#job;
+    const timeline = this.#timeline;
+    const counts = destCounts(this.#crew.shared.counters);
+    const { faultTimes, listenTimes, control } = this.#crew.shared;
+    const latency = new Histogram();
+    latency.merge(faultTimes);
+    latency.merge(listenTimes);
+    const times = {
+      setup: timeline.ms("connected", "precopy"),
+      precopy: timeline.ms("precopy", "device"),
+      device: timeline.ms("device", "running"),
+      postcopy: timeline.ms("running", "drained"),
+      toRunning: timeline.ms("connected", "running"),
+      toDrained: timeline.ms("connected", "drained"),
+      total: timeline.elapsedMs,
+    };
+    const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
+    const outcome = interrupts.interrupted ? "cancelled" : "failed";
+    return {
+      role: "dest",
+      version: REPORT_VERSION,
+      program: VERSION,
+      startedAt: timeline.startedAt,
+      guest: guestText,
+      peer: this.#source,
+      outcome: failure === undefined ? "completed" : outcome,
+      error: failure === undefined ? null : { code, message: errorChain(failure) },
+      downtime: this.#downtime(),
+      times,
+      rates: {
+        precopy: null,
+        postcopy: ratePerSecond(
+          4096 * (counts.pages.pushedNormal + counts.pages.urgentNormal),
+          times.postcopy,
+        ),
+      },
+      memory: { guestBytes: totalBytes(this.blocks), peakRssBytes: peakResidentBytes() },
+      urgentChannel: Atomics.load(control, WORD.urgentSeen) > 0,
+      phase: counts.phase,
+      pages: counts.pages,
+      places: counts.places,
+      faults: {
+        ...counts.faults,
+        latencyNs: latency.count === 0 ? null : latency.summary(),
+      },
+      bytes: counts.bytes,
+      audit,
+      snapshot:
+        this.#kept === undefined ? null : { ...this.#kept, bytes: diskBytes(this.#kept.directory) },
+    };
+  }
+}

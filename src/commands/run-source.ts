@@ -1,0 +1,244 @@
+/** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
+import { formatPeer } from "../channel/address.ts";
+import type { Peer } from "../channel/address.ts";
+import { sourceBlocks } from "../guests/registry.ts";
+import type { SourceGuestData } from "../guests/registry.ts";
+import { totalBytes } from "../ram/block.ts";
+import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
+import type { SourcePhase } from "../report/counters.ts";
+import type { Round, SourceReport, Switchover } from "../report/report.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import { sourceCounts, sourceProgress } from "../report/summary.ts";
+import type { SourceEvent } from "../source/context.ts";
+import { TIME, WORD } from "../source/shared.ts";
+import { SourceCrew } from "../threads/source-crew.ts";
+import type { MigrationResult, Stamped } from "../threads/tasks.ts";
+import { ThreadError } from "../threads/thread.ts";
+import { log } from "../util/log.ts";
+import { formatCount } from "../util/units.ts";
+import { VERSION } from "../util/version.ts";
+import { errorChain } from "../util/errors.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { openRoute } from "./peers.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import { sourceSettings } from "./source-flags.ts";
+import type { SourceOptions } from "./source-flags.ts";
+import { ratePerSecond, Timeline } from "./timeline.ts";
+
+/** What is sent, where, and how. */
+export interface SourceJob {
+  guest: SourceGuestData;
+  /** The guest in words, for the report. */
+  guestText: string;
+  peer: Peer;
+  options: SourceOptions & { json: boolean };
+  output: Output;
+  interrupts: Interrupts;
+}
+
+/** How it ended. */
+export interface SourceEnd {
+  report: SourceReport;
+  /** Undefined when the guest is at the destination, whole. */
+  failure: ThreadError | undefined;
+  /** Where the guest is. */
+  place: "source" | "destination";
+}
+
+type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained" | "stopped";
+
+export class SourceRun {
+  readonly #job: SourceJob;
+  readonly #timeline = new Timeline<Moment>();
+  readonly #rounds: Round[] = [];
+  #switchover: Switchover | null = null;
+  #crew: SourceCrew | undefined;
+
+  constructor(job: SourceJob) {
+    this.#job = job;
+  }
+
+  /** Sends the guest. Resolves also when the migration failed; the end says so. */
+  async run(): Promise<SourceEnd> {
+    const { guest, peer, options, output, interrupts } = this.#job;
+    const route = await openRoute(peer, options.insecure, options.connectTimeout);
+    const crew = new SourceCrew({
+      guest,
+      route,
+      settings: sourceSettings(options),
+      peer: `the destination at ${formatPeer(peer)}`,
+      connected: () => this.#connected(),
+      event: (event) => this.#take(event),
+    });
+    this.#crew = crew;
+    interrupts.handler = (count) => this.#interrupt(count);
+    const stopListening = listenForSwitchover(() => crew.switchover(), options.json);
+    const progress = output.startProgress(() => {
+      return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
+    });
+    try {
+      const result = await crew.run();
+      progress.stop();
+      return this.#finish(crew, result);
+    } finally {
+      progress.stop();
+      stopListening();
+      interrupts.handler = () => interrupts.exitNow();
+      crew.end();
+    }
+  }
+
+  #connected(): void {
+    const { guest, guestText, peer, output } = this.#job;
+    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
+    output.events.emit({ event: "connected", peer: formatPeer(peer), urgentChannel: false });
+    const blocks = sourceBlocks(guest).map(({ name, length, pageSize }) => {
+      return { name, bytes: length, pageSize };
+    });
+    output.events.emit({ event: "guest", guest: guestText, blocks });
+  }
+
+  #take(event: Stamped<SourceEvent>): void {
+    const { output } = this.#job;
+    switch (event.kind) {
+      case "phase":
+        this.#timeline.note(event.phase, event.atNs);
+        output.events.emit({ event: "phase", phase: event.phase });
+        break;
+      case "round":
+        this.#rounds.push(event.result);
+        output.events.emit({ event: "round", ...event.result });
+        break;
+      case "switchover": {
+        const kind = event.action === "complete" ? "precopy" : "postcopy";
+        this.#switchover = { reason: event.reason, dirtyPages: event.dirtyPages, kind };
+        output.events.emit({ event: "switchover", ...this.#switchover });
+        break;
+      }
+      case "warning":
+        output.warn("SOURCE_WARNING", event.message);
+        break;
+    }
+  }
+
+  /** Before the point of no return the guest stays; after it, the operator must insist. */
+  #interrupt(count: number): void {
+    const crew = this.#crew;
+    if (crew === undefined) this.#job.interrupts.exitNow();
+    const passed = (crew.shared.times[TIME.packageSent] ?? 0) > 0;
+    if (!passed || count > 1) {
+      crew.stop();
+      if (count > 2) this.#job.interrupts.exitNow();
+      return;
+    }
+    const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
+    log.warn(
+      `The guest runs at the destination already; ${owed} of its pages are only here, and it is ` +
+        "lost without them. Interrupt once more to give it up.",
+    );
+  }
+
+  #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {
+    const { times } = crew.shared;
+    const moments: [Moment, number][] = [
+      ["stopped", times[TIME.stopped] ?? 0],
+      ["running", times[TIME.running] || times[TIME.loaded] || 0],
+    ];
+    for (const [moment, atNs] of moments) if (atNs > 0) this.#timeline.note(moment, atNs);
+    const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
+    if (result.ok) this.#timeline.note("drained", now);
+    if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
+    const failure = result.ok ? undefined : this.#failureOf(crew, result.error);
+    const cancelled = this.#job.interrupts.interrupted;
+    const phase: SourcePhase | undefined = result.ok
+      ? undefined
+      : cancelled
+        ? "cancelled"
+        : "failed";
+    const report = this.#report(crew, failure);
+    if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
+    return { report, failure, place: result.ok ? "destination" : result.place };
+  }
+
+  /** The return path often knows better why the link ended than the thread that only writes. */
+  #failureOf(
+    crew: SourceCrew,
+    record: Extract<MigrationResult, { ok: false }>["error"],
+  ): ThreadError {
+    const { returnPathError } = crew;
+    const deepest = (at: typeof record): typeof record =>
+      at.cause === undefined ? at : deepest(at.cause);
+    const last = deepest(record);
+    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
+      const { code, message, hint } = returnPathError;
+      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
+        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
+        if (hint !== undefined) last.cause.hint = hint;
+      }
+    }
+    return new ThreadError(record);
+  }
+
+  #report(crew: SourceCrew, failure: ThreadError | undefined): SourceReport {
+    const { guest, guestText, peer, interrupts } = this.#job;
+    const timeline = this.#timeline;
+    const counts = sourceCounts(crew.shared.counters);
+    const firstPage = timeline.at("precopy") === undefined ? "stopped" : "precopy";
+    const times = {
+      setup: timeline.ms("start", firstPage),
+      precopy: timeline.ms("precopy", "stopped"),
+      device: timeline.ms("stopped", "postcopy"),
+      postcopy: timeline.ms("postcopy", "drained"),
+      toRunning: timeline.ms("start", "running"),
+      toDrained: timeline.ms("start", "drained"),
+      total: timeline.elapsedMs,
+    };
+    const downtime = timeline.ms("stopped", "running");
+    const requests = crew.shared.requestTimes;
+    return {
+      role: "source",
+      version: REPORT_VERSION,
+      program: VERSION,
+      startedAt: timeline.startedAt,
+      guest: guestText,
+      peer: formatPeer(peer),
+      outcome:
+        failure === undefined ? "completed" : interrupts.interrupted ? "cancelled" : "failed",
+      error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
+      downtime: downtime === null ? null : { ms: downtime, method: "acknowledged" },
+      times,
+      rates: {
+        precopy: ratePerSecond(counts.bytes.precopy, times.precopy),
+        postcopy: ratePerSecond(counts.bytes.postcopy + counts.bytes.requested, times.postcopy),
+      },
+      memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
+      urgentChannel: crew.urgentChannel,
+      switchover: this.#switchover,
+      rounds: this.#rounds,
+      ...counts,
+      requestServiceNs: requests.count === 0 ? null : requests.summary(),
+    };
+  }
+}
+
+/** SIGUSR1 switches over; under --json so does a line `switchover` on standard input. */
+function listenForSwitchover(switchover: () => void, readInput: boolean): () => void {
+  process.on("SIGUSR1", switchover);
+  let rest = "";
+  const take = (data: Buffer): void => {
+    const lines = (rest + data.toString()).split("\n");
+    rest = lines.pop()?.slice(0, INPUT_LINE_MAX) ?? "";
+    for (const line of lines) if (line.trim() === "switchover") switchover();
+  };
+  if (readInput) process.stdin.on("data", take);
+  return () => {
+    process.off("SIGUSR1", switchover);
+    if (!readInput) return;
+    process.stdin.off("data", take);
+    process.stdin.pause();
+  };
+}
+
+/** Longest unfinished line of standard input that is kept. */
+const INPUT_LINE_MAX = 1024;

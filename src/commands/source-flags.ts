@@ -1,0 +1,69 @@
+/** Flags that say how a guest is sent: of `source`, and of `dest` for its onward journey. */
+import type { SourceSettings } from "../source/context.ts";
+import type { SwitchoverPolicy } from "../source/switchover.ts";
+import { UsageError } from "../util/errors.ts";
+import { parseDuration } from "../util/duration.ts";
+import { durationSchema, fromText, rateSchema } from "../util/schemas.ts";
+import { quoted } from "../util/units.ts";
+import { defaultFlag, optionalFlag, switchFlag } from "./strict.ts";
+
+/** Most precopy rounds that one can ask for. */
+const ROUNDS_MAX = 1000;
+
+function parsePolicy(text: string): SwitchoverPolicy {
+  if (text === "auto" || text === "now") return { kind: text };
+  const [key, value = ""] = text.split("=");
+  if (key === "rounds" && /^[1-9]\d{0,3}$/.test(value) && Number(value) <= ROUNDS_MAX) {
+    return { kind: "rounds", rounds: Number(value) };
+  }
+  if (key === "after") return { kind: "after", ms: parseDuration(value) };
+  throw new UsageError("BAD_POLICY", `${quoted(text)} is not a switchover policy`, {
+    hint: `write auto, now, rounds=N (1 to ${ROUNDS_MAX}) or after=DURATION, e.g. after=5s`,
+  });
+}
+
+export const SOURCE_FLAGS = {
+  switchover: defaultFlag(fromText(parsePolicy), {
+    valueHint: "WHEN",
+    description: "Switch over: auto, now, rounds=N or after=DURATION",
+    default: "auto",
+  }),
+  "max-bandwidth": optionalFlag(rateSchema, {
+    valueHint: "RATE",
+    description: "Limit of precopy, e.g. 500MiB/s (default: none)",
+  }),
+  "max-postcopy-bandwidth": optionalFlag(rateSchema, {
+    valueHint: "RATE",
+    description: "Limit of the push in postcopy; requested pages are never held back",
+  }),
+  "downtime-limit": defaultFlag(durationSchema, {
+    valueHint: "DURATION",
+    description: "Longest stop for which auto may complete in precopy",
+    default: "300ms",
+  }),
+  "connect-timeout": defaultFlag(durationSchema, {
+    valueHint: "DURATION",
+    description: "How long to wait for a peer that is not there yet",
+    default: "10s",
+  }),
+  insecure: switchFlag("Allow tcp off the loopback: guest memory travels unencrypted"),
+} as const;
+
+/** Values of SOURCE_FLAGS. */
+export interface SourceOptions {
+  switchover: SwitchoverPolicy;
+  maxBandwidth: number | undefined;
+  maxPostcopyBandwidth: number | undefined;
+  downtimeLimit: number;
+  connectTimeout: number;
+  insecure: boolean;
+}
+
+export function sourceSettings(options: SourceOptions): SourceSettings {
+  return {
+    policy: options.switchover,
+    maxBandwidth: options.maxBandwidth ?? 0,
+    maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
+    downtimeLimitMs: options.downtimeLimit,
+  };
+}

@@ -1,0 +1,39 @@
+/**
+ * When what happened, in nanoseconds of the monotonic clock: workers stamp their events, main
+ * collects them here, and the report's durations are differences of them.
+ */
+import { monotonicNs } from "../../syscalls/process.ts";
+
+export class Timeline<Moment extends string> {
+  /** When the command began its work. */
+  readonly startNs = monotonicNs();
+  readonly startedAt = new Date().toISOString();
+  readonly #moments = new Map<Moment, number>();
+
+  /** Notes a moment; the first note of a moment counts. */
+  note(moment: Moment, atNs: number): void {
+    if (!this.#moments.has(moment)) this.#moments.set(moment, atNs);
+  }
+
+  at(moment: Moment): number | undefined {
+    return this.#moments.get(moment);
+  }
+
+  /** Milliseconds from one moment (or the start) to another; null while one is unknown. */
+  ms(from: Moment | "start", to: Moment): number | null {
+    const begin = from === "start" ? this.startNs : this.at(from);
+    const end = this.at(to);
+    if (begin === undefined || end === undefined) return null;
+    return Math.max(0, (end - begin) / 1e6);
+  }
+
+  /** Milliseconds since the start. */
+  get elapsedMs(): number {
+    return (monotonicNs() - this.startNs) / 1e6;
+  }
+}
+
+/** Bytes a second; null when the duration is unknown or nothing. */
+export function ratePerSecond(bytes: number, ms: number | null): number | null {
+  return ms === null || ms <= 0 ? null : (bytes * 1000) / ms;
+}

@@ -1,0 +1,58 @@
+/** What the destination's loops work with, put together once by the threads that run them. */
+import type { Channel } from "../channel/channel.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { StoppedError } from "../channel/channel.ts";
+import { PostcopyError } from "../util/errors.ts";
+import type { DestGuest } from "./guest.ts";
+import type { ReturnPath } from "./return-path.ts";
+import { WORD } from "./shared.ts";
+import type { DestShared, PageStateData } from "./shared.ts";
+
+/** What happens while a guest arrives, for people and for JSON output. */
+export type DestEvent =
+  | { kind: "phase"; phase: "precopy" | "device" | "postcopy" | "drained" }
+  | { kind: "guest"; blocks: readonly RamBlock[] }
+  | { kind: "running" }
+  | { kind: "warning"; message: string };
+
+/** What the other threads need to know of the guest's memory. Plain data. */
+export interface GuestMemory {
+  blocks: readonly RamBlock[];
+  pages: PageStateData;
+  /** Section number of RAM in this stream. */
+  ramSectionId: number;
+  /** Of the guest, for its sinks. */
+  sinkData: unknown;
+}
+
+/** What the incoming thread works with. */
+export interface IncomingContext {
+  channel: Channel;
+  returnPath: ReturnPath;
+  guest: DestGuest;
+  shared: DestShared;
+  /** Locks the process's memory except during postcopy (`--mlock`). */
+  lockMemory: boolean;
+  /** Tells the listen and fault threads what they need before they can start. */
+  announceMemory: (memory: GuestMemory) => void;
+  emit: (event: DestEvent) => void;
+}
+
+/** How often a wait for another thread looks whether it should stop. */
+export const STOP_CHECK_MS = 200;
+
+/**
+ * @throws StoppedError when the operator asked to give up; PostcopyError THREAD_FAILED when another
+ * thread failed, whose own error says why.
+ */
+export function checkStop(shared: DestShared): void {
+  if (Atomics.load(shared.control, WORD.stop) === 1) throw new StoppedError();
+  if (Atomics.load(shared.control, WORD.failed) === 1) {
+    throw new PostcopyError("THREAD_FAILED", "Another thread of the migration failed");
+  }
+}
+
+/** Waits for another thread's semaphore or event, and looks at `checkStop` meanwhile. */
+export function awaitThread(shared: DestShared, wait: (timeoutMs: number) => boolean): void {
+  while (!wait(STOP_CHECK_MS)) checkStop(shared);
+}

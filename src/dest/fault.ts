@@ -1,0 +1,285 @@
+/**
+ * The fault thread (QEMU's `postcopy_ram_fault_thread`): turns the guest's page faults into page
+ * requests, and owns the urgent channels on which requested pages come back. It also accepts every
+ * further connection, as any of them may be the source's urgent channel.
+ */
+import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import type { Scratch } from "../../syscalls/memory.ts";
+import { setThreadNice, monotonicNs } from "../../syscalls/process.ts";
+import { acceptConnection } from "../../syscalls/socket.ts";
+import { Userfault } from "../../syscalls/userfaultfd.ts";
+import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import type { Channel } from "../channel/channel.ts";
+import { blockAt } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { DEST } from "../report/counters.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { PostcopyError } from "../util/errors.ts";
+import type { PageSink } from "./guest.ts";
+import type { PlaceCounts } from "./placer.ts";
+import { RamLoader } from "./ram-loader.ts";
+import type { ReturnPath } from "./return-path.ts";
+import { requestTicks, WORD } from "./shared.ts";
+import type { DestShared, PageState } from "./shared.ts";
+
+/** Urgent connections served at once; further ones are turned away. */
+const URGENT_CHANNELS_MAX = 4;
+/** Scheduling favour of this thread where the host allows it: it is short and others wait for it. */
+const NICE = -15;
+
+/** What the fault thread works with. */
+export interface FaultContext {
+  shared: DestShared;
+  blocks: readonly RamBlock[];
+  pages: PageState;
+  returnPath: ReturnPath;
+  /** Listening socket for further connections, -1 where there can be none. */
+  listenFd: number;
+  /** Connections that came with the main one and have said nothing yet. */
+  early: readonly number[];
+  /** Raised when this thread is to end. */
+  stopFd: number;
+  /** A reading channel and its sink over an urgent connection. */
+  openUrgent: (fd: number) => { channel: Channel; sink: PageSink; counts?: PlaceCounts };
+  warn: (message: string) => void;
+}
+
+interface Urgent {
+  channel: Channel;
+  loader: RamLoader;
+  counts: PlaceCounts | undefined;
+  slot: number;
+}
+
+export class FaultThread {
+  readonly #context: FaultContext;
+  readonly #userfault: Userfault | undefined;
+  readonly #poll = new PollSet();
+  readonly #urgent: Urgent[] = [];
+  readonly #freeSlots: number[] = [];
+  /** Faults taken from the kernel and not looked at yet. */
+  readonly #faults: number[] = [];
+  #zeros: Scratch | undefined;
+
+  constructor(context: FaultContext) {
+    this.#context = context;
+    const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
+    this.#userfault = fd < 0 ? undefined : new Userfault(fd);
+    this.#poll.add(context.stopFd, POLL.POLLIN);
+    this.#poll.add(fd, POLL.POLLIN);
+    this.#poll.add(context.listenFd, POLL.POLLIN);
+    for (let i = 0; i < URGENT_CHANNELS_MAX; i++) this.#freeSlots.push(this.#poll.add(-1, 0));
+    for (const early of context.early) this.#addUrgent(early);
+  }
+
+  /** Serves faults until the stop descriptor is raised. */
+  run(): void {
+    setThreadNice(NICE);
+    while (this.#turn()) {
+      // One turn handles all that is ready.
+    }
+    for (const urgent of this.#urgent.splice(0)) closeDescriptor(urgent.channel.fd);
+  }
+
+  #turn(): boolean {
+    this.#poll.wait(Infinity);
+    // Requested pages first: somebody waits for each of them.
+    for (const urgent of [...this.#urgent]) {
+      if (this.#poll.ready(urgent.slot) !== 0) this.#readUrgent(urgent);
+    }
+    if (this.#poll.ready(1) !== 0) this.drainEvents();
+    this.#requestFaults();
+    if (this.#poll.ready(2) !== 0) this.#acceptUrgent();
+    return this.#poll.ready(0) === 0;
+  }
+
+  /**
+   * Reads the events that wait. What the guest discarded is noted before any page can be placed
+   * again, which is what the lock is for; the faults are looked at later.
+   */
+  drainEvents(): void {
+    const { shared } = this.#context;
+    shared.placingLock.lockUrgent();
+    try {
+      this.#userfault?.readEvents((event) => this.#take(event));
+    } finally {
+      shared.placingLock.unlock();
+    }
+  }
+
+  #take(event: UserfaultEvent): void {
+    switch (event.kind) {
+      case "fault":
+        this.#faults.push(event.address);
+        break;
+      case "remove":
+        this.#noteRemoved(event.start, event.end);
+        break;
+      default:
+        throw new PostcopyError(
+          "UNEXPECTED_EVENT",
+          `The guest changed its address space (${event.kind}) during postcopy`,
+        );
+    }
+  }
+
+  #noteRemoved(start: number, end: number): void {
+    const { shared, pages, blocks } = this.#context;
+    for (const block of blocks) {
+      const from = Math.max(start, block.address);
+      const to = Math.min(end, block.address + block.length);
+      if (from >= to) continue;
+      const first = (from - block.address) / TARGET_PAGE_SIZE;
+      const count = (to - from) / TARGET_PAGE_SIZE;
+      pages.removed[block.index]?.setRange(first, count);
+      let fresh = 0;
+      for (let page = first; page < first + count; page++) {
+        if (pages.received[block.index]?.set(page)) fresh++;
+      }
+      Atomics.sub(shared.control, WORD.missing, fresh);
+      shared.counters.add(DEST.removedPages, count);
+    }
+    Atomics.store(shared.control, WORD.anyRemoved, 1);
+  }
+
+  /** Asks the source for each faulting page that is not here and was not asked for yet. */
+  #requestFaults(): void {
+    for (const address of this.#faults.splice(0)) this.#requestFault(address);
+    this.#context.returnPath.flushRequests();
+  }
+
+  #requestFault(address: number): void {
+    const { blocks, pages, shared, returnPath } = this.#context;
+    shared.counters.add(DEST.faults, 1);
+    const block = blockAt(blocks, address);
+    if (block === undefined) throw new Error(`fault at ${address} outside of the guest`);
+    const offset = address - block.address;
+    const start = offset - (offset % block.pageSize);
+    const page = start / TARGET_PAGE_SIZE;
+    const received = pages.received[block.index];
+    const removed = pages.removed[block.index];
+    const requestedAt = pages.requestedAt[block.index];
+    if (!received || !removed || !requestedAt) throw new Error("no page state");
+    if (removed.test(Math.floor(offset / TARGET_PAGE_SIZE))) {
+      this.#placeZero(block, start);
+      return;
+    }
+    if (received.test(page)) {
+      this.#wake(block, start);
+      return;
+    }
+    if (Atomics.load(requestedAt, page) !== 0) return;
+    Atomics.store(requestedAt, page, requestTicks(monotonicNs()));
+    // The page may have come since; its placer looks at the request after it has set the bit.
+    if (received.test(page)) {
+      Atomics.store(requestedAt, page, 0);
+      this.#wake(block, start);
+      return;
+    }
+    shared.counters.add(DEST.faultsRemote, 1);
+    returnPath.addRequest(block, start);
+  }
+
+  #wake(block: RamBlock, start: number): void {
+    this.#context.shared.counters.add(DEST.faultsLocal, 1);
+    this.#userfault?.wake(block.address + start, block.pageSize);
+  }
+
+  /** A fault on a page that the guest discarded: it is zero, and no business of the source's. */
+  #placeZero(block: RamBlock, start: number): void {
+    const target = block.address + start;
+    for (;;) {
+      const result = this.#zero(target, block.pageSize);
+      if (result === -ERRNO.EAGAIN) {
+        this.drainEvents();
+        continue;
+      }
+      this.#wake(block, start);
+      return;
+    }
+  }
+
+  /** Zeros for one host page; UFFDIO_ZEROPAGE is not for hugetlbfs, so there they are copied. */
+  #zero(target: number, pageSize: number): number {
+    if (this.#userfault === undefined) return 0;
+    if (pageSize === TARGET_PAGE_SIZE) return this.#userfault.zero(target, pageSize);
+    const zeros = (this.#zeros ??= mapScratch(pageSize));
+    return this.#userfault.copy(target, zeros.address, pageSize);
+  }
+
+  #acceptUrgent(): void {
+    const fd = acceptConnection(this.#context.listenFd);
+    if (fd >= 0) this.#addUrgent(fd);
+  }
+
+  #addUrgent(fd: number): void {
+    const slot = this.#freeSlots.pop();
+    if (slot === undefined) {
+      this.#context.warn("A further connection was turned away");
+      closeDescriptor(fd);
+      return;
+    }
+    const { channel, sink, counts } = this.#context.openUrgent(fd);
+    const loader = new RamLoader(channel.reader);
+    loader.blocks = this.#context.blocks;
+    loader.sink = sink;
+    this.#poll.set(slot, fd, POLL.POLLIN);
+    this.#urgent.push({ channel, loader, counts, slot });
+    Atomics.add(this.#context.shared.control, WORD.urgentSeen, 1);
+  }
+
+  /** Places all that has arrived on an urgent channel. */
+  #readUrgent(urgent: Urgent): void {
+    const { shared } = this.#context;
+    for (;;) {
+      const got = urgent.channel.tryRead();
+      if (got === 0) return;
+      if (got < 0) {
+        this.#closeUrgent(urgent);
+        return;
+      }
+      const end = urgent.loader.load();
+      this.#account(urgent, got);
+      if (end === "end of section") {
+        Atomics.store(shared.control, WORD.urgentEnded, 1);
+        Atomics.notify(shared.control, WORD.urgentEnded);
+        this.#closeUrgent(urgent);
+        return;
+      }
+    }
+  }
+
+  #account(urgent: Urgent, got: number): void {
+    const { counters } = this.#context.shared;
+    const { loader, counts } = urgent;
+    counters.add(DEST.bytesUrgent, got);
+    counters.add(DEST.pagesUrgent, loader.normal);
+    counters.add(DEST.pagesUrgentZero, loader.zero);
+    loader.normal = 0;
+    loader.zero = 0;
+    if (counts === undefined) return;
+    counters.add(DEST.urgentExists, counts.exists);
+    counters.add(DEST.urgentRetries, counts.retries);
+    counters.add(DEST.urgentDropped, counts.dropped);
+    counts.exists = 0;
+    counts.retries = 0;
+    counts.dropped = 0;
+  }
+
+  #closeUrgent(urgent: Urgent): void {
+    this.#poll.set(urgent.slot, -1, 0);
+    this.#freeSlots.push(urgent.slot);
+    this.#urgent.splice(this.#urgent.indexOf(urgent), 1);
+    closeDescriptor(urgent.channel.fd);
+  }
+}
+
+/** Target pages that are missing now; what WORD.missing starts with at LISTEN. */
+export function countMissing(blocks: readonly RamBlock[], pages: PageState): number {
+  return blocks.reduce((sum, block) => {
+    const received = pages.received[block.index];
+    return sum + (received === undefined ? 0 : received.pages - received.count());
+  }, 0);
+}

@@ -1,0 +1,63 @@
+/**
+ * What the dest role needs of the guest that arrives. Guests implement it; see src/guests/. All of
+ * it is called in the incoming thread, apart from the page sinks, of which each thread makes its
+ * own from plain data.
+ */
+import type { RamBlock } from "../ram/block.ts";
+import type { StreamConfiguration } from "../stream/header.ts";
+import type { RamSetupBlock } from "../stream/ram-setup.ts";
+import type { StreamReader } from "../stream/reader.ts";
+import type { DeviceSection } from "../stream/section.ts";
+import type { PageState } from "./shared.ts";
+
+/**
+ * Where pages go. Runs are whole target pages, consecutive in the block; their data lie one behind
+ * the other in the receive buffer that the sink was made for.
+ */
+export interface PageSink {
+  /** Pages [offset, offset + count * 4096) of a block, with data from `at` of the buffer on. */
+  pages(block: RamBlock, offset: number, at: number, count: number): void;
+  /** The same range holds only zeros. */
+  zeros(block: RamBlock, offset: number, count: number): void;
+}
+
+/** How a guest's device state is taken over. */
+export type DeviceLoading =
+  /** Section by section: this program knows the devices. */
+  | { kind: "modelled"; load: (section: DeviceSection, reader: StreamReader) => void }
+  /** As a whole: the package is kept, and what is in it stays opaque. */
+  | { kind: "opaque"; keep: (bytes: Uint8Array) => void };
+
+/** The receive buffer of a channel, for which a sink is made. */
+export interface ReceiveBuffer {
+  bytes: Uint8Array;
+  /** Where `bytes` lie in memory. */
+  address: number;
+}
+
+export interface DestGuest {
+  /**
+   * "userfault": the guest will run here, so its memory is in this process and what is missing is
+   * fetched on a fault. "stored": it is kept, nothing runs, nothing faults.
+   */
+  readonly memory: "userfault" | "stored";
+  readonly devices: DeviceLoading;
+  /** The configuration section. @throws StreamError when this is not the guest meant. */
+  configure(configuration: StreamConfiguration | undefined): void;
+  /** The list of RAM blocks arrived: makes room for them. `pageSizeSummary` is ADVISE's. */
+  prepareMemory(setup: readonly RamSetupBlock[], advice: PageSizes | undefined): RamBlock[];
+  /** For "stored": takes pages of every phase, through the receive buffer given. */
+  storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
+  /** Plain data from which other threads make their own sinks. */
+  sinkData(): unknown;
+  /** RUN: the vCPUs start (or nothing, for a guest that is kept). */
+  run(): void;
+  /** Every page is in place. What is kept is made durable before the source is told. */
+  finish(): void;
+}
+
+/** What ADVISE said about page sizes. */
+export interface PageSizes {
+  pageSizeSummary: number;
+  targetPageSize: number;
+}

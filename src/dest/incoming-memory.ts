@@ -1,0 +1,214 @@
+/**
+ * The incoming thread's care for the guest's memory: the list of blocks, precopy pages, discards,
+ * and at LISTEN the hand-over to the fault and listen threads.
+ */
+import { BASE_PAGE_BYTES, discardPages, mlockall, munlockall } from "../../syscalls/memory.ts";
+import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
+import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
+import type { Userfault } from "../../syscalls/userfaultfd.ts";
+import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { MemoryWindows } from "../ram/windows.ts";
+import { DEST } from "../report/counters.ts";
+import type { ByteRange } from "../stream/command.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { decodeRamSetup } from "../stream/ram-setup.ts";
+import { checkRamSection } from "../stream/section.ts";
+import type { SectionHeader } from "../stream/section.ts";
+import { HostError, StreamError } from "../util/errors.ts";
+import { awaitThread } from "./context.ts";
+import type { IncomingContext } from "./context.ts";
+import { countMissing } from "./fault.ts";
+import type { PageSink, PageSizes } from "./guest.ts";
+import { neededFeatures } from "./listen.ts";
+import { MemorySink } from "./memory-sink.ts";
+import { RamLoader } from "./ram-loader.ts";
+import { attachPageState, createPageState, WORD } from "./shared.ts";
+import type { PageState, PageStateData } from "./shared.ts";
+
+type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
+
+export class IncomingMemory {
+  /** RAM's END has come on the main stream: everything there is to know of memory is known. */
+  complete = false;
+  readonly #context: IncomingContext;
+  readonly #loader: RamLoader;
+  #ramSectionId: number | undefined;
+  #advice: PageSizes | undefined;
+  #blocks: readonly RamBlock[] = [];
+  #pageData: PageStateData | undefined;
+  #pages: PageState | undefined;
+
+  constructor(context: IncomingContext) {
+    this.#context = context;
+    this.#loader = new RamLoader(context.channel.reader);
+  }
+
+  /**
+   * Postcopy will come: what it needs of this host is asked for now, while the guest still runs at
+   * the source. Locked memory could not be discarded, so the lock is lifted until the end.
+   */
+  advise(ram: PageSizes | undefined): void {
+    if (ram === undefined) {
+      throw new StreamError("UNSUPPORTED", "The source advised postcopy without RAM");
+    }
+    if (ram.targetPageSize !== TARGET_PAGE_SIZE) {
+      throw new StreamError(
+        "PAGE_SIZE",
+        `The source's target pages have ${ram.targetPageSize} bytes, here they have ` +
+          `${TARGET_PAGE_SIZE}`,
+      );
+    }
+    this.#advice = ram;
+    if (this.#context.guest.memory === "userfault") checkHost(ram);
+    if (this.#context.lockMemory) munlockall();
+  }
+
+  /** Locks memory again after postcopy, if that was asked for. */
+  restoreLock(): void {
+    if (this.#context.lockMemory) mlockall();
+  }
+
+  /** The body of a RAM section of the main stream, up to its footer. */
+  loadSection(section: RamSectionHeader): void {
+    const { reader } = this.#context.channel;
+    if (section.kind === "start") {
+      checkRamSection(section, reader);
+      this.#ramSectionId = section.sectionId;
+    } else if (section.sectionId !== this.#ramSectionId) {
+      throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
+    }
+    for (;;) {
+      const end = this.#loader.load();
+      this.#account();
+      if (end === "end of section") break;
+      if (end === "memory size") this.#prepare();
+      else reader.ensure(reader.available + 1);
+    }
+    if (section.kind === "end") this.complete = true;
+  }
+
+  #account(): void {
+    const { counters } = this.#context.shared;
+    counters.add(DEST.pagesPrecopy, this.#loader.normal);
+    counters.add(DEST.pagesPrecopyZero, this.#loader.zero);
+    this.#loader.normal = 0;
+    this.#loader.zero = 0;
+    counters.set(DEST.bytesReceived, this.#context.channel.reader.offset);
+  }
+
+  /** The list of RAM blocks: makes room for them, here and in the other threads. */
+  #prepare(): void {
+    const { channel, guest, shared } = this.#context;
+    if (this.#pages !== undefined) {
+      throw new StreamError("UNEXPECTED", "The list of RAM blocks came twice");
+    }
+    const setup = decodeRamSetup(channel.reader, this.#loader.memoryTotal, {
+      pageSizeSummary: this.#advice?.pageSizeSummary,
+      basePageSize: BASE_PAGE_BYTES,
+    });
+    const advice = this.#advice;
+    this.#blocks = guest.prepareMemory(setup, advice);
+    const summary = pageSizeSummary(this.#blocks);
+    if (advice !== undefined && summary !== advice.pageSizeSummary) {
+      throw new StreamError(
+        "PAGE_SIZE",
+        `The source's RAM has page sizes 0x${advice.pageSizeSummary.toString(16)}, here they are ` +
+          `0x${summary.toString(16)}: postcopy needs the same on both sides`,
+      );
+    }
+    const pageData = createPageState(this.#blocks);
+    const pages = attachPageState(pageData, this.#blocks);
+    this.#pageData = pageData;
+    this.#pages = pages;
+    this.#loader.blocks = this.#blocks;
+    this.#loader.sink = this.#makeSink(pages);
+    shared.counters.set(DEST.totalPages, totalPages(this.#blocks));
+    this.#context.emit({ kind: "guest", blocks: this.#blocks });
+    this.#context.announceMemory({
+      blocks: this.#blocks,
+      pages: pageData,
+      ramSectionId: this.#ramSectionId ?? 0,
+      sinkData: guest.sinkData(),
+    });
+  }
+
+  #makeSink(pages: PageState): PageSink {
+    const { channel, guest } = this.#context;
+    const buffer = { bytes: channel.reader.bytes, address: channel.bufferAddress };
+    if (guest.storeSink !== undefined) return guest.storeSink(pages, buffer);
+    const windows = this.#blocks.map(({ address, length }) => new MemoryWindows(address, length));
+    return new MemorySink(windows, pages, buffer.bytes);
+  }
+
+  /** Forgets ranges that went stale at the source: they will fault, and will be sent again. */
+  discard(name: string, ranges: readonly ByteRange[]): void {
+    const block = blockNamed(this.#blocks, name);
+    if (block === undefined) {
+      throw new StreamError("UNKNOWN_BLOCK", `The source discards an unknown block "${name}"`);
+    }
+    for (const { start, length } of ranges) {
+      const end = start + length;
+      const aligned =
+        start % block.pageSize === 0 && (end % block.pageSize === 0 || end === block.length);
+      if (!aligned || end > block.length) {
+        throw new StreamError(
+          "BAD_RANGE",
+          `The source discards ${length} bytes at ${start} of ${name}, which has ` +
+            `${block.length} bytes in pages of ${block.pageSize}`,
+        );
+      }
+      if (block.address !== 0) discardPages(block.address + start, length);
+      const first = start / TARGET_PAGE_SIZE;
+      const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
+      this.#pages?.received[block.index]?.clearRange(first, last - first);
+    }
+  }
+
+  /**
+   * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
+   * stream to the listen thread. When it returns, both threads are at work.
+   */
+  listen(): void {
+    const { channel, guest, shared } = this.#context;
+    if (this.#pages === undefined || this.#pageData === undefined) {
+      throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
+    }
+    Atomics.store(shared.control, WORD.missing, countMissing(this.#blocks, this.#pages));
+    shared.counters.set(DEST.missingPages, Atomics.load(shared.control, WORD.missing));
+    let userfault: Userfault | undefined;
+    if (guest.memory === "userfault") {
+      userfault = openUserfault().userfault;
+      userfault.enable(neededFeatures(this.#blocks, BASE_PAGE_BYTES));
+      Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
+    }
+    shared.faultStart.post();
+    awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
+    for (const { address, length } of userfault === undefined ? [] : this.#blocks) {
+      userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
+    }
+    const { address, length, pos, end, base } = channel.position();
+    shared.position.set([address, length, pos, end, base]);
+    shared.listenStart.post();
+    awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
+  }
+}
+
+/** What postcopy needs of this host. @throws HostError that names what is missing. */
+function checkHost(ram: PageSizes): void {
+  let features: number;
+  try {
+    features = userfaultFeatures();
+  } catch (cause) {
+    throw new HostError("NO_USERFAULTFD", "This host lets us have no userfaultfd", {
+      cause,
+      hint: "postcopy check says how to get it",
+    });
+  }
+  const huge = (ram.pageSizeSummary & ~BASE_PAGE_BYTES) !== 0;
+  const needed = UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+  if ((features & needed) === needed) return;
+  throw new HostError("NO_USERFAULTFD", "The kernel's userfaultfd lacks what postcopy needs", {
+    hint: "it takes Linux 4.11 or later",
+  });
+}

@@ -1,0 +1,231 @@
+/**
+ * The incoming thread: reads the stream from its first byte, loads precopy pages and device state,
+ * and starts the guest (QEMU's `qemu_loadvm_state`). At LISTEN the listen thread takes the stream
+ * over, and this one goes on with what is left of the package.
+ */
+import { monotonicNs } from "../../syscalls/process.ts";
+import { DEST, DEST_PHASES } from "../report/counters.ts";
+import type { DestPhase } from "../report/counters.ts";
+import { commandName, readCommand } from "../stream/command.ts";
+import type { Command } from "../stream/command.ts";
+import { readStreamOpening } from "../stream/header.ts";
+import { FEATURES_OURS, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
+import { checkPackageHead, scanPackageTail } from "../stream/package.ts";
+import { StreamReader } from "../stream/reader.ts";
+import { readFooter, readSectionHeader } from "../stream/section.ts";
+import type { SectionHeader } from "../stream/section.ts";
+import { StreamError } from "../util/errors.ts";
+import { awaitThread, checkStop } from "./context.ts";
+import type { IncomingContext } from "./context.ts";
+import { IncomingMemory } from "./incoming-memory.ts";
+import { StateMachine } from "./state.ts";
+
+/** How the guest came here. */
+export interface IncomingOutcome {
+  completedIn: "precopy" | "postcopy";
+}
+
+export class IncomingLoader {
+  readonly #context: IncomingContext;
+  readonly #state = new StateMachine();
+  readonly #memory: IncomingMemory;
+  #returnPathOpen = false;
+  /** The source is one of ours and knows it: it wants to be told when the guest runs. */
+  #ours = false;
+  #running = false;
+
+  constructor(context: IncomingContext) {
+    this.#context = context;
+    this.#memory = new IncomingMemory(context);
+  }
+
+  /** Receives the guest, to the end. @throws StreamError, ChannelError, HostError, StoppedError. */
+  run(): IncomingOutcome {
+    try {
+      return this.#receive();
+    } catch (error) {
+      this.#refuse();
+      throw error;
+    }
+  }
+
+  /**
+   * Tells the source that the guest will not run here, so that it may run on there. Once it runs
+   * here that would be a lie with two guests; then the connection is just cut.
+   */
+  #refuse(): void {
+    if (!this.#returnPathOpen || this.#running) return;
+    try {
+      this.#context.returnPath.send({ kind: "shut", status: 1 });
+    } catch {
+      // The link is gone: the source notices by itself.
+    }
+  }
+
+  #receive(): IncomingOutcome {
+    const { reader } = this.#context.channel;
+    this.#setPhase("precopy");
+    this.#context.guest.configure(readStreamOpening(reader));
+    for (;;) {
+      const section = readSectionHeader(reader);
+      if (section.kind === "eof") return this.#completeInPrecopy();
+      if (section.kind === "command") {
+        const command = readCommand(reader);
+        if (command.kind === "packaged") return this.#completeInPostcopy(command.size);
+        this.#take(command);
+      } else {
+        this.#load(section, reader);
+      }
+      checkStop(this.#context.shared);
+    }
+  }
+
+  #setPhase(phase: DestPhase): void {
+    this.#context.shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
+    if (phase === "precopy" || phase === "device" || phase === "postcopy" || phase === "drained") {
+      this.#context.emit({ kind: "phase", phase });
+    }
+  }
+
+  /** A section of the main stream, or of a package of devices that are known here. */
+  #load(section: SectionHeader, reader: StreamReader): void {
+    switch (section.kind) {
+      case "start":
+      case "part":
+      case "end":
+        this.#memory.loadSection(section);
+        readFooter(reader, section.sectionId);
+        break;
+      case "full": {
+        const { devices } = this.#context.guest;
+        if (devices.kind === "opaque") {
+          throw new StreamError(
+            "UNSUPPORTED_DEVICE",
+            `The device "${section.idstr}" came outside of the package, where its end is unknown`,
+            {
+              hint: "switch to postcopy before the source completes: migrate_start_postcopy",
+            },
+          );
+        }
+        devices.load(section, reader);
+        readFooter(reader, section.sectionId);
+        break;
+      }
+      default:
+        throw new StreamError("UNKNOWN_SECTION", `A ${section.kind} section came too early`);
+    }
+  }
+
+  /** A command, with the state checked first. */
+  #take(command: Command): void {
+    this.#state.take(command.kind);
+    switch (command.kind) {
+      case "openReturnPath":
+        this.#returnPathOpen = true;
+        break;
+      case "ping":
+        this.#answerPing(command.value);
+        break;
+      case "postcopyAdvise":
+        this.#memory.advise(command.ram);
+        break;
+      case "postcopyRamDiscard":
+        this.#memory.discard(command.block, command.ranges);
+        break;
+      case "postcopyListen":
+        this.#memory.listen();
+        break;
+      case "postcopyRun":
+        this.#startGuest();
+        break;
+      case "switchoverStart":
+        break;
+      default: {
+        const name = commandName(command.kind);
+        throw new StreamError("WRONG_STATE", `${name} came where it is not understood`);
+      }
+    }
+  }
+
+  #answerPing(value: number): void {
+    if (!this.#returnPathOpen) {
+      throw new StreamError("WRONG_STATE", "PING came before the return path was opened");
+    }
+    const hello = readHello(value);
+    if (hello?.kind === "chosen") this.#ours = true;
+    const answer = hello?.kind === "hello" ? answerValue(FEATURES_OURS) : value;
+    this.#context.returnPath.send({ kind: "pong", value: answer });
+  }
+
+  #startGuest(): void {
+    const { guest, shared } = this.#context;
+    this.#running = true;
+    guest.run();
+    shared.counters.set(DEST.runTime, monotonicNs());
+    this.#context.emit({ kind: "running" });
+    if (this.#ours) this.#context.returnPath.send({ kind: "pong", value: PONG_RUNNING });
+  }
+
+  #completeInPostcopy(size: number): IncomingOutcome {
+    const { channel, guest, shared } = this.#context;
+    this.#state.requirePackageAllowed();
+    this.#setPhase("device");
+    const bytes = channel.reader.take(size);
+    if (guest.devices.kind === "opaque") this.#keepPackage(bytes, guest.devices.keep);
+    else this.#loadPackage(bytes);
+    if (this.#state.state !== "RUNNING") {
+      throw new StreamError("BAD_PACKAGE", "The package of device state does not end with RUN");
+    }
+    this.#setPhase("postcopy");
+    shared.mainThreadLoadEvent.set();
+    awaitThread(shared, (ms) => shared.listenDone.wait(ms));
+    return this.#finish("postcopy");
+  }
+
+  /** LISTEN, then device after device, then RUN: each may need pages that are not here yet. */
+  #loadPackage(bytes: Uint8Array): void {
+    const reader = new StreamReader(bytes, bytes.length);
+    while (reader.available > 0) {
+      const section = readSectionHeader(reader);
+      if (section.kind === "command") {
+        this.#take(readCommand(reader));
+        // RUN ends the package whatever stands behind it, as in QEMU (LOADVM_QUIT).
+        if (this.#state.state === "RUNNING") return;
+      } else {
+        this.#load(section, reader);
+      }
+    }
+  }
+
+  /** A package that stays opaque: its PINGs are found from the end and answered. */
+  #keepPackage(bytes: Uint8Array, keep: (bytes: Uint8Array) => void): void {
+    checkPackageHead(bytes);
+    const { pings } = scanPackageTail(bytes);
+    this.#take({ kind: "postcopyListen" });
+    keep(bytes);
+    for (const value of pings) this.#take({ kind: "ping", value });
+    this.#take({ kind: "postcopyRun" });
+  }
+
+  #completeInPrecopy(): IncomingOutcome {
+    if (!this.#memory.complete) {
+      throw new StreamError("TRUNCATED", "The stream ended before the guest's memory did");
+    }
+    if (this.#context.guest.devices.kind === "opaque") {
+      throw new StreamError("NO_DEVICES", "The stream ended without the guest's device state");
+    }
+    this.#setPhase("device");
+    this.#startGuest();
+    return this.#finish("precopy");
+  }
+
+  #finish(completedIn: IncomingOutcome["completedIn"]): IncomingOutcome {
+    this.#setPhase("drained");
+    this.#context.guest.finish();
+    this.#memory.restoreLock();
+    this.#state.end();
+    if (this.#returnPathOpen) this.#context.returnPath.send({ kind: "shut", status: 0 });
+    this.#setPhase("completed");
+    return { completedIn };
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * The listen thread (QEMU's `postcopy_ram_listen_thread`, patch 38 of the series): takes the stream
+ * over at LISTEN and places pages, while the incoming thread goes on loading device state that may
+ * itself need pages which are not here yet.
+ */
+import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
+import { Userfault } from "../../syscalls/userfaultfd.ts";
+import type { Channel } from "../channel/channel.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { DEST } from "../report/counters.ts";
+import { readCommand, commandName } from "../stream/command.ts";
+import { readFooter, readSectionHeader } from "../stream/section.ts";
+import { PostcopyError, StreamError } from "../util/errors.ts";
+import { awaitThread, checkStop } from "./context.ts";
+import type { PageSink } from "./guest.ts";
+import type { PlaceCounts } from "./placer.ts";
+import { RamLoader } from "./ram-loader.ts";
+import type { ReturnPath } from "./return-path.ts";
+import { WORD } from "./shared.ts";
+import type { DestShared } from "./shared.ts";
+
+/** Pause between two looks at pages that are still under way on an urgent channel. */
+const URGENT_PAUSE_MS = 1;
+/** How long pages may be under way on the urgent channel after the main one has ended. */
+const URGENT_TIMEOUT_MS = 30_000;
+
+/** What the listen thread works with. */
+export interface ListenContext {
+  /** The main channel, at the place where the incoming thread left it. */
+  channel: Channel;
+  returnPath: ReturnPath;
+  shared: DestShared;
+  blocks: readonly RamBlock[];
+  /** Where pages go, and what came of it for sinks that place. */
+  sink: PageSink;
+  counts: PlaceCounts | undefined;
+  /** Section number of RAM, as its START said. */
+  ramSectionId: number;
+  /** Ends the fault thread and waits until it has ended. */
+  stopFaultThread: () => void;
+}
+
+/** Runs the thread from LISTEN to the end of the stream, and cleans up. */
+export function runListen(context: ListenContext): void {
+  const { shared } = context;
+  loadPages(context);
+  awaitUrgentPages(context);
+  // The device state may still be loading, and only the thread that loads it knows whether it will.
+  awaitThread(shared, (ms) => shared.mainThreadLoadEvent.wait(ms));
+  const missing = Atomics.load(shared.control, WORD.missing);
+  if (missing !== 0) {
+    throw new PostcopyError("PAGES_MISSING", `The stream ended and ${missing} pages never came`);
+  }
+  context.stopFaultThread();
+  releaseMemory(context);
+  shared.listenDone.post();
+}
+
+/** Loads RAM sections until EOF; the only command that may still come is PING. */
+function loadPages(context: ListenContext): void {
+  const { channel, shared } = context;
+  const loader = new RamLoader(channel.reader);
+  loader.blocks = context.blocks;
+  loader.sink = context.sink;
+  for (;;) {
+    const section = readSectionHeader(channel.reader);
+    switch (section.kind) {
+      case "eof":
+        return;
+      case "command": {
+        const command = readCommand(channel.reader);
+        if (command.kind !== "ping") {
+          const name = commandName(command.kind);
+          throw new StreamError("WRONG_STATE", `${name} came while pages were being received`);
+        }
+        context.returnPath.send({ kind: "pong", value: command.value });
+        break;
+      }
+      case "part":
+      case "end":
+        if (section.sectionId !== context.ramSectionId) {
+          throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} is not RAM's`);
+        }
+        loadSection(context, loader);
+        readFooter(channel.reader, section.sectionId);
+        break;
+      default:
+        throw new StreamError(
+          "UNKNOWN_SECTION",
+          `A ${section.kind} section came while pages were being received`,
+        );
+    }
+    checkStop(shared);
+  }
+}
+
+function loadSection(context: ListenContext, loader: RamLoader): void {
+  const { reader } = context.channel;
+  for (;;) {
+    const end = loader.load();
+    account(context, loader);
+    if (end === "end of section") return;
+    if (end === "memory size") {
+      throw new StreamError("UNEXPECTED", "The list of RAM blocks came again during postcopy");
+    }
+    reader.ensure(reader.available + 1);
+  }
+}
+
+function account(context: ListenContext, loader: RamLoader): void {
+  const { counters } = context.shared;
+  counters.add(DEST.pagesPushed, loader.normal);
+  counters.add(DEST.pagesPushedZero, loader.zero);
+  loader.normal = 0;
+  loader.zero = 0;
+  counters.set(DEST.bytesReceived, context.channel.reader.offset);
+  const { counts } = context;
+  if (counts === undefined) return;
+  counters.add(DEST.placeExists, counts.exists);
+  counters.add(DEST.placeRetries, counts.retries);
+  counters.add(DEST.pagesDropped, counts.dropped);
+  counts.exists = 0;
+  counts.retries = 0;
+  counts.dropped = 0;
+}
+
+/**
+ * The main channel has ended; requested pages may still be under way on an urgent one, which is
+ * read by the fault thread. It has ended when it said so, or when nothing is missing.
+ */
+function awaitUrgentPages(context: ListenContext): void {
+  const { control } = context.shared;
+  const deadline = performance.now() + URGENT_TIMEOUT_MS;
+  while (Atomics.load(control, WORD.missing) > 0) {
+    checkStop(context.shared);
+    if (Atomics.load(control, WORD.urgentSeen) === 0) return;
+    if (Atomics.load(control, WORD.urgentEnded) === 1) return;
+    if (performance.now() > deadline) return;
+    Atomics.wait(control, WORD.urgentEnded, 0, URGENT_PAUSE_MS);
+  }
+}
+
+/** Gives the memory back to the kernel: from now on it is memory like any other. */
+function releaseMemory(context: ListenContext): void {
+  const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
+  if (fd < 0) return;
+  const userfault = new Userfault(fd);
+  for (const { address, length } of context.blocks) userfault.unregister(address, length);
+  userfault.close();
+}
+
+/** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */
+export function neededFeatures(blocks: readonly RamBlock[], basePageSize: number): number {
+  const huge = blocks.some((block) => block.pageSize > basePageSize);
+  return UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+}

@@ -1,0 +1,37 @@
+/** Precopy into memory of this process: pages are written where they belong, again and again. */
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import type { RamBlock } from "../ram/block.ts";
+import type { MemoryWindows } from "../ram/windows.ts";
+import type { PageSink } from "./guest.ts";
+import type { PageState } from "./shared.ts";
+
+export class MemorySink implements PageSink {
+  readonly #windows: readonly MemoryWindows[];
+  readonly #pages: PageState;
+  readonly #buffer: Uint8Array;
+
+  /** `windows` are the guest's memory by block; `buffer` is the receive buffer of the channel. */
+  constructor(windows: readonly MemoryWindows[], pages: PageState, buffer: Uint8Array) {
+    this.#windows = windows;
+    this.#pages = pages;
+    this.#buffer = buffer;
+  }
+
+  pages(block: RamBlock, offset: number, at: number, count: number): void {
+    const data = this.#buffer.subarray(at, at + count * TARGET_PAGE_SIZE);
+    this.#windows[block.index]?.write(offset, data);
+    this.#pages.received[block.index]?.setRange(offset / TARGET_PAGE_SIZE, count);
+  }
+
+  zeros(block: RamBlock, offset: number, count: number): void {
+    const received = this.#pages.received[block.index];
+    const first = offset / TARGET_PAGE_SIZE;
+    // A page that never arrived is zero already: clearing it would only make it resident.
+    for (let page = first; page < first + count; page++) {
+      if (received?.test(page)) {
+        this.#windows[block.index]?.clear(page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);
+      }
+    }
+    received?.setRange(first, count);
+  }
+}

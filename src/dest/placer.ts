@@ -1,0 +1,210 @@
+/**
+ * Placing pages into userfault memory, atomically, so that a vCPU that touches one sees all of it
+ * or waits (QEMU's `postcopy_place_page`). Each thread that receives pages has a Placer.
+ *
+ * EEXIST means that the page is here already: its waiters are woken and it counts as done, it is
+ * never overwritten. EAGAIN means that an event (a discard by the guest) must be read before any
+ * page can be placed. A copy that stopped half-way is gone on with. A page that the guest has
+ * discarded is zero for ever, whatever the source still sends.
+ */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { check } from "../../syscalls/error.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import type { Scratch } from "../../syscalls/memory.ts";
+import { monotonicNs } from "../../syscalls/process.ts";
+import { Userfault } from "../../syscalls/userfaultfd.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { targetPagesPerHostPage } from "../ram/block.ts";
+import type { Histogram } from "../report/histogram.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { StreamError } from "../util/errors.ts";
+import type { PageSink } from "./guest.ts";
+import { ticksSince, WORD } from "./shared.ts";
+import type { DestShared, PageState } from "./shared.ts";
+
+/** What came of placing, since the owner last looked and set them to 0. */
+export interface PlaceCounts {
+  /** EEXIST: the page was here already. */
+  exists: number;
+  /** EAGAIN: events had to be read first. */
+  retries: number;
+  /** Target pages that the guest had discarded. */
+  dropped: number;
+}
+
+export interface PlacerOptions {
+  shared: DestShared;
+  pages: PageState;
+  /** Where the channel's receive buffer lies. */
+  bufferAddress: number;
+  buffer: Uint8Array;
+  /** Latencies of the remote faults that this placer ends. */
+  times: Histogram;
+  /** Before other users of the lock: for requested pages. */
+  urgent: boolean;
+  /** EAGAIN: reads the waiting events, or lets the thread do so that reads them. */
+  drainEvents: () => void;
+}
+
+export class Placer implements PageSink {
+  readonly counts: PlaceCounts = { exists: 0, retries: 0, dropped: 0 };
+  readonly #options: PlacerOptions;
+  readonly #shared: DestShared;
+  readonly #userfault: Userfault;
+  /** A host page being gathered from target pages, for blocks with huge pages. */
+  #staging: Scratch | undefined;
+  #stagedBlock: RamBlock | undefined;
+  #stagedPage = -1;
+  #staged = 0;
+  #stagedZeros = 0;
+
+  constructor(options: PlacerOptions) {
+    this.#options = options;
+    this.#shared = options.shared;
+    this.#userfault = new Userfault(Atomics.load(options.shared.control, WORD.userfaultFd));
+  }
+
+  pages(block: RamBlock, offset: number, at: number, count: number): void {
+    if (block.pageSize === TARGET_PAGE_SIZE) {
+      const source = this.#options.bufferAddress + at;
+      this.#place(block, offset, source, count * TARGET_PAGE_SIZE);
+      return;
+    }
+    const { buffer } = this.#options;
+    for (let i = 0; i < count; i++) {
+      const from = at + i * TARGET_PAGE_SIZE;
+      const data = buffer.subarray(from, from + TARGET_PAGE_SIZE);
+      this.#stage(block, offset + i * TARGET_PAGE_SIZE, data);
+    }
+  }
+
+  zeros(block: RamBlock, offset: number, count: number): void {
+    if (block.pageSize === TARGET_PAGE_SIZE) {
+      this.#place(block, offset, 0, count * TARGET_PAGE_SIZE);
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      this.#stage(block, offset + i * TARGET_PAGE_SIZE, undefined);
+    }
+  }
+
+  /** Gathers a host page; it is placed when its last target page is here. */
+  #stage(block: RamBlock, offset: number, data: Uint8Array | undefined): void {
+    const staging = (this.#staging ??= mapScratch(block.pageSize));
+    if (staging.bytes.length < block.pageSize) throw new Error("staging area is too small");
+    const hostPage = Math.floor(offset / block.pageSize);
+    const within = offset % block.pageSize;
+    if (this.#staged === 0) {
+      this.#stagedBlock = block;
+      this.#stagedPage = hostPage;
+      this.#stagedZeros = 0;
+    }
+    const expected = this.#staged * TARGET_PAGE_SIZE;
+    if (block !== this.#stagedBlock || hostPage !== this.#stagedPage || within !== expected) {
+      throw new StreamError(
+        "BAD_ORDER",
+        `The page at ${offset} of ${block.name} came inside of another host page`,
+      );
+    }
+    if (data === undefined) {
+      staging.bytes.fill(0, within, within + TARGET_PAGE_SIZE);
+      this.#stagedZeros++;
+    } else {
+      staging.bytes.set(data, within);
+    }
+    this.#staged++;
+    if (this.#staged < targetPagesPerHostPage(block)) return;
+    this.#staged = 0;
+    // UFFDIO_ZEROPAGE is not for hugetlbfs: its zeros are copied.
+    this.#place(block, hostPage * block.pageSize, staging.address, block.pageSize);
+  }
+
+  /** Places whole host pages; `source` 0 means zeros. */
+  #place(block: RamBlock, offset: number, source: number, length: number): void {
+    const lock = this.#shared.placingLock;
+    for (let done = 0; done < length;) {
+      if (this.#options.urgent) lock.lockUrgent();
+      else lock.lock();
+      let again = false;
+      try {
+        while (done < length && !again) {
+          const step = this.#step(
+            block,
+            offset + done,
+            source === 0 ? 0 : source + done,
+            length - done,
+          );
+          if (step === 0) again = true;
+          done += step;
+        }
+      } finally {
+        lock.unlock();
+      }
+      if (again) {
+        this.counts.retries++;
+        this.#options.drainEvents();
+      }
+    }
+  }
+
+  /** Places the first part of a range. Returns the bytes that are done; 0 after EAGAIN. */
+  #step(block: RamBlock, offset: number, source: number, length: number): number {
+    let part = length;
+    if (Atomics.load(this.#shared.control, WORD.anyRemoved) === 1) {
+      const removed = this.#options.pages.removed[block.index];
+      const page = offset / TARGET_PAGE_SIZE;
+      const end = page + length / TARGET_PAGE_SIZE;
+      if (removed !== undefined) {
+        if (removed.test(page)) {
+          const keep = removed.nextClear(page, end);
+          this.counts.dropped += keep - page;
+          return (keep - page) * TARGET_PAGE_SIZE;
+        }
+        const next = removed.nextSet(page, end);
+        if (next >= 0) part = (next - page) * TARGET_PAGE_SIZE;
+      }
+    }
+    const target = block.address + offset;
+    const result =
+      source === 0
+        ? this.#userfault.zero(target, part)
+        : this.#userfault.copy(target, source, part);
+    if (result > 0) {
+      this.#noteReceived(block, offset, result);
+      return result;
+    }
+    if (result === -ERRNO.EAGAIN) return 0;
+    if (result === -ERRNO.EEXIST) {
+      this.counts.exists++;
+      this.#noteReceived(block, offset, block.pageSize);
+      this.#userfault.wake(target, block.pageSize);
+      return block.pageSize;
+    }
+    check("ioctl", result, `UFFDIO_COPY, ${part} bytes at ${offset} of ${block.name}`);
+    return part;
+  }
+
+  /**
+   * Notes pages as received, and ends the remote faults on them. The bit is set before the request
+   * is looked at; the fault thread does it the other way round, so one of them sees the other.
+   */
+  #noteReceived(block: RamBlock, offset: number, length: number): void {
+    const { pages } = this.#options;
+    const received = pages.received[block.index];
+    const requestedAt = pages.requestedAt[block.index];
+    if (received === undefined || requestedAt === undefined) throw new Error("no page state");
+    const first = offset / TARGET_PAGE_SIZE;
+    const end = first + length / TARGET_PAGE_SIZE;
+    let fresh = 0;
+    for (let page = first; page < end; page++) {
+      if (received.set(page)) fresh++;
+      if (Atomics.load(requestedAt, page) !== 0) this.#endRequest(requestedAt, page);
+    }
+    Atomics.sub(this.#shared.control, WORD.missing, fresh);
+  }
+
+  #endRequest(requestedAt: Int32Array<SharedArrayBuffer>, page: number): void {
+    const ticks = Atomics.exchange(requestedAt, page, 0);
+    if (ticks !== 0) this.#options.times.record(ticksSince(ticks, monotonicNs()));
+  }
+}

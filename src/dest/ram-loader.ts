@@ -1,0 +1,174 @@
+/**
+ * From RAM records to runs of pages. Consecutive pages are joined: their data are moved together in
+ * the receive buffer (a copy within the cache), so that the sink gets one run and spends one system
+ * call on it instead of one a page.
+ */
+import type { RamBlock } from "../ram/block.ts";
+import { blockNamed } from "../ram/block.ts";
+import { RAM_FLAG, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { createRamRecord, decodeRamRecord } from "../stream/ram-record.ts";
+import type { RamRecord } from "../stream/ram-record.ts";
+import { byteString } from "../stream/reader.ts";
+import type { StreamReader } from "../stream/reader.ts";
+import { StreamError } from "../util/errors.ts";
+import type { PageSink } from "./guest.ts";
+
+/** Longest run handed to the sink: 256 KiB. */
+const RUN_PAGES_MAX = 64;
+
+/** What `load` stopped at. */
+export type LoadEnd =
+  /** The body's end: a footer follows. */
+  | "end of section"
+  /** The bytes that are there hold no whole record any more. */
+  | "needs more"
+  /** The list of RAM blocks follows; its total is in `memoryTotal`. */
+  | "memory size";
+
+export class RamLoader {
+  /** Pages loaded since they were last looked at and set to 0 by the owner. */
+  normal = 0;
+  zero = 0;
+  /** Sum of all block lengths, valid after "memory size". */
+  memoryTotal = 0;
+  blocks: readonly RamBlock[] = [];
+  sink: PageSink | undefined;
+  readonly #record: RamRecord = createRamRecord();
+  readonly #reader: StreamReader;
+  #block: RamBlock | undefined;
+  // The run that is being joined; #count 0 means none.
+  #runZero = false;
+  #runOffset = 0;
+  #runAt = 0;
+  #count = 0;
+
+  /** `reader` is the channel's; the sinks used must be made for the same buffer. */
+  constructor(reader: StreamReader) {
+    this.#reader = reader;
+  }
+
+  /**
+   * Loads the records that have arrived in full. It never waits; what was joined is with the sink
+   * when it returns.
+   */
+  load(): LoadEnd {
+    const reader = this.#reader;
+    const record = this.#record;
+    for (;;) {
+      const { bytes, view, pos, end, base } = reader;
+      const taken = decodeRamRecord(bytes, view, pos, end, record, TARGET_PAGE_SIZE, base);
+      if (taken === 0) {
+        this.#flush();
+        return "needs more";
+      }
+      reader.pos = pos + taken;
+      if ((record.flags & RAM_FLAG.page) !== 0) this.#page(record);
+      else if ((record.flags & RAM_FLAG.zero) !== 0) this.#zeroPage(record);
+      else {
+        this.#flush();
+        if (record.flags === RAM_FLAG.endOfSection) return "end of section";
+        if (record.flags === RAM_FLAG.memSize) {
+          this.memoryTotal = record.offset;
+          return "memory size";
+        }
+        throw unsupported(record.flags, reader.base + pos);
+      }
+    }
+  }
+
+  #page(record: RamRecord): void {
+    const block = this.#locate(record);
+    const { offset, dataAt } = record;
+    this.normal++;
+    if (this.#count > 0 && !this.#runZero && this.#continues(block, offset)) {
+      const target = this.#runAt + this.#count * TARGET_PAGE_SIZE;
+      this.#reader.bytes.copyWithin(target, dataAt, dataAt + TARGET_PAGE_SIZE);
+      this.#count++;
+      return;
+    }
+    this.#start(block, offset, false, dataAt);
+  }
+
+  #zeroPage(record: RamRecord): void {
+    const block = this.#locate(record);
+    if (record.fill !== 0) {
+      const page = `the page at ${record.offset} of ${block.name}`;
+      throw new StreamError("BAD_VALUE", `The source fills ${page} with ${record.fill}, not zero`);
+    }
+    this.zero++;
+    if (this.#count > 0 && this.#runZero && this.#continues(block, record.offset)) {
+      this.#count++;
+      return;
+    }
+    this.#start(block, record.offset, true, 0);
+  }
+
+  #continues(block: RamBlock, offset: number): boolean {
+    return (
+      block === this.#runBlock &&
+      offset === this.#runOffset + this.#count * TARGET_PAGE_SIZE &&
+      this.#count < RUN_PAGES_MAX
+    );
+  }
+
+  #runBlock: RamBlock | undefined;
+
+  #start(block: RamBlock, offset: number, zero: boolean, at: number): void {
+    this.#flush();
+    this.#runBlock = block;
+    this.#runZero = zero;
+    this.#runOffset = offset;
+    this.#runAt = at;
+    this.#count = 1;
+  }
+
+  #flush(): void {
+    const count = this.#count;
+    if (count === 0) return;
+    this.#count = 0;
+    const { sink } = this;
+    const block = this.#runBlock;
+    if (sink === undefined || block === undefined) throw new Error("pages without a sink");
+    if (this.#runZero) sink.zeros(block, this.#runOffset, count);
+    else sink.pages(block, this.#runOffset, this.#runAt, count);
+  }
+
+  /** The record's block, with its range checked. */
+  #locate(record: RamRecord): RamBlock {
+    if (record.nameLength > 0) {
+      const name = byteString(this.#reader.bytes, record.nameAt, record.nameLength);
+      this.#block = blockNamed(this.blocks, name);
+      if (this.#block === undefined) {
+        throw new StreamError(
+          "UNKNOWN_BLOCK",
+          `The source sends pages of an unknown block "${name}"`,
+        );
+      }
+    }
+    const block = this.#block;
+    if (block === undefined) {
+      throw new StreamError("UNKNOWN_BLOCK", "The first page of a channel does not name its block");
+    }
+    if (record.offset >= block.length) {
+      throw new StreamError(
+        "BAD_OFFSET",
+        `The source sends the page at ${record.offset} of ${block.name}, which has ` +
+          `${block.length} bytes`,
+      );
+    }
+    return block;
+  }
+}
+
+function unsupported(flags: number, offset: number): StreamError {
+  const names: [number, string][] = [
+    [RAM_FLAG.xbzrle, "an XBZRLE page (capability xbzrle)"],
+    [RAM_FLAG.compressPage, "a compressed page (capability compress)"],
+    [RAM_FLAG.multifdFlush, "a multifd flush (capability multifd)"],
+  ];
+  const found = names.find(([flag]) => (flags & flag) !== 0);
+  const what = found?.[1] ?? `a record with flags 0x${flags.toString(16)}`;
+  return new StreamError("UNSUPPORTED", `The source sent ${what} at stream offset ${offset}`, {
+    hint: "switch the capability off at the source and migrate again",
+  });
+}

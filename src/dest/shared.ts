@@ -1,0 +1,166 @@
+/**
+ * What the threads of the destination share. The control part is made before anything arrives; the
+ * part that depends on the guest's memory is made when the list of RAM blocks has been read.
+ */
+import { PageBitmap } from "../ram/bitmap.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { targetPages } from "../ram/block.ts";
+import { DEST_COUNTERS } from "../report/counters.ts";
+import type { DestCounters } from "../report/counters.ts";
+import { Histogram } from "../report/histogram.ts";
+import { SharedEvent } from "../sync/event.ts";
+import { Mutex } from "../sync/mutex.ts";
+import { Semaphore } from "../sync/semaphore.ts";
+
+/** Words of the control block. */
+export const WORD = {
+  /** 1: give up as soon as possible; waits in system calls are ended by the stop descriptor. */
+  stop: 0,
+  /** Descriptor of the userfaultfd, -1 for a guest that is stored. */
+  userfaultFd: 1,
+  /** Target pages that have not arrived since LISTEN. */
+  missing: 2,
+  /** 1 once the guest has discarded a page during postcopy: placing must look. */
+  anyRemoved: 3,
+  /** Urgent channels that are open now. */
+  urgentOpen: 4,
+  /** 1 once an urgent channel has ended with EOS. */
+  urgentEnded: 5,
+  /** 1 once a thread failed: who waits for it gives up. */
+  failed: 6,
+  /** Urgent connections that are served now or were. */
+  urgentSeen: 7,
+} as const;
+const WORDS = 16;
+
+/** Numbers of the reader's position, as the incoming thread hands it to the listen thread. */
+const POSITION_NUMBERS = 5;
+
+/** Shared memory that exists from the start. */
+export interface DestSharedData {
+  control: SharedArrayBuffer;
+  counters: SharedArrayBuffer;
+  position: SharedArrayBuffer;
+  returnPathLock: SharedArrayBuffer;
+  placingLock: SharedArrayBuffer;
+  listenThreadSem: SharedArrayBuffer;
+  faultThreadSem: SharedArrayBuffer;
+  mainThreadLoadEvent: SharedArrayBuffer;
+  listenStart: SharedArrayBuffer;
+  faultStart: SharedArrayBuffer;
+  listenDone: SharedArrayBuffer;
+  faultTimes: SharedArrayBuffer;
+  listenTimes: SharedArrayBuffer;
+}
+
+export class DestShared {
+  readonly control: Int32Array<SharedArrayBuffer>;
+  readonly counters: DestCounters;
+  readonly position: Float64Array<SharedArrayBuffer>;
+  /** Held while writing on the return path. */
+  readonly returnPathLock: Mutex;
+  /**
+   * Held while placing pages, and while reading userfault events and noting what they removed: no
+   * page may be placed between the two, or a discarded page could come back.
+   */
+  readonly placingLock: Mutex;
+  /** The listen thread has taken the stream over: LISTEN may return. */
+  readonly listenThreadSem: Semaphore;
+  /** The fault thread is ready for faults: memory may be registered. */
+  readonly faultThreadSem: Semaphore;
+  /** The device state has been loaded and the guest started: the listen thread may clean up. */
+  readonly mainThreadLoadEvent: SharedEvent;
+  /** Posted by the incoming thread when the listen thread is to start. */
+  readonly listenStart: Semaphore;
+  /** Posted by the incoming thread when the fault thread is to start. */
+  readonly faultStart: Semaphore;
+  /** The listen thread is done: every page is in place and the userfaultfd is closed. */
+  readonly listenDone: Semaphore;
+  /** Latencies of remote faults by the thread that placed the page, in nanoseconds. */
+  readonly faultTimes: Histogram;
+  readonly listenTimes: Histogram;
+
+  constructor(data: DestSharedData) {
+    this.control = new Int32Array(data.control);
+    this.counters = DEST_COUNTERS.attach(data.counters);
+    this.position = new Float64Array(data.position);
+    this.returnPathLock = new Mutex(data.returnPathLock);
+    this.placingLock = new Mutex(data.placingLock);
+    this.listenThreadSem = new Semaphore(data.listenThreadSem);
+    this.faultThreadSem = new Semaphore(data.faultThreadSem);
+    this.mainThreadLoadEvent = new SharedEvent(data.mainThreadLoadEvent);
+    this.listenStart = new Semaphore(data.listenStart);
+    this.faultStart = new Semaphore(data.faultStart);
+    this.listenDone = new Semaphore(data.listenDone);
+    this.faultTimes = new Histogram(data.faultTimes);
+    this.listenTimes = new Histogram(data.listenTimes);
+  }
+}
+
+/** Makes the shared memory of one incoming migration. */
+export function createDestShared(): DestSharedData {
+  const control = new SharedArrayBuffer(WORDS * 4);
+  new Int32Array(control)[WORD.userfaultFd] = -1;
+  return {
+    control,
+    counters: DEST_COUNTERS.create().shared,
+    position: new SharedArrayBuffer(POSITION_NUMBERS * 8),
+    returnPathLock: new Mutex().shared,
+    placingLock: new Mutex().shared,
+    listenThreadSem: new Semaphore().shared,
+    faultThreadSem: new Semaphore().shared,
+    mainThreadLoadEvent: new SharedEvent().shared,
+    listenStart: new Semaphore().shared,
+    faultStart: new Semaphore().shared,
+    listenDone: new Semaphore().shared,
+    faultTimes: new Histogram().shared,
+    listenTimes: new Histogram().shared,
+  };
+}
+
+/** Per-page state of the guest's memory, by block. */
+export interface PageStateData {
+  /** Target pages that are in place, or that the guest discarded since. */
+  received: SharedArrayBuffer[];
+  /** Target pages that the guest discarded during postcopy: zero for ever, whatever arrives. */
+  removed: SharedArrayBuffer[];
+  /** When a page was asked for (ticks of `requestTicks`), 0 if it is not awaited. */
+  requestedAt: SharedArrayBuffer[];
+}
+
+/** The same, attached to. */
+export interface PageState {
+  received: PageBitmap[];
+  removed: PageBitmap[];
+  requestedAt: Int32Array<SharedArrayBuffer>[];
+}
+
+/** Makes the page state for blocks whose list has just arrived. */
+export function createPageState(blocks: readonly RamBlock[]): PageStateData {
+  return {
+    received: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
+    removed: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
+    requestedAt: blocks.map((block) => new SharedArrayBuffer(targetPages(block) * 4)),
+  };
+}
+
+export function attachPageState(data: PageStateData, blocks: readonly RamBlock[]): PageState {
+  return {
+    received: blocks.map((block, i) => new PageBitmap(targetPages(block), data.received[i])),
+    removed: blocks.map((block, i) => new PageBitmap(targetPages(block), data.removed[i])),
+    requestedAt: data.requestedAt.map((shared) => new Int32Array(shared)),
+  };
+}
+
+/** Length of a tick in nanoseconds: 32 bits of them last for seven minutes. */
+const TICK_NS = 100;
+
+/** A time of the monotonic clock as the non-zero ticks that `requestedAt` holds. */
+export function requestTicks(nowNs: number): number {
+  return Math.floor(nowNs / TICK_NS) | 1;
+}
+
+/** Nanoseconds from a request to now. */
+export function ticksSince(ticks: number, nowNs: number): number {
+  return ((Math.floor(nowNs / TICK_NS) - ticks) >>> 0) * TICK_NS;
+}

@@ -1,0 +1,71 @@
+/** Guests by kind: from the plain data that crosses to a worker to the object that a role uses. */
+import type { DestGuest, PageSink, ReceiveBuffer } from "../dest/guest.ts";
+import type { PageState } from "../dest/shared.ts";
+import type { RamBlock } from "../ram/block.ts";
+import type { SourceGuest } from "../source/guest.ts";
+import { SnapshotDestGuest } from "./snapshot/dest-guest.ts";
+import type { KeptSnapshot } from "./snapshot/dest-guest.ts";
+import type { OpenedSnapshot } from "./snapshot/open.ts";
+import { SnapshotSourceGuest } from "./snapshot/source-guest.ts";
+import { StoreSink } from "./snapshot/store-sink.ts";
+import type { StoreData } from "./snapshot/store-sink.ts";
+import { StressDestGuest } from "./stress/dest-guest.ts";
+import type { ArrivedStress } from "./stress/dest-guest.ts";
+import type { StressParameters } from "./stress/parameters.ts";
+import type { StressSetup } from "./stress/setup.ts";
+import { StressSourceGuest } from "./stress/source-guest.ts";
+
+/** A guest at the source. */
+export type SourceGuestData =
+  | { kind: "stress"; setup: StressSetup; blocks: readonly RamBlock[] }
+  | { kind: "snapshot"; snapshot: OpenedSnapshot };
+
+export function openSourceGuest(data: SourceGuestData): SourceGuest {
+  switch (data.kind) {
+    case "stress":
+      return new StressSourceGuest(data.setup, data.blocks);
+    case "snapshot":
+      return new SnapshotSourceGuest(data.snapshot);
+  }
+}
+
+/** The RAM blocks of a guest at the source. */
+export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
+  return data.kind === "stress" ? data.blocks : data.snapshot.blocks;
+}
+
+/** A guest at the destination. */
+export type DestGuestData =
+  | { kind: "stress"; expected: StressParameters | undefined }
+  | { kind: "snapshot"; directory: string };
+
+/** What a guest tells main while it arrives. */
+export type ArrivalNews =
+  | { kind: "stress arrived"; guest: ArrivedStress }
+  | { kind: "snapshot kept"; snapshot: KeptSnapshot };
+
+export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => void): DestGuest {
+  switch (data.kind) {
+    case "stress":
+      return new StressDestGuest(data.expected, (guest) => tell({ kind: "stress arrived", guest }));
+    case "snapshot":
+      return new SnapshotDestGuest(data.directory, (snapshot) =>
+        tell({ kind: "snapshot kept", snapshot }),
+      );
+  }
+}
+
+/**
+ * The sink of a guest that is stored, for the listen and fault threads; undefined for a guest whose
+ * memory is placed through a userfaultfd.
+ */
+export function openStoreSink(
+  data: DestGuestData,
+  sinkData: unknown,
+  pages: PageState,
+  buffer: ReceiveBuffer,
+  control: Int32Array<SharedArrayBuffer>,
+): PageSink | undefined {
+  if (data.kind !== "snapshot") return undefined;
+  return new StoreSink(sinkData as StoreData, pages, buffer, control);
+}

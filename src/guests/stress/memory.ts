@@ -1,0 +1,49 @@
+/** The memory of a stress guest in this process. */
+import { readFileSync } from "node:fs";
+import { SyscallError } from "../../../syscalls/error.ts";
+import { mapAnonymous } from "../../../syscalls/memory.ts";
+import type { RamBlock } from "../../ram/block.ts";
+import { HostError } from "../../util/errors.ts";
+import { formatBytes } from "../../util/units.ts";
+import { PAGE_SIZE_SMALL } from "./parameters.ts";
+
+/** What a block is made from: a line of MEM_SIZE, or of `blockLayout`. */
+export interface BlockPlan {
+  name: string;
+  length: number;
+  pageSize: number;
+}
+
+/**
+ * Maps the blocks of a guest; they live as long as the process.
+ * @throws HostError NO_MEMORY when the host has not so much left, of this page size.
+ */
+export function mapBlocks(plans: readonly BlockPlan[]): RamBlock[] {
+  const small = plans.filter((plan) => plan.pageSize === PAGE_SIZE_SMALL);
+  checkAvailable(small.reduce((sum, plan) => sum + plan.length, 0));
+  return plans.map(({ name, length, pageSize }, index) => {
+    try {
+      const { address } = mapAnonymous(length, { pageSize });
+      return { index, name, length, pageSize, address };
+    } catch (cause) {
+      if (!(cause instanceof SyscallError) || pageSize === PAGE_SIZE_SMALL) throw cause;
+      const pages = length / pageSize;
+      throw new HostError("NO_MEMORY", `The host has no ${pages} free huge pages`, {
+        cause,
+        hint: `reserve them: sysctl vm.nr_hugepages=${pages} (as root)`,
+      });
+    }
+  });
+}
+
+/** Memory is promised without being there, and then the kernel kills somebody: so ask first. */
+function checkAvailable(wanted: number): void {
+  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "latin1"));
+  const available = match === null ? Infinity : Number(match[1]) * 1024;
+  if (wanted <= available) return;
+  throw new HostError(
+    "NO_MEMORY",
+    `The guest needs ${formatBytes(wanted)} of memory and the host has ${formatBytes(available)}`,
+    { hint: "move a smaller guest, or free memory on this host" },
+  );
+}

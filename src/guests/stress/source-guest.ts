@@ -1,0 +1,47 @@
+/** The stress guest as the source role sees it. */
+import type { RamBlock } from "../../ram/block.ts";
+import type { SourceGuest } from "../../source/guest.ts";
+import { PING_LOADED } from "../../source/stream.ts";
+import { writePackage } from "../../stream/package.ts";
+import { StreamWriter } from "../../stream/writer.ts";
+import { PostcopyError } from "../../util/errors.ts";
+import { StressControl } from "./control.ts";
+import { encodeStressDevice, STRESS_MACHINE } from "./machine.ts";
+import type { StressSetup } from "./setup.ts";
+
+/** A worker parks within one operation, unless it waits for a page that is not here yet. */
+const STOP_TIMEOUT_MS = 5000;
+
+export class StressSourceGuest implements SourceGuest {
+  readonly machineType = STRESS_MACHINE;
+  readonly live = true;
+  readonly blocks: readonly RamBlock[];
+  readonly #setup: StressSetup;
+  readonly #control: StressControl;
+
+  constructor(setup: StressSetup, blocks: readonly RamBlock[]) {
+    this.blocks = blocks;
+    this.#setup = setup;
+    this.#control = new StressControl(setup.control);
+  }
+
+  stop(): void {
+    if (this.#control.pause(STOP_TIMEOUT_MS)) return;
+    throw new PostcopyError("GUEST_STUCK", "The stress guest did not stop when told to");
+  }
+
+  resume(): void {
+    this.#control.resume();
+  }
+
+  devicePackage(): Uint8Array {
+    const device = this.deviceSections();
+    const writer = new StreamWriter();
+    writePackage(writer, (inner) => inner.raw(device), [PING_LOADED]);
+    return writer.bytes;
+  }
+
+  deviceSections(): Uint8Array {
+    return encodeStressDevice(this.#setup);
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * One bit a page, shared between threads: dirty, owed, received, removed. Every change is atomic,
+ * so a page that two threads want is claimed by exactly one. Bit i of word w is page 32 w + i,
+ * which is also the byte order of QEMU's received bitmap on the wire.
+ */
+
+const ALL = -1;
+
+export class PageBitmap {
+  /** Shared with other threads by message; each makes a PageBitmap of its own over it. */
+  readonly shared: SharedArrayBuffer;
+  readonly pages: number;
+  readonly words: Int32Array<SharedArrayBuffer>;
+
+  /** All bits clear, or a view of a bitmap made elsewhere. */
+  constructor(pages: number, shared?: SharedArrayBuffer) {
+    this.pages = pages;
+    // Whole u64 words, as the wire wants them.
+    this.shared = shared ?? new SharedArrayBuffer(Math.ceil(pages / 64) * 8);
+    this.words = new Int32Array(this.shared);
+  }
+
+  test(page: number): boolean {
+    return ((Atomics.load(this.words, page >>> 5) >>> (page & 31)) & 1) !== 0;
+  }
+
+  /** Sets a bit; returns whether it was clear before. */
+  set(page: number): boolean {
+    const bit = 1 << (page & 31);
+    return (Atomics.or(this.words, page >>> 5, bit) & bit) === 0;
+  }
+
+  /** Clears a bit; returns whether it was set before: true for exactly one of several threads. */
+  claim(page: number): boolean {
+    const bit = 1 << (page & 31);
+    return (Atomics.and(this.words, page >>> 5, ~bit) & bit) !== 0;
+  }
+
+  /** Clears the 32 bits of a word and returns those that were set. */
+  claimWord(word: number): number {
+    return Atomics.exchange(this.words, word, 0);
+  }
+
+  /** Sets the bits of [first, first + count). */
+  setRange(first: number, count: number): void {
+    this.#range(first, count, (word, mask) => Atomics.or(this.words, word, mask));
+  }
+
+  /** Clears the bits of [first, first + count). */
+  clearRange(first: number, count: number): void {
+    this.#range(first, count, (word, mask) => Atomics.and(this.words, word, ~mask));
+  }
+
+  #range(first: number, count: number, change: (word: number, mask: number) => void): void {
+    const end = first + count;
+    for (let page = first; page < end;) {
+      const bit = page & 31;
+      const here = Math.min(32 - bit, end - page);
+      change(page >>> 5, here === 32 ? ALL : ((1 << here) - 1) << bit);
+      page += here;
+    }
+  }
+
+  setAll(): void {
+    this.setRange(0, this.pages);
+  }
+
+  /** Number of set bits. */
+  count(): number {
+    let sum = 0;
+    for (let word = 0; word < this.words.length; word++) sum += popCount(this.words[word] ?? 0);
+    return sum;
+  }
+
+  /** First set bit in [from, end), or -1. */
+  nextSet(from: number, end = this.pages): number {
+    let page = from;
+    while (page < end) {
+      const word = Atomics.load(this.words, page >>> 5) >>> (page & 31);
+      if (word !== 0) {
+        const found = page + lowestBit(word);
+        return found < end ? found : -1;
+      }
+      page = (page | 31) + 1;
+    }
+    return -1;
+  }
+
+  /** First clear bit in [from, end), or `end`. */
+  nextClear(from: number, end = this.pages): number {
+    let page = from;
+    while (page < end) {
+      const word = ~Atomics.load(this.words, page >>> 5) >>> (page & 31);
+      if (word !== 0) return Math.min(end, page + lowestBit(word));
+      page = (page | 31) + 1;
+    }
+    return end;
+  }
+
+  /** Hands each contiguous range of set bits to `take`, in order. */
+  forEachRange(take: (first: number, count: number) => void): void {
+    for (let first = this.nextSet(0); first >= 0;) {
+      const end = this.nextClear(first);
+      take(first, end - first);
+      first = end < this.pages ? this.nextSet(end) : -1;
+    }
+  }
+}
+
+/** Number of set bits of a 32-bit word. */
+export function popCount(word: number): number {
+  let v = word - ((word >>> 1) & 0x55555555);
+  v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+  return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/** Index of the lowest set bit of a word that is not 0. */
+export function lowestBit(word: number): number {
+  return 31 - Math.clz32(word & -word);
+}

@@ -1,0 +1,54 @@
+/** RAM blocks: the named pieces that guest memory consists of, as in QEMU's RAMBlock. */
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+
+/** One RAM block. Plain data: it crosses to workers by message. */
+export interface RamBlock {
+  /** Place in the list of blocks, from 0. */
+  index: number;
+  /** Name on the wire (idstr): "pc.ram". */
+  name: string;
+  /** Bytes in use: a multiple of `pageSize` (of the target page for odd-sized file blocks). */
+  length: number;
+  /** Host page size in bytes: what is placed, requested and discarded as one. */
+  pageSize: number;
+  /** Where the block is mapped in this process; 0 where it is not mapped at all. */
+  address: number;
+}
+
+/** Target pages of a block. */
+export function targetPages(block: RamBlock): number {
+  return Math.ceil(block.length / TARGET_PAGE_SIZE);
+}
+
+/** Target pages in one host page of a block. */
+export function targetPagesPerHostPage(block: RamBlock): number {
+  return block.pageSize / TARGET_PAGE_SIZE;
+}
+
+/** The page sizes of all blocks, ORed together: the first word of ADVISE. */
+export function pageSizeSummary(blocks: readonly RamBlock[]): number {
+  return blocks.reduce((summary, block) => summary | block.pageSize, 0);
+}
+
+/** Bytes of all blocks. */
+export function totalBytes(blocks: readonly RamBlock[]): number {
+  return blocks.reduce((sum, block) => sum + block.length, 0);
+}
+
+/** Target pages of all blocks. */
+export function totalPages(blocks: readonly RamBlock[]): number {
+  return blocks.reduce((sum, block) => sum + targetPages(block), 0);
+}
+
+/** The block that is mapped around `address` (qemu_ram_block_from_host), or undefined. */
+export function blockAt(blocks: readonly RamBlock[], address: number): RamBlock | undefined {
+  for (const block of blocks) {
+    if (address >= block.address && address < block.address + block.length) return block;
+  }
+  return undefined;
+}
+
+/** The block of a name, or undefined. */
+export function blockNamed(blocks: readonly RamBlock[], name: string): RamBlock | undefined {
+  return blocks.find((block) => block.name === name);
+}

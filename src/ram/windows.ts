@@ -1,0 +1,61 @@
+/**
+ * Guest memory as bytes. One ArrayBuffer covers at most a window of memory (a limit of the engine),
+ * so larger blocks are seen through several; no page lies across two of them.
+ */
+import { viewMemory, WINDOW_BYTES_MAX } from "../../syscalls/memory.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+
+const zeroPage = Buffer.alloc(TARGET_PAGE_SIZE);
+
+/** The memory [address, address + length) of this process, seen as bytes. */
+export class MemoryWindows {
+  readonly address: number;
+  readonly #windows: Buffer[] = [];
+
+  constructor(address: number, length: number) {
+    this.address = address;
+    for (let at = 0; at < length; at += WINDOW_BYTES_MAX) {
+      const bytes = Math.min(WINDOW_BYTES_MAX, length - at);
+      this.#windows.push(Buffer.from(viewMemory(address + at, bytes)));
+    }
+  }
+
+  /** The window that holds `offset`; the byte is at `offset % WINDOW_BYTES_MAX` in it. */
+  window(offset: number): Buffer {
+    const window = this.#windows[Math.floor(offset / WINDOW_BYTES_MAX)];
+    if (window === undefined) throw new RangeError(`offset ${offset} is outside of the memory`);
+    return window;
+  }
+
+  /**
+   * Whether the target page at `offset` holds only zeros. Reads it, so it may fault. The compare
+   * is memcmp: it ends at the first byte that differs.
+   */
+  isZeroPage(offset: number): boolean {
+    const at = offset % WINDOW_BYTES_MAX;
+    const end = Math.min(at + TARGET_PAGE_SIZE, this.window(offset).length);
+    return this.window(offset).compare(zeroPage, 0, end - at, at, end) === 0;
+  }
+
+  /** Copies bytes to `offset`; the range may span windows. */
+  write(offset: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length;) {
+      const window = this.window(offset + done);
+      const at = (offset + done) % WINDOW_BYTES_MAX;
+      const part = Math.min(bytes.length - done, window.length - at);
+      window.set(bytes.subarray(done, done + part), at);
+      done += part;
+    }
+  }
+
+  /** Writes zeros to [offset, offset + length). */
+  clear(offset: number, length: number): void {
+    for (let done = 0; done < length;) {
+      const window = this.window(offset + done);
+      const at = (offset + done) % WINDOW_BYTES_MAX;
+      const part = Math.min(length - done, window.length - at);
+      window.fill(0, at, at + part);
+      done += part;
+    }
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * The events of --json: one JSON object a line on standard output, each with `event` and `time`.
+ * The schemas make docs/events.schema.json (scripts/schema.ts), which is the contract with scripts.
+ */
+import * as z from "zod";
+import { downtimeSchema, reportSchema, roundSchema, switchoverSchema } from "./report.ts";
+
+const count = z.int().nonnegative();
+const nonnegative = z.number().nonnegative();
+const time = z.iso.datetime();
+
+function eventSchema<Name extends string, Shape extends z.core.$ZodLooseShape>(
+  name: Name,
+  description: string,
+  shape: Shape,
+) {
+  return z.strictObject({ event: z.literal(name), time, ...shape }).describe(description);
+}
+
+const errorShape = {
+  code: z.string().describe("Stable, upper case, for scripts"),
+  message: z.string().describe("The sentences of the error and its causes"),
+  hints: z.array(z.string()).describe("What can be done about it"),
+  exitCode: z.int(),
+};
+
+/** Every event there is. */
+export const eventsSchema = z
+  .discriminatedUnion("event", [
+    eventSchema("listening", "The destination waits for its peer", {
+      peer: z.string().describe("The address as bound: a port of 0 is replaced by the real one"),
+    }),
+    eventSchema("connected", "The two ends have found each other", {
+      peer: z.string(),
+      urgentChannel: z.boolean().describe("Whether requests have a channel of their own"),
+    }),
+    eventSchema("guest", "What is being moved", {
+      guest: z.string(),
+      blocks: z.array(z.strictObject({ name: z.string(), bytes: count, pageSize: count })),
+    }),
+    eventSchema("phase", "A phase begins", { phase: z.string() }),
+    eventSchema("round", "A precopy round is over", roundSchema.shape),
+    eventSchema("switchover", "The guest was stopped at the source", switchoverSchema.shape),
+    eventSchema("running", "The guest runs at the destination", {
+      sinceStartMs: nonnegative,
+      downtime: downtimeSchema.nullable(),
+    }),
+    eventSchema("drained", "No page is missing any more", { sinceStartMs: nonnegative }),
+    eventSchema("stayed", "The migration failed and the guest ran on at the source", {
+      pagesChecked: count,
+      pagesWrong: count,
+    }),
+    eventSchema("progress", "How far it is; twice a second", {
+      role: z.enum(["source", "dest"]),
+      phase: z.string(),
+      round: count.nullable(),
+      elapsedMs: nonnegative,
+      bytes: count,
+      donePages: count,
+      remainingPages: count.nullable(),
+      dirtyPages: count.nullable(),
+      faults: count,
+      bytesPerSecond: nonnegative,
+      pagesPerSecond: nonnegative,
+      percent: z.number().min(0).max(100).nullable(),
+      etaMs: nonnegative.nullable(),
+    }),
+    eventSchema("report", "The report at the end", { report: reportSchema }),
+    eventSchema("warning", "Something is not as it should be; the work goes on", {
+      code: z.string(),
+      message: z.string(),
+    }),
+    eventSchema("error", "The command failed; always the last event", errorShape),
+    eventSchema("probe", "One probe of `check`", {
+      name: z.string(),
+      group: z.enum(["required", "recommended", "optional"]),
+      state: z.enum(["ok", "limited", "missing"]),
+      detail: z.string(),
+      fix: z.string().nullable().describe("A command that would mend it"),
+    }),
+    eventSchema("check", "What this host can do", {
+      source: z.boolean(),
+      dest: z.boolean(),
+    }),
+  ])
+  .meta({ title: "postcopy --json event" });
+
+export type Event = z.infer<typeof eventsSchema>;
+
+/** An event without its time, which the sink adds. */
+export type NewEvent = Event extends infer One
+  ? One extends Event
+    ? Omit<One, "time">
+    : never
+  : never;

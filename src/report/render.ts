@@ -1,0 +1,214 @@
+/**
+ * The report as people read it at the end of a command: short, aligned, every figure with its unit.
+ * Pure: a report goes in, text comes out. The JSON of --report has all that is left out here.
+ */
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { formatDuration, formatNanoseconds } from "../util/duration.ts";
+import type { Paint } from "../util/terminal.ts";
+import { formatBytes, formatCount, formatRate } from "../util/units.ts";
+import type { LatencySummary } from "./histogram.ts";
+import { progressBar } from "./progress.ts";
+import type { DestReport, Downtime, Report, Round, SourceReport, Switchover } from "./report.ts";
+
+/** Width of the labels on the left. */
+const LABEL_COLUMNS = 12;
+/** Width of the longest bar of the latency histogram. */
+const LATENCY_BAR_COLUMNS = 24;
+
+const DOWNTIME_METHOD: Readonly<Record<Downtime["method"], string>> = {
+  "one-clock": "both ends on one clock",
+  "two-clocks": "by the clocks of two machines",
+  acknowledged: "until the destination's answer, so at most",
+  guest: "the longest gap that the guest saw",
+};
+
+/** One line of the report: a label and what there is to say. */
+function labelled(label: string, text: string, paint: Paint): string {
+  return `  ${paint.dim(label.padEnd(LABEL_COLUMNS))} ${text}`;
+}
+
+function pagesText(pages: number): string {
+  return `${formatCount(pages)} ${pages === 1 ? "page" : "pages"}`;
+}
+
+/** Pages with content and pages of zeros: "1,234 pages and 56 zero". */
+function kindsText(normal: number, zero: number): string {
+  return zero === 0 ? pagesText(normal) : `${pagesText(normal)} and ${formatCount(zero)} zero`;
+}
+
+/** Columns of text, right-aligned, two blanks apart. */
+function alignRight(rows: readonly (readonly string[])[]): string[] {
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (const [column, cell] of row.entries()) {
+      widths[column] = Math.max(widths[column] ?? 0, Bun.stringWidth(cell));
+    }
+  }
+  const pad = (cell: string, column: number): string =>
+    " ".repeat((widths[column] ?? 0) - Bun.stringWidth(cell)) + cell;
+  return rows.map((row) => `  ${row.map(pad).join("  ")}`);
+}
+
+function roundsTable(rounds: readonly Round[], paint: Paint): string[] {
+  if (rounds.length === 0) return [];
+  const head = ["round", "pages", "zero", "sent", "took", "dirty after"];
+  const rows = rounds.map((round) => [
+    String(round.round),
+    formatCount(round.pagesNormal),
+    formatCount(round.pagesZero),
+    formatBytes(round.bytes),
+    formatDuration(round.durationMs),
+    formatCount(round.dirtyPagesAfter),
+  ]);
+  const [first = "", ...others] = alignRight([head, ...rows]);
+  return ["", paint.dim(first), ...others, ""];
+}
+
+/** A bar for each power of two of µs, from the first to the last that has any. */
+function latencyBars(latency: LatencySummary, paint: Paint): string[] {
+  const most = Math.max(...latency.buckets);
+  const first = latency.buckets.findIndex((count) => count > 0);
+  const last = latency.buckets.findLastIndex((count) => count > 0);
+  if (first < 0) return [];
+  const bars = latency.buckets.slice(first, last + 1).map((count, offset) => {
+    const from = formatDuration(2 ** (first + offset) / 1000).padStart(8);
+    // A bucket that has any shows at least a sliver: the rare slow fault is the interesting one.
+    const percent = count === 0 ? 0 : Math.max((100 * count) / most, 100 / LATENCY_BAR_COLUMNS / 8);
+    const bar = progressBar(percent, LATENCY_BAR_COLUMNS).trimEnd();
+    const tail = count === 0 ? "" : `${paint.cyan(bar)} ${formatCount(count)}`;
+    return labelled("", `${from} ${tail}`, paint).trimEnd();
+  });
+  return bars;
+}
+
+function percentiles(latency: LatencySummary): string {
+  return [
+    `p50 ${formatNanoseconds(latency.p50)}`,
+    `p90 ${formatNanoseconds(latency.p90)}`,
+    `p99 ${formatNanoseconds(latency.p99)}`,
+    `max ${formatNanoseconds(latency.max)}`,
+  ].join("  ");
+}
+
+function downtimeLine(report: Report, paint: Paint): string[] {
+  if (report.downtime === null) return [];
+  const how = DOWNTIME_METHOD[report.downtime.method];
+  const text = `${paint.bold(formatDuration(report.downtime.ms))} ${paint.dim(`(${how})`)}`;
+  return [labelled("downtime", text, paint)];
+}
+
+/** Time to running and to drained, and the whole. */
+function timesLine(report: Report, paint: Paint): string {
+  const { toRunning, toDrained, total } = report.times;
+  const parts = [];
+  if (toRunning !== null) parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
+  if (toDrained !== null) parts.push(`drained after ${formatDuration(toDrained)}`);
+  parts.push(`${formatDuration(total)} in all`);
+  return labelled("time", parts.join(", "), paint);
+}
+
+function trafficLine(report: Report, paint: Paint): string {
+  const parts = [];
+  if (report.rates.precopy !== null) parts.push(`precopy at ${formatRate(report.rates.precopy)}`);
+  if (report.rates.postcopy !== null) {
+    parts.push(`postcopy at ${formatRate(report.rates.postcopy)}`);
+  }
+  const rates = parts.length === 0 ? "" : `: ${parts.join(", ")}`;
+  return labelled("traffic", `${formatBytes(report.bytes.total)}${rates}`, paint);
+}
+
+function memoryLine(report: Report, paint: Paint): string {
+  const { peakRssBytes, guestBytes } = report.memory;
+  const text = `${formatBytes(peakRssBytes)} at most, for a guest of ${formatBytes(guestBytes)}`;
+  return labelled("memory", text, paint);
+}
+
+function headline(report: Report, paint: Paint): string {
+  const { guest, peer, outcome } = report;
+  if (outcome !== "completed") {
+    const what = `${outcome === "failed" ? "Migration failed" : "Migration cancelled"} in phase`;
+    return paint.red(`${what} ${report.phase}`);
+  }
+  if (report.role === "source") return paint.green(`Moved ${guest} to ${peer}`);
+  const verb = report.snapshot === null ? "Received" : "Kept";
+  return paint.green(`${verb} ${guest} from ${peer}`);
+}
+
+function switchoverLine(switchover: Switchover | null, paint: Paint): string[] {
+  if (switchover === null) return [];
+  const owed = formatBytes(switchover.dirtyPages * TARGET_PAGE_SIZE);
+  const how = switchover.kind === "postcopy" ? "by postcopy" : "while it stood";
+  const text = `${switchover.reason}; ${owed} left to move ${how}`;
+  return [labelled("switchover", text, paint)];
+}
+
+function sourceLines(report: SourceReport, paint: Paint): string[] {
+  const { pages, requests, requestServiceNs } = report;
+  const lines = [
+    ...roundsTable(report.rounds, paint),
+    ...switchoverLine(report.switchover, paint),
+    ...downtimeLine(report, paint),
+  ];
+  if (report.switchover?.kind === "postcopy") {
+    const pushed = kindsText(pages.pushedNormal, pages.pushedZero);
+    const duplicate =
+      requests.duplicate === 0 ? "" : `, ${formatCount(requests.duplicate)} of them already sent`;
+    const channel = report.urgentChannel ? " on their own channel" : "";
+    lines.push(
+      labelled("pushed", pushed, paint),
+      labelled(
+        "requested",
+        `${kindsText(pages.requestedNormal, pages.requestedZero)}${channel}` +
+          ` (${formatCount(requests.received)} requests${duplicate})`,
+        paint,
+      ),
+    );
+  }
+  if (requestServiceNs !== null && requestServiceNs.count > 0) {
+    lines.push(labelled("answered in", percentiles(requestServiceNs), paint));
+  }
+  return lines;
+}
+
+function destLines(report: DestReport, paint: Paint): string[] {
+  const { pages, faults, audit, snapshot } = report;
+  const lines = downtimeLine(report, paint);
+  const kinds = (label: string, normal: number, zero: number, where: string): void => {
+    if (normal + zero > 0) lines.push(labelled(label, `${kindsText(normal, zero)}${where}`, paint));
+  };
+  kinds("precopy", pages.precopyNormal, pages.precopyZero, "");
+  kinds("pushed", pages.pushedNormal, pages.pushedZero, "");
+  kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");
+  if (pages.missing > 0) {
+    const local = faults.local === 0 ? "" : `, ${formatCount(faults.local)} on pages just come`;
+    lines.push(labelled("faults", `${formatCount(faults.remote)} remote${local}`, paint));
+  }
+  if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
+    lines.push(labelled("waited", percentiles(faults.latencyNs), paint));
+    lines.push(...latencyBars(faults.latencyNs, paint));
+  }
+  if (snapshot !== null) {
+    const size = `${formatBytes(snapshot.bytes)} in ${pagesText(snapshot.pagesStored)}`;
+    lines.push(labelled("snapshot", `${snapshot.directory}: ${size}`, paint));
+  }
+  if (audit !== null) lines.push(labelled("checked", auditText(audit, paint), paint));
+  return lines;
+}
+
+function auditText(audit: NonNullable<DestReport["audit"]>, paint: Paint): string {
+  const wrong = `${formatCount(audit.pagesWrong)} wrong`;
+  const verdict = audit.pagesWrong === 0 ? paint.green(wrong) : paint.red(paint.bold(wrong));
+  return `${pagesText(audit.pagesChecked)}, ${verdict}`;
+}
+
+/** The report as lines of text, at most 100 columns unless names are longer; no newline at end. */
+export function renderReport(report: Report, paint: Paint): string {
+  const lines = report.role === "source" ? sourceLines(report, paint) : destLines(report, paint);
+  return [
+    headline(report, paint),
+    ...lines,
+    trafficLine(report, paint),
+    timesLine(report, paint),
+    memoryLine(report, paint),
+  ].join("\n");
+}

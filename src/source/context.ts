@@ -1,0 +1,40 @@
+/** What the source's loops work with, put together once by the thread that runs them. */
+import type { Channel } from "../channel/channel.ts";
+import type { SourceGuest } from "./guest.ts";
+import type { RamWriter } from "./ram-writer.ts";
+import type { SourceShared } from "./shared.ts";
+import type { RoundResult, SwitchoverPolicy } from "./switchover.ts";
+
+/** What the operator may set. */
+export interface SourceSettings {
+  policy: SwitchoverPolicy;
+  /** Bytes a second in precopy; 0: no limit. */
+  maxBandwidth: number;
+  /** Bytes a second of the background push; requested pages are never held back. 0: no limit. */
+  maxPostcopyBandwidth: number;
+  /** Longest stop that a completion in precopy may cost, in milliseconds. */
+  downtimeLimitMs: number;
+}
+
+/** What happens while a migration runs, for people and for JSON output. */
+export type SourceEvent =
+  | { kind: "phase"; phase: "precopy" | "device" | "postcopy" }
+  | { kind: "round"; result: RoundResult }
+  | { kind: "switchover"; action: "postcopy" | "complete"; reason: string; dirtyPages: number }
+  | { kind: "warning"; message: string };
+
+/** Everything a loop of the source needs. */
+export interface SourceContext {
+  guest: SourceGuest;
+  /** The main channel; this thread writes on it. */
+  channel: Channel;
+  shared: SourceShared;
+  settings: SourceSettings;
+  /** Makes a writer of RAM records over the guest's memory. */
+  makeWriter: () => RamWriter;
+  /** Opens a second connection to the peer, or undefined where only one is possible. */
+  connectUrgent: (() => number) | undefined;
+  /** A writing channel over a descriptor of this thread's peer. */
+  openChannel: (fd: number) => Channel;
+  emit: (event: SourceEvent) => void;
+}

@@ -1,0 +1,33 @@
+/** What the source role needs of the guest that it sends. Guests implement it; see src/guests/. */
+import type { RamBlock } from "../ram/block.ts";
+
+export interface SourceGuest {
+  /** Machine type of the configuration section: what the destination must be, too. */
+  readonly machineType: string;
+  /** RAM blocks in the order of the stream, mapped in this process. */
+  readonly blocks: readonly RamBlock[];
+  /**
+   * Whether vCPUs write to the memory while it is sent. A guest that stands still (a snapshot) has
+   * no dirty pages and needs no precopy round.
+   */
+  readonly live: boolean;
+  /**
+   * Checks the target page at `offset` against what is known of it, before it is sent. For memory
+   * that was stored. @throws PostcopyError that names the page and the file.
+   */
+  verifyPage?(block: RamBlock, offset: number): void;
+  /** Stops the vCPUs. When it returns none of them runs and the memory stands still. */
+  stop(): void;
+  /** Lets the vCPUs run on: the migration failed before the destination could run the guest. */
+  resume(): void;
+  /**
+   * The device state as it goes into the stream: the inner bytes of the PACKAGED command, from
+   * LISTEN to RUN. The guest is stopped.
+   */
+  devicePackage(): Uint8Array;
+  /**
+   * The device state as FULL sections with their footers, for a migration that completes in
+   * precopy. A guest whose package is opaque lacks it, and is always sent by postcopy.
+   */
+  deviceSections?(): Uint8Array;
+}

@@ -1,0 +1,236 @@
+/**
+ * The source's main line: opening, precopy, switchover, push, end (QEMU's `migration_thread`). It
+ * runs in a worker and blocks as it likes.
+ *
+ * The point of no return is the last byte of the package: from then on the destination may run the
+ * guest, and this side never runs it again unless the destination says in so many words that it
+ * will not. Any failure before that lets the guest run on here.
+ */
+import { monotonicNs } from "../../syscalls/process.ts";
+import { ChannelError } from "../channel/channel.ts";
+import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
+import { totalPages } from "../ram/block.ts";
+import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
+import type { SourcePhase } from "../report/counters.ts";
+import { FEATURE, FEATURES_OURS, chosenValue } from "../stream/hello.ts";
+import { PostcopyError } from "../util/errors.ts";
+import type { SourceContext } from "./context.ts";
+import { computeOwed, countOwedPages, finishUrgent, pushOwed } from "./postcopy.ts";
+import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
+import type { PrecopyEnd } from "./precopy.ts";
+import { checkPeer, checkStop, TIME, WORD } from "./shared.ts";
+import {
+  sendCommand,
+  sendDiscards,
+  sendEof,
+  sendListeningPing,
+  sendOpening,
+  sendPackage,
+  sendRamEnd,
+  sendSections,
+} from "./stream.ts";
+
+/** Longest wait for the peer's answer to the hello, which it gives as soon as it reads. */
+const HELLO_TIMEOUT_MS = 10_000;
+/** Longest silence of the destination after everything has been sent. */
+const SHUT_TIMEOUT_MS = 120_000;
+/** How often a wait for another thread looks whether it should stop. */
+const STOP_CHECK_MS = 200;
+
+/** How a migration ended when it did not fail. */
+export interface SourceOutcome {
+  /** How the guest's last pages travelled. */
+  completedIn: "precopy" | "postcopy";
+  reason: string;
+}
+
+/** Where the guest is when a migration has failed. */
+export type GuestPlace =
+  /** It runs here, as before. */
+  | "source"
+  /** It may run at the destination; it is stopped here and must stay so. */
+  | "destination";
+
+/** A failed migration, and where that leaves the guest. */
+export class MigrationError extends PostcopyError {
+  readonly place: GuestPlace;
+
+  constructor(place: GuestPlace, owedPages: number, cause: unknown) {
+    const lost = `the guest is at the destination; ${owedPages} of its pages are only here`;
+    super(
+      "MIGRATION_FAILED",
+      place === "source"
+        ? "The migration failed; the guest goes on here"
+        : `The link broke: ${lost}`,
+      { cause },
+    );
+    this.place = place;
+  }
+}
+
+function setPhase(context: SourceContext, phase: SourcePhase): void {
+  context.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
+  if (phase === "precopy" || phase === "device" || phase === "postcopy") {
+    context.emit({ kind: "phase", phase });
+  }
+}
+
+/** Sends the guest. @throws MigrationError, which says where the guest is. */
+export function migrate(context: SourceContext): SourceOutcome {
+  const { shared } = context;
+  const progress = { stopped: false, passed: false };
+  try {
+    return run(context, progress);
+  } catch (error) {
+    if (progress.passed && !refusedByPeer(context)) {
+      throw new MigrationError("destination", Atomics.load(shared.control, WORD.owed), error);
+    }
+    if (progress.stopped) context.guest.resume();
+    throw new MigrationError("source", 0, error);
+  }
+}
+
+/** The destination said that it will not run the guest: SHUT with a status, before RUN. */
+function refusedByPeer(context: SourceContext): boolean {
+  const { shared } = context;
+  const status = Atomics.load(shared.control, WORD.shutStatus);
+  return shared.finished.isSet && status > 0 && shared.times[TIME.loaded] === 0;
+}
+
+interface Progress {
+  /** The guest has been stopped. */
+  stopped: boolean;
+  /** The point of no return has been passed. */
+  passed: boolean;
+}
+
+function run(context: SourceContext, progress: Progress): SourceOutcome {
+  const { guest, shared } = context;
+  let end: PrecopyEnd;
+  shared.counters.set(SOURCE.totalPages, totalPages(guest.blocks));
+  setPhase(context, "setup");
+  sendOpening(context);
+  markAllDirty(context);
+  const tracker = guest.live ? startTracking(context) : undefined;
+  try {
+    end = precopy(context, tracker);
+    if (end.action === "postcopy") openUrgentChannel(context);
+    progress.stopped = true;
+    guest.stop();
+    shared.times[TIME.stopped] = monotonicNs();
+    tracker?.collect(shared.dirty);
+    const dirtyPages = countDirty(context);
+    context.emit({ kind: "switchover", action: end.action, reason: end.reason, dirtyPages });
+    if (end.action === "complete") completeInPrecopy(context, progress);
+    else postcopy(context, progress);
+  } finally {
+    tracker?.close();
+  }
+  awaitShut(context);
+  setPhase(context, "completed");
+  return { completedIn: end.action === "complete" ? "precopy" : "postcopy", reason: end.reason };
+}
+
+function startTracking(context: SourceContext): DirtyTracker | undefined {
+  const missing = dirtyTrackingMissing();
+  if (missing !== undefined) {
+    const message = `${missing}: no precopy; every page follows after the switchover`;
+    context.emit({ kind: "warning", message });
+    return undefined;
+  }
+  const tracker = new DirtyTracker(context.guest.blocks);
+  tracker.start();
+  return tracker;
+}
+
+function precopy(context: SourceContext, tracker: DirtyTracker | undefined): PrecopyEnd {
+  const { guest, settings } = context;
+  if (!guest.live) return { action: "postcopy", reason: "the guest stands still" };
+  if (tracker === undefined) {
+    return { action: "postcopy", reason: "dirty pages cannot be tracked on this host" };
+  }
+  if (settings.policy.kind === "now") {
+    return { action: "postcopy", reason: "asked to switch at once" };
+  }
+  setPhase(context, "precopy");
+  return runPrecopy(context, tracker);
+}
+
+/** Waits until the destination has answered the hello, which it does as soon as it reads. */
+function awaitHello(context: SourceContext): void {
+  const { shared } = context;
+  const deadline = performance.now() + HELLO_TIMEOUT_MS;
+  while (!shared.peerKnown.wait(STOP_CHECK_MS)) {
+    checkStop(shared);
+    checkPeer(shared);
+    if (performance.now() > deadline) {
+      const seconds = HELLO_TIMEOUT_MS / 1000;
+      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${seconds} s`);
+    }
+  }
+}
+
+/** Opens the urgent channel where the peer is one of ours and understands it. */
+function openUrgentChannel(context: SourceContext): void {
+  const { shared } = context;
+  awaitHello(context);
+  const features = Atomics.load(shared.control, WORD.peerFeatures);
+  if (features <= 0) return;
+  const canConnect = context.connectUrgent !== undefined;
+  const chosen = features & FEATURES_OURS & (canConnect ? ~0 : ~FEATURE.urgentChannel);
+  sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
+  if ((chosen & FEATURE.urgentChannel) === 0 || context.connectUrgent === undefined) return;
+  Atomics.store(shared.control, WORD.urgentFd, context.connectUrgent());
+}
+
+function postcopy(context: SourceContext, progress: Progress): void {
+  const { guest, shared, channel } = context;
+  setPhase(context, "device");
+  const before = channel.bytesWritten;
+  computeOwed(context);
+  shared.counters.set(SOURCE.owedPages, countOwedPages(context));
+  sendDiscards(context);
+  const bytes = guest.devicePackage();
+  // Requests may come as soon as the package's first command has been read.
+  Atomics.store(shared.control, WORD.serving, 1);
+  sendPackage(context, bytes);
+  progress.passed = true;
+  shared.times[TIME.packageSent] = monotonicNs();
+  sendListeningPing(context);
+  shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before);
+  setPhase(context, "postcopy");
+  pushOwed(context);
+  finishUrgent(context);
+  shared.mainLock.lock();
+  try {
+    sendRamEnd(context);
+    sendEof(context);
+  } finally {
+    shared.mainLock.unlock();
+  }
+}
+
+/** The last dirty pages and the device state in the main stream: the destination runs at EOF. */
+function completeInPrecopy(context: SourceContext, progress: Progress): void {
+  const { guest } = context;
+  if (guest.deviceSections === undefined) throw new Error("this guest has no device sections");
+  setPhase(context, "device");
+  sendLastPages(context);
+  sendRamEnd(context);
+  sendSections(context, guest.deviceSections());
+  sendEof(context);
+  progress.passed = true;
+}
+
+/** Waits for SHUT, which says that every page is in place. */
+function awaitShut(context: SourceContext): void {
+  const { shared } = context;
+  const deadline = performance.now() + SHUT_TIMEOUT_MS;
+  while (!shared.finished.wait(STOP_CHECK_MS)) {
+    checkStop(shared);
+    if (performance.now() > deadline) {
+      throw new ChannelError("PEER_SILENT", "The destination did not confirm the end");
+    }
+  }
+  checkPeer(shared);
+}

@@ -1,0 +1,278 @@
+/**
+ * Postcopy at the source: what is owed is pushed in the background, and what is asked for is sent
+ * at once. Both claim pages in the same bitmap, under the lock of the channel that will carry them,
+ * so that no page is ever sent twice: a QEMU destination pauses on a repeat.
+ */
+import type { Channel } from "../channel/channel.ts";
+import { limitUnsent } from "../../syscalls/socket.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { SOURCE } from "../report/counters.ts";
+import { Bandwidth } from "./bandwidth.ts";
+import type { SourceContext } from "./context.ts";
+import type { RamWriter } from "./ram-writer.ts";
+import { checkPeer, checkStop, hostPages, WORD } from "./shared.ts";
+import type { SourceShared } from "./shared.ts";
+import { RAM_SECTION_ID } from "./stream.ts";
+
+/** Target pages pushed between two looks at the lock: 128 KiB. */
+const PAGES_PER_CHUNK = 32;
+/** Unsent bytes that may lie before a requested page where there is one channel only. */
+const UNSENT_BYTES_MAX = 128 * 1024;
+
+/**
+ * Turns the dirty bitmap into what is owed, by host pages: if any of its target pages is dirty a
+ * host page is discarded and sent as a whole. At least one page is owed, as there must be a discard.
+ */
+export function computeOwed(context: SourceContext): void {
+  const { guest, shared } = context;
+  let owed = 0;
+  for (const block of guest.blocks) {
+    const perHostPage = targetPagesPerHostPage(block);
+    const bitmap = shared.owed[block.index];
+    shared.dirty[block.index]?.forEachRange((first, count) => {
+      const start = Math.floor(first / perHostPage);
+      const end = Math.ceil((first + count) / perHostPage);
+      bitmap?.setRange(start, end - start);
+    });
+    owed += bitmap?.count() ?? 0;
+  }
+  const [first] = guest.blocks;
+  if (owed === 0 && first !== undefined) {
+    shared.owed[0]?.set(hostPages(first) - 1);
+    owed = 1;
+  }
+  Atomics.store(shared.control, WORD.owed, owed);
+}
+
+/** Target pages in what is owed. */
+export function countOwedPages(context: SourceContext): number {
+  const { guest, shared } = context;
+  return guest.blocks.reduce((sum, block) => {
+    return sum + (shared.owed[block.index]?.count() ?? 0) * targetPagesPerHostPage(block);
+  }, 0);
+}
+
+/** Sends one host page, already claimed, as records of `writer` that are written by `flush`. */
+function addHostPage(
+  writer: RamWriter,
+  block: RamBlock,
+  hostPage: number,
+  flush: () => void,
+): void {
+  const first = hostPage * targetPagesPerHostPage(block);
+  const end = Math.min(targetPages(block), first + targetPagesPerHostPage(block));
+  for (let page = first; page < end; page++) {
+    if (!writer.hasRoom) flush();
+    writer.page(block, page * TARGET_PAGE_SIZE);
+  }
+}
+
+/** Pushes everything that is owed, from where the last request was on, until nothing is. */
+export function pushOwed(context: SourceContext): void {
+  const { guest, shared, settings, channel } = context;
+  const writer = context.makeWriter();
+  const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
+  if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
+  const cursor = new PushCursor(guest.blocks, shared);
+  while (Atomics.load(shared.control, WORD.owed) > 0) {
+    checkStop(shared);
+    checkPeer(shared);
+    cursor.followRequests();
+    if (!cursor.find()) continue;
+    const before = channel.bytesWritten;
+    shared.mainLock.lock();
+    try {
+      pushChunk(context, writer, cursor);
+    } finally {
+      shared.mainLock.unlock();
+    }
+    const bytes = channel.bytesWritten - before;
+    shared.counters.add(SOURCE.bytesPostcopy, bytes);
+    bandwidth.spend(bytes);
+  }
+}
+
+function limitChannel(channel: Channel): void {
+  try {
+    limitUnsent(channel.fd, UNSENT_BYTES_MAX);
+  } catch {
+    // Not a TCP socket: its buffer is small by itself.
+  }
+}
+
+function pushChunk(context: SourceContext, writer: RamWriter, cursor: PushCursor): void {
+  const { counters, control } = context.shared;
+  const { block } = cursor;
+  const owed = context.shared.owed[block.index];
+  const flush = (): void => {
+    context.channel.writeAll(writer.finish());
+    counters.add(SOURCE.pagesPushed, writer.normal);
+    counters.add(SOURCE.pagesPushedZero, writer.zero);
+    writer.begin(RAM_SECTION_ID);
+  };
+  const hostPagesMax = Math.max(1, PAGES_PER_CHUNK / targetPagesPerHostPage(block));
+  writer.begin(RAM_SECTION_ID);
+  for (let n = 0; n < hostPagesMax && cursor.hostPage >= 0; n++) {
+    if (owed?.claim(cursor.hostPage)) {
+      addHostPage(writer, block, cursor.hostPage, flush);
+      Atomics.sub(control, WORD.owed, 1);
+    }
+    cursor.next();
+  }
+  if (writer.normal + writer.zero > 0) flush();
+}
+
+/** Where the background push stands. */
+class PushCursor {
+  block: RamBlock;
+  /** Host page to push next, -1 at the end of the block. */
+  hostPage = 0;
+  readonly #blocks: readonly RamBlock[];
+  readonly #shared: SourceShared;
+
+  constructor(blocks: readonly RamBlock[], shared: SourceShared) {
+    const [first] = blocks;
+    if (first === undefined) throw new Error("a guest without RAM blocks");
+    this.#blocks = blocks;
+    this.#shared = shared;
+    this.block = first;
+  }
+
+  /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
+  followRequests(): void {
+    const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
+    if (hint < 0) return;
+    let page = hint;
+    for (const block of this.#blocks) {
+      const pages = targetPages(block);
+      if (page < pages) {
+        this.block = block;
+        this.hostPage = Math.floor(page / targetPagesPerHostPage(block));
+        return;
+      }
+      page -= pages;
+    }
+  }
+
+  /** Moves to the next owed page of the block. */
+  next(): void {
+    const owed = this.#shared.owed[this.block.index];
+    const from = this.hostPage + 1;
+    this.hostPage = owed !== undefined && from < owed.pages ? owed.nextSet(from) : -1;
+  }
+
+  /** Stands on an owed page, of this block or of a later one; false once round all of them. */
+  find(): boolean {
+    for (let turn = 0; turn <= this.#blocks.length; turn++) {
+      const owed = this.#shared.owed[this.block.index];
+      if (owed !== undefined && this.hostPage >= 0) {
+        this.hostPage = owed.nextSet(this.hostPage);
+        if (this.hostPage >= 0) return true;
+      }
+      const after = this.#blocks[(this.block.index + 1) % this.#blocks.length];
+      if (after !== undefined) this.block = after;
+      this.hostPage = 0;
+    }
+    return false;
+  }
+}
+
+/** Answers page requests; owned by the thread that reads them. */
+export class RequestServer {
+  readonly #blocks: readonly RamBlock[];
+  readonly #shared: SourceShared;
+  readonly #writer: RamWriter;
+  readonly #main: Channel;
+  readonly #openUrgent: (fd: number) => Channel;
+  #urgent: Channel | undefined;
+
+  constructor(
+    context: Pick<SourceContext, "shared" | "makeWriter" | "channel" | "openChannel">,
+    blocks: readonly RamBlock[],
+  ) {
+    this.#blocks = blocks;
+    this.#shared = context.shared;
+    this.#writer = context.makeWriter();
+    this.#main = context.channel;
+    this.#openUrgent = context.openChannel;
+  }
+
+  /**
+   * Sends those host pages of [start, start + length) that are still owed, on the urgent channel
+   * if there is one. Returns how many host pages that were.
+   */
+  serve(block: RamBlock, start: number, length: number): number {
+    const urgentFd = Atomics.load(this.#shared.control, WORD.urgentFd);
+    if (urgentFd >= 0 && this.#urgent === undefined) this.#urgent = this.#openUrgent(urgentFd);
+    const channel = this.#urgent ?? this.#main;
+    const lock = this.#urgent === undefined ? this.#shared.mainLock : this.#shared.urgentLock;
+    const sectionId = this.#urgent === undefined ? RAM_SECTION_ID : undefined;
+    lock.lockUrgent();
+    try {
+      return this.#send(block, start, length, channel, sectionId);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  #send(
+    block: RamBlock,
+    start: number,
+    length: number,
+    channel: Channel,
+    sectionId: number | undefined,
+  ): number {
+    const { counters, control } = this.#shared;
+    const owed = this.#shared.owed[block.index];
+    const writer = this.#writer;
+    const before = channel.bytesWritten;
+    const flush = (): void => {
+      channel.writeAll(writer.finish());
+      counters.add(SOURCE.pagesRequested, writer.normal);
+      counters.add(SOURCE.pagesRequestedZero, writer.zero);
+      writer.begin(sectionId);
+    };
+    writer.begin(sectionId);
+    const first = start / block.pageSize;
+    const end = Math.ceil((start + length) / block.pageSize);
+    let served = 0;
+    for (let hostPage = first; hostPage < end; hostPage++) {
+      if (!owed?.claim(hostPage)) continue;
+      addHostPage(writer, block, hostPage, flush);
+      Atomics.sub(control, WORD.owed, 1);
+      served++;
+    }
+    if (writer.normal + writer.zero > 0) flush();
+    counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
+    if (served > 0) this.#hint(block, end * targetPagesPerHostPage(block));
+    return served;
+  }
+
+  #hint(block: RamBlock, page: number): void {
+    let before = 0;
+    for (const other of this.#blocks) {
+      if (other.index === block.index) break;
+      before += targetPages(other);
+    }
+    Atomics.store(this.#shared.control, WORD.pushHint, before + page);
+  }
+}
+
+/**
+ * Ends the urgent channel with the EOS that QEMU 7.2 waits for. Nothing is owed any more, and the
+ * lock is taken, so no answer can come after it.
+ */
+export function finishUrgent(context: SourceContext): void {
+  const { shared } = context;
+  const fd = Atomics.load(shared.control, WORD.urgentFd);
+  if (fd < 0) return;
+  const channel = context.openChannel(fd);
+  shared.urgentLock.lock();
+  try {
+    channel.writeAll(context.makeWriter().finishUrgent());
+  } finally {
+    shared.urgentLock.unlock();
+  }
+}

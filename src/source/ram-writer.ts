@@ -1,0 +1,129 @@
+/**
+ * Composes RAM records for one writev(2): headers lie in scratch memory, pages stay where they are
+ * in guest memory. Nothing is allocated a page. One thread uses a RamWriter, for one channel.
+ */
+import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import type { RamBlock } from "../ram/block.ts";
+import type { MemoryWindows } from "../ram/windows.ts";
+import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+
+const SCRATCH_BYTES = 64 * 1024;
+const HEADER_BYTES = 8;
+const SECTION_HEADER_BYTES = 5;
+/** Room kept for the end of a section: EOS and footer. */
+const TRAILER_BYTES = 16;
+/** Gather pieces kept for the end of a section. */
+const TRAILER_PIECES = 1;
+/** Most target pages between `begin` and `finish`: two pieces each. */
+export const PAGES_PER_WRITE_MAX = (IOVEC_COUNT_MAX - TRAILER_PIECES - 2) / 2;
+
+export class RamWriter {
+  /** Pages since `begin`, by kind. */
+  normal = 0;
+  zero = 0;
+  readonly #windows: readonly MemoryWindows[];
+  readonly #scratch = mapScratch(SCRATCH_BYTES);
+  readonly #list = new GatherList(IOVEC_COUNT_MAX);
+  /** Scratch bytes [#pending, #used) are not in the gather list yet. */
+  #pending = 0;
+  #used = 0;
+  #block: RamBlock | undefined;
+  #sectionId: number | undefined;
+
+  readonly #verify: ((block: RamBlock, offset: number) => void) | undefined;
+
+  /**
+   * `windows` are the guest's memory, in the order of its blocks; `verify` checks a page before it
+   * is sent.
+   */
+  constructor(
+    windows: readonly MemoryWindows[],
+    verify?: (block: RamBlock, offset: number) => void,
+  ) {
+    this.#windows = windows;
+    this.#verify = verify;
+  }
+
+  /**
+   * Begins a PART section, or bare records for the urgent channel when `sectionId` is undefined.
+   * The first record of a section names its block: another thread may have written in between. On
+   * the urgent channel the block of the last record holds on.
+   */
+  begin(sectionId: number | undefined, type: number = SECTION.part): void {
+    this.normal = 0;
+    this.zero = 0;
+    this.#list.clear();
+    this.#pending = 0;
+    this.#used = 0;
+    this.#sectionId = sectionId;
+    if (sectionId === undefined) return;
+    this.#block = undefined;
+    const { view } = this.#scratch;
+    view.setUint8(0, type);
+    view.setUint32(1, sectionId);
+    this.#used = SECTION_HEADER_BYTES;
+  }
+
+  /** Whether another page still fits before `finish`. */
+  get hasRoom(): boolean {
+    return (
+      this.#list.room > TRAILER_PIECES + 2 &&
+      this.#used + RAM_HEADER_BYTES_MAX + TRAILER_BYTES < SCRATCH_BYTES
+    );
+  }
+
+  /** Adds the target page at `offset` of a block, as ZERO when it holds only zeros. */
+  page(block: RamBlock, offset: number): void {
+    this.#verify?.(block, offset);
+    const zero = this.#windows[block.index]?.isZeroPage(offset) ?? false;
+    this.#header(block, offset, zero ? RAM_FLAG.zero : RAM_FLAG.page);
+    if (zero) {
+      this.#scratch.bytes[this.#used++] = 0;
+      this.zero++;
+      return;
+    }
+    this.#flush();
+    this.#list.add(block.address + offset, TARGET_PAGE_SIZE);
+    this.normal++;
+  }
+
+  #header(block: RamBlock, offset: number, flags: number): void {
+    const { bytes, view } = this.#scratch;
+    if (block === this.#block) {
+      putRamHeader(view, this.#used, offset, flags | RAM_FLAG.continue);
+      this.#used += HEADER_BYTES;
+      return;
+    }
+    this.#block = block;
+    this.#used += putNamedRamHeader(bytes, view, this.#used, offset, flags, block.name);
+  }
+
+  #flush(): void {
+    if (this.#used === this.#pending) return;
+    this.#list.add(this.#scratch.address + this.#pending, this.#used - this.#pending);
+    this.#pending = this.#used;
+  }
+
+  /** Ends the section, if there is one, and returns what is to be written. */
+  finish(): GatherList {
+    if (this.#sectionId !== undefined) {
+      const { view } = this.#scratch;
+      putRamHeader(view, this.#used, 0, RAM_FLAG.endOfSection);
+      view.setUint8(this.#used + HEADER_BYTES, SECTION.footer);
+      view.setUint32(this.#used + HEADER_BYTES + 1, this.#sectionId);
+      this.#used += HEADER_BYTES + SECTION_HEADER_BYTES;
+    }
+    this.#flush();
+    return this.#list;
+  }
+
+  /** The end of the urgent channel: an EOS record, which QEMU 7.2 waits for. */
+  finishUrgent(): GatherList {
+    this.begin(undefined);
+    putRamHeader(this.#scratch.view, 0, 0, RAM_FLAG.endOfSection);
+    this.#used = HEADER_BYTES;
+    return this.finish();
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * The return path at the source: reads the destination's messages and answers each page request
+ * itself, in the thread that read it (QEMU's `source_return_path_thread`).
+ */
+import { monotonicNs } from "../../syscalls/process.ts";
+import type { Channel } from "../channel/channel.ts";
+import { blockNamed } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { SOURCE } from "../report/counters.ts";
+import { RETURN_PATH } from "../stream/constants.ts";
+import { PONG_RUNNING, readHello } from "../stream/hello.ts";
+import { byteString } from "../stream/reader.ts";
+import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
+import type { ReturnPathRecord } from "../stream/return-path.ts";
+import { StreamError } from "../util/errors.ts";
+import type { RequestServer } from "./postcopy.ts";
+import { TIME, WORD } from "./shared.ts";
+import type { SourceShared } from "./shared.ts";
+import { PING_LOADED } from "./stream.ts";
+
+/** What the loop works with. */
+export interface ReturnPathContext {
+  /** The main channel, which this thread reads. */
+  channel: Channel;
+  shared: SourceShared;
+  blocks: readonly RamBlock[];
+  server: RequestServer;
+}
+
+/**
+ * Reads until SHUT. Whatever ends it, `finished` is set, so that the migration thread notices.
+ * @throws ChannelError, StreamError, StoppedError.
+ */
+export function runReturnPath(context: ReturnPathContext): void {
+  const { shared } = context;
+  try {
+    readUntilShut(context);
+  } finally {
+    shared.finished.set();
+  }
+}
+
+function readUntilShut(context: ReturnPathContext): void {
+  const { reader } = context.channel;
+  const record = createReturnPathRecord();
+  let block: RamBlock | undefined;
+  for (;;) {
+    const taken = decodeReturnPath(
+      reader.bytes,
+      reader.view,
+      reader.pos,
+      reader.end,
+      record,
+      reader.base,
+    );
+    if (taken === 0) {
+      reader.ensure(reader.available + 1);
+      continue;
+    }
+    const arrived = monotonicNs();
+    if (record.type === RETURN_PATH.requestPagesId) block = namedBlock(context, record);
+    reader.pos += taken;
+    switch (record.type) {
+      case RETURN_PATH.requestPagesId:
+      case RETURN_PATH.requestPages:
+        answer(context, block, record, arrived);
+        break;
+      case RETURN_PATH.pong:
+        takePong(context.shared, record.value, arrived);
+        break;
+      case RETURN_PATH.shut:
+        Atomics.store(context.shared.control, WORD.shutStatus, Math.min(record.value, 0x7fffffff));
+        return;
+      case RETURN_PATH.switchoverAck:
+        break;
+      default: {
+        const name = returnPathName(record.type);
+        throw new StreamError("UNEXPECTED", `The destination sent ${name}, which nobody asked for`);
+      }
+    }
+  }
+}
+
+function namedBlock(context: ReturnPathContext, record: ReturnPathRecord): RamBlock {
+  const { bytes } = context.channel.reader;
+  const name = byteString(bytes, record.nameAt, record.nameLength);
+  const block = blockNamed(context.blocks, name);
+  if (block === undefined) {
+    throw new StreamError("BAD_REQUEST", `The destination asks for the unknown block "${name}"`);
+  }
+  return block;
+}
+
+function answer(
+  context: ReturnPathContext,
+  block: RamBlock | undefined,
+  record: ReturnPathRecord,
+  arrived: number,
+): void {
+  const { shared } = context;
+  if (block === undefined) {
+    throw new StreamError("BAD_REQUEST", "The first page request does not name its block");
+  }
+  const { start, length } = record;
+  const aligned = start % block.pageSize === 0 && length % block.pageSize === 0;
+  if (!aligned || start + length > block.length) {
+    throw new StreamError(
+      "BAD_REQUEST",
+      `The destination asks for ${length} bytes at ${start} of ${block.name}, which has ` +
+        `${block.length} bytes in pages of ${block.pageSize}`,
+    );
+  }
+  if (Atomics.load(shared.control, WORD.serving) === 0) {
+    throw new StreamError("BAD_REQUEST", "The destination asks for a page before the switchover");
+  }
+  shared.counters.add(SOURCE.requestsReceived, 1);
+  if (context.server.serve(block, start, length) === 0) {
+    shared.counters.add(SOURCE.requestsDuplicate, 1);
+    return;
+  }
+  shared.counters.add(SOURCE.requestsServed, 1);
+  shared.requestTimes.record(monotonicNs() - arrived);
+}
+
+function takePong(shared: SourceShared, value: number, arrived: number): void {
+  if (value === PING_LOADED) {
+    shared.times[TIME.loaded] = arrived;
+  } else if (value === PONG_RUNNING) {
+    shared.times[TIME.running] = arrived;
+  } else {
+    const hello = readHello(value);
+    if (hello === undefined || hello.kind === "chosen") return;
+    shared.times[TIME.helloAnswered] = arrived;
+    // A QEMU echoes the hello as it came; only one of ours answers it.
+    Atomics.store(shared.control, WORD.peerFeatures, hello.kind === "answer" ? hello.features : 0);
+    shared.peerKnown.set();
+  }
+}

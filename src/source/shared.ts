@@ -1,0 +1,144 @@
+/**
+ * What the threads of the source share. Main makes it, every worker attaches to it; nothing in it
+ * is ever replaced while they run.
+ */
+import { PageBitmap } from "../ram/bitmap.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { targetPages } from "../ram/block.ts";
+import { SOURCE_COUNTERS } from "../report/counters.ts";
+import type { SourceCounters } from "../report/counters.ts";
+import { Histogram } from "../report/histogram.ts";
+import { SharedEvent } from "../sync/event.ts";
+import { Mutex } from "../sync/mutex.ts";
+import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { PostcopyError } from "../util/errors.ts";
+
+/** Words of the control block. */
+export const WORD = {
+  /** 1: switch over as soon as possible (SIGUSR1, `switchover` on stdin). */
+  switchoverNow: 0,
+  /** Descriptor of the urgent channel, -1 while there is none. */
+  urgentFd: 1,
+  /** Target page (counted over all blocks) of the last request: the push goes on from there. */
+  pushHint: 2,
+  /** Host pages that are still owed to the destination. */
+  owed: 3,
+  /** Features of the peer, -1 until it answered, 0 for a QEMU. */
+  peerFeatures: 4,
+  /** Status of SHUT, -1 until it came. */
+  shutStatus: 5,
+  /** 1 from the moment on that page requests may be answered. */
+  serving: 6,
+  /** 1: give up as soon as possible (Ctrl-C); waits are ended by the stop descriptor. */
+  stop: 7,
+} as const;
+const WORDS = 16;
+
+/** Times on the monotonic clock in nanoseconds, 0 until known. */
+export const TIME = {
+  /** The last instruction of the guest at the source. */
+  stopped: 0,
+  /** The package has been handed to the kernel in full. */
+  packageSent: 1,
+  /** PONG of the PING at the end of the package: the device state is loaded. */
+  loaded: 2,
+  /** Our own destination said that the guest runs. */
+  running: 3,
+  /** PING sent and PONG received of the hello: a round trip. */
+  helloSent: 4,
+  helloAnswered: 5,
+} as const;
+const TIMES = 8;
+
+/** Shared memory as it crosses to a worker. */
+export interface SourceSharedData {
+  control: SharedArrayBuffer;
+  times: SharedArrayBuffer;
+  counters: SharedArrayBuffer;
+  requestTimes: SharedArrayBuffer;
+  mainLock: SharedArrayBuffer;
+  urgentLock: SharedArrayBuffer;
+  peerKnown: SharedArrayBuffer;
+  finished: SharedArrayBuffer;
+  dirty: SharedArrayBuffer[];
+  owed: SharedArrayBuffer[];
+}
+
+/** The same, attached to. */
+export class SourceShared {
+  readonly control: Int32Array<SharedArrayBuffer>;
+  readonly times: Float64Array<SharedArrayBuffer>;
+  readonly counters: SourceCounters;
+  /** Nanoseconds from reading a page request to having written its page. */
+  readonly requestTimes: Histogram;
+  /** Held while writing on the main channel. */
+  readonly mainLock: Mutex;
+  /** Held while writing on the urgent channel. */
+  readonly urgentLock: Mutex;
+  /** Set when the peer has answered the hello (WORD.peerFeatures). */
+  readonly peerKnown: SharedEvent;
+  /** Set when the return path ended: SHUT came (WORD.shutStatus), or the link broke. */
+  readonly finished: SharedEvent;
+  /** One bit a target page, by block: to be sent in precopy. */
+  readonly dirty: PageBitmap[];
+  /** One bit a host page, by block: owed to the destination after the switchover. */
+  readonly owed: PageBitmap[];
+
+  constructor(data: SourceSharedData, blocks: readonly RamBlock[]) {
+    this.control = new Int32Array(data.control);
+    this.times = new Float64Array(data.times);
+    this.counters = SOURCE_COUNTERS.attach(data.counters);
+    this.requestTimes = new Histogram(data.requestTimes);
+    this.mainLock = new Mutex(data.mainLock);
+    this.urgentLock = new Mutex(data.urgentLock);
+    this.peerKnown = new SharedEvent(data.peerKnown);
+    this.finished = new SharedEvent(data.finished);
+    this.dirty = blocks.map((block, i) => new PageBitmap(targetPages(block), data.dirty[i]));
+    this.owed = blocks.map((block, i) => new PageBitmap(hostPages(block), data.owed[i]));
+  }
+}
+
+/** @throws StoppedError when the operator asked to give up. */
+export function checkStop(shared: SourceShared): void {
+  if (Atomics.load(shared.control, WORD.stop) === 1) throw new StoppedError();
+}
+
+/**
+ * Looks whether the destination is still there, from a thread that only writes.
+ * @throws PostcopyError PEER_FAILED with its status, ChannelError PEER_CLOSED.
+ */
+export function checkPeer(shared: SourceShared): void {
+  if (!shared.finished.isSet) return;
+  const status = Atomics.load(shared.control, WORD.shutStatus);
+  if (status > 0) {
+    throw new PostcopyError("PEER_FAILED", `The destination reported failure ${status}`);
+  }
+  if (status < 0) throw new ChannelError("PEER_CLOSED", "The destination went away");
+}
+
+/** Host pages of a block. */
+export function hostPages(block: RamBlock): number {
+  return Math.ceil(block.length / block.pageSize);
+}
+
+/** Makes the shared memory of one migration. */
+export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedData {
+  const control = new SharedArrayBuffer(WORDS * 4);
+  const words = new Int32Array(control);
+  words[WORD.urgentFd] = -1;
+  words[WORD.pushHint] = -1;
+  words[WORD.peerFeatures] = -1;
+  words[WORD.shutStatus] = -1;
+  return {
+    control,
+    times: new SharedArrayBuffer(TIMES * 8),
+    counters: SOURCE_COUNTERS.create().shared,
+    requestTimes: new Histogram().shared,
+    mainLock: new Mutex().shared,
+    urgentLock: new Mutex().shared,
+    peerKnown: new SharedEvent().shared,
+    finished: new SharedEvent().shared,
+    dirty: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
+    owed: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
+  };
+}

@@ -1,0 +1,59 @@
+/**
+ * A lock between threads with one preference: who calls `lockUrgent` goes before everybody who
+ * calls `lock`, so that a thread which takes the lock over and over for bulk data cannot keep a
+ * page request waiting for more than the piece of work under way.
+ */
+import { waitWhile } from "./park.ts";
+
+const STATE = 0;
+const URGENT = 1;
+
+const FREE = 0;
+const HELD = 1;
+/** Held, and somebody is parked: unlocking must notify. */
+const CONTENDED = 2;
+
+/** A bulk thread looks again this often in case a notification was lost to its own race. */
+const YIELD_MS = 1;
+
+export class Mutex {
+  /** Shared with other threads by message; each makes a Mutex of its own over it. */
+  readonly shared: SharedArrayBuffer;
+  readonly #words: Int32Array<SharedArrayBuffer>;
+
+  constructor(shared: SharedArrayBuffer = new SharedArrayBuffer(8)) {
+    this.shared = shared;
+    this.#words = new Int32Array(shared);
+  }
+
+  /** Takes the lock after every urgent caller that waits now. */
+  lock(): void {
+    for (;;) {
+      const waiting = Atomics.load(this.#words, URGENT);
+      if (waiting === 0) break;
+      waitWhile(this.#words, URGENT, waiting, YIELD_MS);
+    }
+    this.#acquire();
+  }
+
+  /** Takes the lock before every caller of `lock`. */
+  lockUrgent(): void {
+    Atomics.add(this.#words, URGENT, 1);
+    this.#acquire();
+    Atomics.sub(this.#words, URGENT, 1);
+    Atomics.notify(this.#words, URGENT);
+  }
+
+  unlock(): void {
+    if (Atomics.exchange(this.#words, STATE, FREE) === CONTENDED) {
+      Atomics.notify(this.#words, STATE, 1);
+    }
+  }
+
+  #acquire(): void {
+    if (Atomics.compareExchange(this.#words, STATE, FREE, HELD) === FREE) return;
+    while (Atomics.exchange(this.#words, STATE, CONTENDED) !== FREE) {
+      waitWhile(this.#words, STATE, CONTENDED, Infinity);
+    }
+  }
+}

@@ -1,0 +1,141 @@
+/** The threads of a migration at the destination: starts them, wires them, collects their end. */
+import {
+  closeDescriptor,
+  makeEventDescriptor,
+  raiseEventDescriptor,
+} from "../../syscalls/descriptor.ts";
+import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
+import type { DestSharedData } from "../dest/shared.ts";
+import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
+import { Thread } from "./thread.ts";
+import type {
+  Arrival,
+  FaultTask,
+  IncomingNews,
+  IncomingResult,
+  IncomingTask,
+  ListenTask,
+  Stamped,
+  WarningNews,
+} from "./tasks.ts";
+
+/** What a destination crew is started with. */
+export interface DestCrewOptions {
+  guest: DestGuestData;
+  arrival: Arrival;
+  lockMemory: boolean;
+  /** The connection stands; `peer` names who is there. */
+  connected: (peer: string) => void;
+  event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
+}
+
+export class DestCrew {
+  readonly shared: DestShared;
+  readonly #options: DestCrewOptions;
+  readonly #data: DestSharedData;
+  readonly #stopFd = makeEventDescriptor();
+  readonly #faultStopFd = makeEventDescriptor();
+  readonly #incoming: Thread<IncomingTask, IncomingNews, IncomingResult>;
+  readonly #listen = new Thread<ListenTask, never, void>("listen", () => {});
+  readonly #fault: Thread<FaultTask, WarningNews, void>;
+  #helpers: Promise<unknown>[] = [];
+  #failure: unknown;
+  readonly #failed = Promise.withResolvers<never>();
+  #main = -1;
+  #others: number[] = [];
+  #peer = "the source";
+
+  constructor(options: DestCrewOptions) {
+    this.#options = options;
+    this.#data = createDestShared();
+    this.shared = new DestShared(this.#data);
+    this.#incoming = new Thread("incoming", (news) => this.#hear(news));
+    this.#fault = new Thread("fault", (news) => options.event(news));
+    this.#failed.promise.catch(() => {
+      // Nobody may be waiting for it any more; it is reported by whoever is.
+    });
+  }
+
+  /** Receives the guest. Resolves when it is whole; rejects with the first thread's failure. */
+  async run(): Promise<IncomingResult> {
+    const { guest, arrival, lockMemory } = this.#options;
+    try {
+      const incoming = this.#incoming.run({
+        guest,
+        shared: this.#data,
+        arrival,
+        stopFd: this.#stopFd,
+        lockMemory,
+      });
+      // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
+      const result = await Promise.race([incoming, this.#failed.promise]);
+      // A completion in precopy never started them.
+      if (result.completedIn === "precopy") this.stop();
+      await Promise.allSettled(this.#helpers);
+      return result;
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+  }
+
+  #hear(news: IncomingNews): void {
+    switch (news.kind) {
+      case "connected":
+        this.#main = news.fd;
+        this.#others = news.others;
+        this.#peer = news.peer;
+        this.#options.connected(news.peer);
+        break;
+      case "memory":
+        this.#startHelpers(news.memory);
+        break;
+      default:
+        this.#options.event(news);
+    }
+  }
+
+  /** The listen and fault threads learn of the memory, and park until LISTEN. */
+  #startHelpers(memory: GuestMemory): void {
+    const { guest, arrival } = this.#options;
+    const common = {
+      guest,
+      shared: this.#data,
+      memory,
+      fd: this.#main,
+      stopFd: this.#stopFd,
+      faultStopFd: this.#faultStopFd,
+      peer: this.#peer,
+    };
+    const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
+    const tasks = [
+      this.#listen.run(common),
+      this.#fault.run({ ...common, listenFd, early: this.#others }),
+    ];
+    this.#helpers = tasks.map((task) => task.catch((error: unknown) => this.#giveUp(error)));
+  }
+
+  /** A helper failed: the incoming thread, which waits for it, must know. */
+  #giveUp(error: unknown): void {
+    if (Atomics.load(this.shared.control, WORD.stop) === 1) return;
+    this.#failure ??= error;
+    Atomics.store(this.shared.control, WORD.failed, 1);
+    this.#failed.reject(error);
+  }
+
+  /** Gives up as soon as possible; `run` then rejects. */
+  stop(): void {
+    Atomics.store(this.shared.control, WORD.stop, 1);
+    raiseEventDescriptor(this.#stopFd);
+    raiseEventDescriptor(this.#faultStopFd);
+  }
+
+  /** Closes what is open and ends the threads; after `run`. */
+  end(): void {
+    this.#incoming.end();
+    this.#listen.end();
+    this.#fault.end();
+    for (const fd of [this.#main, this.#stopFd, this.#faultStopFd])
+      if (fd >= 0) closeDescriptor(fd);
+  }
+}

@@ -1,0 +1,53 @@
+/** The destination's fault thread: parked until LISTEN, then at the service of faults. */
+import { Channel } from "../channel/channel.ts";
+import { awaitThread } from "../dest/context.ts";
+import { FaultThread } from "../dest/fault.ts";
+import { Placer } from "../dest/placer.ts";
+import { ReturnPath } from "../dest/return-path.ts";
+import { attachPageState, DestShared } from "../dest/shared.ts";
+import { openStoreSink } from "../guests/registry.ts";
+import type { FaultTask, WarningNews } from "./tasks.ts";
+import { serveThread } from "./thread.ts";
+
+/** Receive buffer of an urgent channel: a few hundred pages, of which one is there at a time. */
+const URGENT_BUFFER_BYTES = 1024 * 1024;
+
+function run(task: FaultTask, tell: (news: WarningNews) => void): void {
+  const { memory, stopFd, peer } = task;
+  const shared = new DestShared(task.shared);
+  const pages = attachPageState(memory.pages, memory.blocks);
+  awaitThread(shared, (ms) => shared.faultStart.wait(ms));
+  const main = new Channel({ fd: task.fd, stopFd, peer, bufferBytes: 0 });
+  const thread = new FaultThread({
+    shared,
+    blocks: memory.blocks,
+    pages,
+    returnPath: new ReturnPath(main, shared.returnPathLock),
+    listenFd: task.listenFd,
+    early: task.early,
+    stopFd: task.faultStopFd,
+    openUrgent: (fd) => {
+      const channel = new Channel({ fd, stopFd, peer, bufferBytes: URGENT_BUFFER_BYTES });
+      const buffer = { bytes: channel.reader.bytes, address: channel.bufferAddress };
+      const store = openStoreSink(task.guest, memory.sinkData, pages, buffer, shared.control);
+      if (store !== undefined) return { channel, sink: store };
+      const placer = new Placer({
+        shared,
+        pages,
+        buffer: buffer.bytes,
+        bufferAddress: buffer.address,
+        times: shared.faultTimes,
+        urgent: true,
+        drainEvents: () => thread.drainEvents(),
+      });
+      return { channel, sink: placer, counts: placer.counts };
+    },
+    warn: (message) => tell({ kind: "warning", message }),
+  });
+  shared.faultThreadSem.post();
+  thread.run();
+  // The listen thread closes the userfaultfd once nobody reads it any more.
+  shared.faultThreadSem.post();
+}
+
+serveThread(run);

@@ -1,0 +1,63 @@
+/** The destination's incoming thread: finds its connection, then receives the guest. */
+import { monotonicNs } from "../../syscalls/process.ts";
+import { formatSocketPeer } from "../channel/address.ts";
+import { Channel } from "../channel/channel.ts";
+import { acceptMigration } from "../channel/listen.ts";
+import type { Accepted } from "../channel/listen.ts";
+import { remoteAddress } from "../../syscalls/socket.ts";
+import type { DestEvent } from "../dest/context.ts";
+import { IncomingLoader } from "../dest/incoming.ts";
+import { ReturnPath } from "../dest/return-path.ts";
+import { DestShared } from "../dest/shared.ts";
+import { openDestGuest } from "../guests/registry.ts";
+import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
+import { serveThread } from "./thread.ts";
+
+/** Receive buffer of the main channel: many pages a read, and little to move when it is full. */
+const MAIN_BUFFER_BYTES = 1024 * 1024;
+
+function accept(task: IncomingTask, tell: (news: IncomingNews) => void): Accepted {
+  const { arrival, stopFd } = task;
+  if (arrival.kind === "descriptor") return { main: arrival.fd, others: [] };
+  const warn = (message: string): void => {
+    tell({ kind: "warning", message, atNs: monotonicNs() });
+  };
+  return acceptMigration(arrival.fd, stopFd, warn);
+}
+
+/** Who is at the other end, as far as the socket knows. */
+function describePeer(fd: number): string {
+  try {
+    const address = remoteAddress(fd);
+    if (address.family !== "unix") return formatSocketPeer(address);
+  } catch {
+    // Not a socket: a pipe of exec:, say.
+  }
+  return "the source";
+}
+
+function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+  const { main, others } = accept(task, tell);
+  const peer = describePeer(main);
+  tell({ kind: "connected", fd: main, others, peer });
+  const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
+  const shared = new DestShared(task.shared);
+  const channel = new Channel({
+    fd: main,
+    stopFd: task.stopFd,
+    peer,
+    bufferBytes: MAIN_BUFFER_BYTES,
+  });
+  const loader = new IncomingLoader({
+    channel,
+    returnPath: new ReturnPath(channel, shared.returnPathLock),
+    guest: openDestGuest(task.guest, tell),
+    shared,
+    lockMemory: task.lockMemory,
+    announceMemory: (memory) => tell({ kind: "memory", memory }),
+    emit,
+  });
+  return loader.run();
+}
+
+serveThread(run);

@@ -1,0 +1,109 @@
+/** The threads of a migration at the source: starts them, wires them, and collects their end. */
+import {
+  closeDescriptor,
+  makeEventDescriptor,
+  raiseEventDescriptor,
+} from "../../syscalls/descriptor.ts";
+import { sourceBlocks } from "../guests/registry.ts";
+import type { SourceGuestData } from "../guests/registry.ts";
+import type { SourceEvent, SourceSettings } from "../source/context.ts";
+import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
+import type { SourceSharedData } from "../source/shared.ts";
+import { Thread } from "./thread.ts";
+import type {
+  MigrationNews,
+  MigrationResult,
+  MigrationTask,
+  ReturnPathTask,
+  Route,
+  Stamped,
+} from "./tasks.ts";
+
+/** What a source crew is started with. */
+export interface SourceCrewOptions {
+  guest: SourceGuestData;
+  route: Route;
+  settings: SourceSettings;
+  /** Names the peer in errors. */
+  peer: string;
+  /** The connection stands. */
+  connected: () => void;
+  event: (event: Stamped<SourceEvent>) => void;
+}
+
+export class SourceCrew {
+  readonly shared: SourceShared;
+  /** Why the return path ended, if it failed: often nearer to the cause than what follows. */
+  returnPathError: unknown;
+  readonly #options: SourceCrewOptions;
+  readonly #data: SourceSharedData;
+  readonly #stopFd = makeEventDescriptor();
+  readonly #migration: Thread<MigrationTask, MigrationNews, MigrationResult>;
+  readonly #returnPath = new Thread<ReturnPathTask, never, void>("return-path", () => {});
+  #returnPathEnd: Promise<void> = Promise.resolve();
+  #fd = -1;
+
+  constructor(options: SourceCrewOptions) {
+    const blocks = sourceBlocks(options.guest);
+    this.#options = options;
+    this.#data = createSourceShared(blocks);
+    this.shared = new SourceShared(this.#data, blocks);
+    this.#migration = new Thread("migration", (news) => this.#hear(news));
+  }
+
+  /** Runs the migration. Resolves when both threads have ended. */
+  async run(): Promise<MigrationResult> {
+    const { guest, settings, route, peer } = this.#options;
+    const result = await this.#migration.run({
+      guest,
+      shared: this.#data,
+      settings,
+      route,
+      stopFd: this.#stopFd,
+      peer,
+    });
+    // The return path ends with SHUT; after a failure it is told to.
+    if (!result.ok) raiseEventDescriptor(this.#stopFd);
+    await this.#returnPathEnd;
+    return result;
+  }
+
+  #hear(news: MigrationNews): void {
+    if (news.kind !== "connected") {
+      this.#options.event(news);
+      return;
+    }
+    this.#fd = news.fd;
+    const { guest, peer } = this.#options;
+    this.#returnPathEnd = this.#returnPath
+      .run({ guest, shared: this.#data, fd: news.fd, stopFd: this.#stopFd, peer })
+      .catch((error: unknown) => {
+        this.returnPathError = error;
+      });
+    this.#options.connected();
+  }
+
+  /** Whether the urgent channel is open. */
+  get urgentChannel(): boolean {
+    return Atomics.load(this.shared.control, WORD.urgentFd) >= 0;
+  }
+
+  /** Switches over as soon as the piece of work under way is done. */
+  switchover(): void {
+    Atomics.store(this.shared.control, WORD.switchoverNow, 1);
+  }
+
+  /** Gives up as soon as possible; `run` then resolves with a failure. */
+  stop(): void {
+    Atomics.store(this.shared.control, WORD.stop, 1);
+    raiseEventDescriptor(this.#stopFd);
+  }
+
+  /** Closes what is open and ends the threads; after `run`. */
+  end(): void {
+    this.#migration.end();
+    this.#returnPath.end();
+    const urgentFd = Atomics.load(this.shared.control, WORD.urgentFd);
+    for (const fd of [this.#fd, urgentFd, this.#stopFd]) if (fd >= 0) closeDescriptor(fd);
+  }
+}

@@ -1,0 +1,106 @@
+/** What main gives to each worker, and what it hears from it. All of it is plain data. */
+import type { SocketAddress } from "../../syscalls/socket.ts";
+import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import type { DestSharedData } from "../dest/shared.ts";
+import type { IncomingOutcome } from "../dest/incoming.ts";
+import type { ArrivalNews, DestGuestData, SourceGuestData } from "../guests/registry.ts";
+import type { AuditResult } from "../guests/stress/audit.ts";
+import type { ModelVerdict } from "../guests/stress/model.ts";
+import type { StressSetup } from "../guests/stress/setup.ts";
+import type { SourceEvent, SourceSettings } from "../source/context.ts";
+import type { GuestPlace, SourceOutcome } from "../source/migrate.ts";
+import type { SourceSharedData } from "../source/shared.ts";
+import type { ErrorRecord } from "../util/errors.ts";
+
+/** How the source reaches its peer: by connecting, or over a descriptor that is connected. */
+export type Route =
+  | { kind: "connect"; addresses: SocketAddress[]; patienceMs: number }
+  | { kind: "descriptor"; fd: number };
+
+export interface MigrationTask {
+  guest: SourceGuestData;
+  shared: SourceSharedData;
+  settings: SourceSettings;
+  route: Route;
+  stopFd: number;
+  peer: string;
+}
+
+/** An event and when it happened, in nanoseconds of the monotonic clock. */
+export type Stamped<Event> = Event & { atNs: number };
+
+export type MigrationNews = { kind: "connected"; fd: number } | Stamped<SourceEvent>;
+
+/** How the migration thread ended: an error says where it leaves the guest. */
+export type MigrationResult =
+  { ok: true; outcome: SourceOutcome } | { ok: false; place: GuestPlace; error: ErrorRecord };
+
+export interface ReturnPathTask {
+  guest: SourceGuestData;
+  shared: SourceSharedData;
+  fd: number;
+  stopFd: number;
+  peer: string;
+}
+
+/** How the incoming thread gets its connection. */
+export type Arrival = { kind: "listen"; fd: number } | { kind: "descriptor"; fd: number };
+
+export interface IncomingTask {
+  guest: DestGuestData;
+  shared: DestSharedData;
+  arrival: Arrival;
+  stopFd: number;
+  lockMemory: boolean;
+}
+
+export type IncomingNews =
+  | { kind: "connected"; fd: number; others: number[]; peer: string }
+  | { kind: "memory"; memory: GuestMemory }
+  | ArrivalNews
+  | Stamped<DestEvent>;
+
+export type IncomingResult = IncomingOutcome;
+
+/** For the listen thread, given as soon as the guest's memory is known. */
+export interface ListenTask {
+  guest: DestGuestData;
+  shared: DestSharedData;
+  memory: GuestMemory;
+  fd: number;
+  stopFd: number;
+  /** Raised to end the fault thread. */
+  faultStopFd: number;
+  peer: string;
+}
+
+/** For the fault thread, given at the same time. */
+export interface FaultTask {
+  guest: DestGuestData;
+  shared: DestSharedData;
+  memory: GuestMemory;
+  /** The main connection, for page requests. */
+  fd: number;
+  /** Listening socket for urgent channels, -1 if there can be none. */
+  listenFd: number;
+  early: number[];
+  stopFd: number;
+  faultStopFd: number;
+  peer: string;
+}
+
+export type WarningNews = { kind: "warning"; message: string };
+
+/** What a stress worker is told to do. */
+export type StressTask =
+  | { kind: "run"; setup: StressSetup; worker: number }
+  | { kind: "audit"; setup: StressSetup; worker: number };
+
+/** What an audit by one worker found: in memory, and against a re-run of the worker's life. */
+export interface StressVerdict {
+  audit: AuditResult;
+  /** Undefined when the life was too long to repeat. */
+  model: ModelVerdict | undefined;
+}
+
+export type StressResult = StressVerdict | undefined;

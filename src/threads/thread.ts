@@ -1,0 +1,139 @@
+/**
+ * A thread of the program: a Bun Worker that is given plain data, blocks as it likes in one
+ * function, and reports by message. Main never blocks: it awaits promises.
+ *
+ * A worker that may sit in a system call is never terminated: it is told to stop through shared
+ * memory and the stop descriptor, and terminated when it has said that it is done.
+ */
+import { PostcopyError, errorRecord } from "../util/errors.ts";
+import type { ErrorRecord } from "../util/errors.ts";
+
+/** Worker entry points by name; the build lists the same files. */
+const ENTRIES = {
+  migration: () => new URL("./migration.worker.ts", import.meta.url),
+  "return-path": () => new URL("./return-path.worker.ts", import.meta.url),
+  incoming: () => new URL("./incoming.worker.ts", import.meta.url),
+  listen: () => new URL("./listen.worker.ts", import.meta.url),
+  fault: () => new URL("./fault.worker.ts", import.meta.url),
+  stress: () => new URL("./stress.worker.ts", import.meta.url),
+} as const;
+
+export type ThreadName = keyof typeof ENTRIES;
+
+/** What a worker sends. */
+type FromWorker =
+  | { kind: "ready" }
+  | { kind: "news"; news: unknown }
+  | { kind: "done"; result: unknown }
+  | { kind: "failed"; error: ErrorRecord };
+
+/** How long a worker may take to load; a missing file never answers. */
+const READY_TIMEOUT_MS = 10_000;
+
+/** An error that a worker reported, with its code, hint and causes. */
+export class ThreadError extends PostcopyError {
+  readonly #exitCode: number;
+
+  constructor(record: ErrorRecord) {
+    const cause = record.cause === undefined ? undefined : new ThreadError(record.cause);
+    super(record.code, record.message, {
+      ...(cause === undefined ? {} : { cause }),
+      ...(record.hint === undefined ? {} : { hint: record.hint }),
+    });
+    this.name = record.name;
+    this.#exitCode = record.exitCode;
+    if (record.stack !== undefined) this.stack = record.stack;
+  }
+
+  override get exitCode(): number {
+    return this.#exitCode;
+  }
+}
+
+/** Main's side of a worker. */
+export class Thread<Task, News, Result> {
+  readonly name: ThreadName;
+  readonly #worker: Worker;
+  readonly #news: (news: News) => void;
+  readonly #ready = Promise.withResolvers<void>();
+  #task = Promise.withResolvers<Result>();
+  #busy = false;
+
+  /** Starts loading the worker; `news` is called for each message it sends while at work. */
+  constructor(name: ThreadName, news: (news: News) => void) {
+    this.name = name;
+    this.#news = news;
+    this.#worker = new Worker(ENTRIES[name]().href);
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#take(event.data);
+    this.#worker.onerror = (event) => this.#fail(new Error(`${name}: ${event.message}`));
+    const timer = setTimeout(() => {
+      this.#fail(new Error(`the ${name} thread did not start within ${READY_TIMEOUT_MS} ms`));
+    }, READY_TIMEOUT_MS);
+    timer.unref();
+    this.#ready.promise.then(
+      () => clearTimeout(timer),
+      () => clearTimeout(timer),
+    );
+  }
+
+  /** Gives the worker its next task; resolves with its result, rejects with its error. */
+  run(task: Task): Promise<Result> {
+    if (this.#busy) throw new Error(`the ${this.name} thread is still at work`);
+    this.#busy = true;
+    this.#task = Promise.withResolvers<Result>();
+    this.#ready.promise.then(
+      () => this.#worker.postMessage(task),
+      (error: unknown) => this.#task.reject(error),
+    );
+    return this.#task.promise;
+  }
+
+  /** Ends an idle worker. */
+  end(): void {
+    if (!this.#busy) this.#worker.terminate();
+  }
+
+  #take(message: FromWorker): void {
+    switch (message.kind) {
+      case "ready":
+        this.#ready.resolve();
+        break;
+      case "news":
+        this.#news(message.news as News);
+        break;
+      case "done":
+        this.#busy = false;
+        this.#task.resolve(message.result as Result);
+        break;
+      case "failed":
+        this.#busy = false;
+        this.#task.reject(new ThreadError(message.error));
+        break;
+    }
+  }
+
+  #fail(error: Error): void {
+    this.#busy = false;
+    this.#ready.reject(error);
+    this.#task.reject(error);
+  }
+}
+
+/**
+ * The worker's side: runs `work` for each task. `tell` sends news while `work` blocks. Called once,
+ * at the top of a worker file.
+ */
+export function serveThread<Task, News, Result>(
+  work: (task: Task, tell: (news: News) => void) => Result,
+): void {
+  const send = (message: FromWorker): void => postMessage(message);
+  const take = (event: MessageEvent<Task>): void => {
+    try {
+      send({ kind: "done", result: work(event.data, (news) => send({ kind: "news", news })) });
+    } catch (thrown) {
+      send({ kind: "failed", error: errorRecord(thrown) });
+    }
+  };
+  addEventListener("message", take as (event: Event) => void);
+  send({ kind: "ready" });
+}
