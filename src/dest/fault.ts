@@ -159,10 +159,9 @@ export class FaultThread {
     const start = offset - (offset % block.pageSize);
     const page = start / TARGET_PAGE_SIZE;
     const received = pages.received[block.index];
-    const removed = pages.removed[block.index];
     const requestedAt = pages.requestedAt[block.index];
-    if (!received || !removed || !requestedAt) throw new Error("no page state");
-    if (removed.test(Math.floor(offset / TARGET_PAGE_SIZE))) {
+    if (!received || !requestedAt) throw new Error("no page state");
+    if (this.#isZero(block, page)) {
       this.#placeZero(block, start);
       return;
     }
@@ -187,7 +186,15 @@ export class FaultThread {
     this.#userfault?.wake(block.address + start, block.pageSize);
   }
 
-  /** A fault on a page that the guest discarded: it is zero, and no business of the source's. */
+  /** Pages that are known to be zeros although they are not there: discarded, or never touched. */
+  #isZero(block: RamBlock, page: number): boolean {
+    const { removed, unpopulated } = this.#context.pages;
+    return (
+      removed[block.index]?.test(page) === true || unpopulated[block.index]?.test(page) === true
+    );
+  }
+
+  /** A fault on a page that is zero: no business of the source's. EEXIST means that it is there. */
   #placeZero(block: RamBlock, start: number): void {
     const target = block.address + start;
     for (;;) {

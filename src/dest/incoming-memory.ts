@@ -162,6 +162,7 @@ export class IncomingMemory {
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
       this.#pages?.received[block.index]?.clearRange(first, last - first);
+      this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
     }
   }
 

@@ -19,19 +19,23 @@ export class MemorySink implements PageSink {
 
   pages(block: RamBlock, offset: number, at: number, count: number): void {
     const data = this.#buffer.subarray(at, at + count * TARGET_PAGE_SIZE);
+    const first = offset / TARGET_PAGE_SIZE;
     this.#windows[block.index]?.write(offset, data);
-    this.#pages.received[block.index]?.setRange(offset / TARGET_PAGE_SIZE, count);
+    this.#pages.received[block.index]?.setRange(first, count);
+    this.#pages.unpopulated[block.index]?.clearRange(first, count);
   }
 
   zeros(block: RamBlock, offset: number, count: number): void {
-    const received = this.#pages.received[block.index];
     const first = offset / TARGET_PAGE_SIZE;
-    // A page that never arrived is zero already: clearing it would only make it resident.
-    for (let page = first; page < first + count; page++) {
-      if (received?.test(page)) {
-        this.#windows[block.index]?.clear(page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);
-      }
+    for (let page = first; page < first + count; page++) this.#zero(block, page);
+  }
+
+  /** A page that never arrived is zero already: clearing it would only make it resident. */
+  #zero(block: RamBlock, page: number): void {
+    if (this.#pages.received[block.index]?.set(page)) {
+      this.#pages.unpopulated[block.index]?.set(page);
+    } else if (!this.#pages.unpopulated[block.index]?.test(page)) {
+      this.#windows[block.index]?.clear(page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);
     }
-    received?.setRange(first, count);
   }
 }

@@ -124,6 +124,8 @@ export interface PageStateData {
   received: SharedArrayBuffer[];
   /** Target pages that the guest discarded during postcopy: zero for ever, whatever arrives. */
   removed: SharedArrayBuffer[];
+  /** Target pages that came as zeros and were never touched here: a fault on one is no request. */
+  unpopulated: SharedArrayBuffer[];
   /** When a page was asked for (ticks of `requestTicks`), 0 if it is not awaited. */
   requestedAt: SharedArrayBuffer[];
 }
@@ -132,6 +134,7 @@ export interface PageStateData {
 export interface PageState {
   received: PageBitmap[];
   removed: PageBitmap[];
+  unpopulated: PageBitmap[];
   requestedAt: Int32Array<SharedArrayBuffer>[];
 }
 
@@ -140,6 +143,7 @@ export function createPageState(blocks: readonly RamBlock[]): PageStateData {
   return {
     received: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     removed: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
+    unpopulated: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     requestedAt: blocks.map((block) => new SharedArrayBuffer(targetPages(block) * 4)),
   };
 }
@@ -148,6 +152,7 @@ export function attachPageState(data: PageStateData, blocks: readonly RamBlock[]
   return {
     received: blocks.map((block, i) => new PageBitmap(targetPages(block), data.received[i])),
     removed: blocks.map((block, i) => new PageBitmap(targetPages(block), data.removed[i])),
+    unpopulated: blocks.map((block, i) => new PageBitmap(targetPages(block), data.unpopulated[i])),
     requestedAt: data.requestedAt.map((shared) => new Int32Array(shared)),
   };
 }
