@@ -71,6 +71,8 @@ export class GatherList {
 
   /** Adds [address, address + length), which the caller keeps unchanged until it is written. */
   add(address: number, length: number): void {
+    // Beyond its end the array would swallow the piece without a word.
+    if (this.#count === this.#capacity) throw new RangeError("the gather list is full");
     const at = this.#count * 4;
     this.#words[at] = address >>> 0;
     this.#words[at + 1] = Math.floor(address / TWO_32);

@@ -1,4 +1,5 @@
 /** Memory: mmap(2), munmap(2), madvise(2), mlock(2), memfd_create(2). Addresses are numbers. */
+import { ERRNO } from "./abi/errno.ts";
 import { MMAN } from "./abi/mman.ts";
 import { check } from "./error.ts";
 import { bufferAt, NR, syscall, VIEW_BYTES_MAX } from "./raw.ts";
@@ -46,8 +47,14 @@ export function mapAnonymous(length: number, options: AnonymousOptions = {}): Ma
     syscall(NR.mmap, 0, length, protection, flags, -1, 0),
     `${length} bytes of anonymous memory, page size ${pageSize}`,
   );
-  if (pageSize === BASE_PAGE_BYTES) madvise(address, length, MMAN.MADV_NOHUGEPAGE);
+  if (pageSize === BASE_PAGE_BYTES) forbidHugePages(address, length);
   return new Mapping(address, length);
+}
+
+/** A kernel that was built without transparent huge pages answers EINVAL: it has none to forbid. */
+function forbidHugePages(address: number, length: number): void {
+  const result = syscall(NR.madvise, address, length, MMAN.MADV_NOHUGEPAGE);
+  if (result !== -ERRNO.EINVAL) check("madvise", result, `${length} bytes, MADV_NOHUGEPAGE`);
 }
 
 /** A file's first `length` bytes, read-only and shared with the page cache. */
@@ -65,9 +72,14 @@ export function madvise(address: number, length: number, advice: number): void {
   check("madvise", syscall(NR.madvise, address, length, advice), `${length} bytes, ${advice}`);
 }
 
-/** Drops the pages of private anonymous memory: they read as zeros afterwards. */
+/**
+ * Drops the pages of private anonymous memory: they read as zeros afterwards. Memory that is locked
+ * has an advice of its own for that (Linux 5.18).
+ */
 export function discardPages(address: number, length: number): void {
-  madvise(address, length, MMAN.MADV_DONTNEED);
+  const result = syscall(NR.madvise, address, length, MMAN.MADV_DONTNEED);
+  if (result === -ERRNO.EINVAL) madvise(address, length, MMAN.MADV_DONTNEED_LOCKED);
+  else check("madvise", result, `${length} bytes, MADV_DONTNEED`);
 }
 
 /** Locks a range into memory. @throws SyscallError ENOMEM or EPERM at RLIMIT_MEMLOCK. */

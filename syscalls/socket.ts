@@ -1,7 +1,8 @@
 /** Stream sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { SOCKADDR_UN, SOCKET, TCP } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, TCP } from "./abi/socket.ts";
 import { check } from "./error.ts";
+import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
 import { mapScratch } from "./memory.ts";
 import type { Scratch } from "./memory.ts";
 import { NR, syscall } from "./raw.ts";
@@ -26,29 +27,6 @@ export function formatSocketAddress(address: SocketAddress): string {
   if (address.family === "unix") return address.path;
   const host = address.family === "inet6" ? `[${address.host}]` : address.host;
   return `${host}:${address.port}`;
-}
-
-function parseInet(host: string): number[] {
-  return host.split(".").map(Number);
-}
-
-/** The 16 bytes of an IPv6 literal; the zone ("%eth0") is not supported. */
-function parseInet6(host: string): number[] {
-  const [head = "", tail] = host.split("::");
-  const groups = (text: string): number[] =>
-    text === ""
-      ? []
-      : text.split(":").flatMap((group) => {
-          if (group.includes(".")) {
-            const [a = 0, b = 0, c = 0, d = 0] = parseInet(group);
-            return [a * 256 + b, c * 256 + d];
-          }
-          return [Number.parseInt(group, 16)];
-        });
-  const first = groups(head);
-  const last = tail === undefined ? [] : groups(tail);
-  const middle = Array<number>(Math.max(0, 8 - first.length - last.length)).fill(0);
-  return [...first, ...middle, ...last].flatMap((group) => [group >> 8, group & 0xff]);
 }
 
 /** Writes the sockaddr into scratch memory and returns its length in bytes. */
@@ -82,11 +60,9 @@ function getAddress(): SocketAddress {
   }
   const port = view.getUint16(2);
   if (family === SOCKET.AF_INET) {
-    return { family: "inet", host: Array.from(bytes.subarray(4, 8)).join("."), port };
+    return { family: "inet", host: formatInet(bytes.subarray(4, 8)), port };
   }
-  const groups: string[] = [];
-  for (let at = 8; at < 24; at += 2) groups.push(view.getUint16(at).toString(16));
-  return { family: "inet6", host: groups.join(":"), port };
+  return { family: "inet6", host: formatInet6(bytes.subarray(8, 24)), port };
 }
 
 /** A non-blocking, close-on-exec stream socket of the address's family. */
@@ -156,17 +132,17 @@ const USER_TIMEOUT_MS = 120_000;
 
 /** TCP options of every migration connection: no delay, and a dead peer is noticed. */
 export function tuneTcp(fd: number): void {
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_NODELAY, 1);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NODELAY, 1);
   setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_KEEPALIVE, 1);
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_KEEPCNT, KEEPALIVE_PROBES);
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPCNT, KEEPALIVE_PROBES);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
 }
 
 /** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon. */
 export function limitUnsent(fd: number, bytes: number): void {
-  setOption(fd, TCP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
 }
 
 /** The address that a socket is bound to (the port that the kernel chose for port 0). */

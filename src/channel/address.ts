@@ -3,7 +3,7 @@
  * `fd:N`. Resolving names is done here too, before any thread starts.
  */
 import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
+import { BlockList, isIP } from "node:net";
 import { UNIX_PATH_BYTES_MAX } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import { PostcopyError, UsageError } from "../util/errors.ts";
@@ -55,6 +55,11 @@ function parseTcp(text: string, rest: string): Peer {
       hint: "e.g. tcp:127.0.0.1:4444, or tcp:[::1]:4444; port 0 lets the kernel choose",
     });
   }
+  if (host.includes("%")) {
+    throw new UsageError("BAD_PEER", `"${text}" names a zone, which this program does not know`, {
+      hint: "use an address that is unique without one, e.g. a global or unique local address",
+    });
+  }
   return { kind: "tcp", host, port };
 }
 
@@ -78,8 +83,13 @@ export function formatSocketPeer(address: SocketAddress): string {
   return formatPeer({ kind: "tcp", host: address.host, port: address.port });
 }
 
+/** Loopback addresses in any of their texts ("::1" has several), IPv4-mapped ones included. */
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8, "ipv4");
+loopback.addAddress("::1", "ipv6");
+
 function isLoopback(host: string): boolean {
-  return host.startsWith("127.") || host === "::1";
+  return loopback.check(host, isIP(host) === 6 ? "ipv6" : "ipv4");
 }
 
 /**

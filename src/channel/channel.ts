@@ -88,6 +88,7 @@ export class Channel {
     const { reader } = this;
     if (reader.end === reader.bytes.length) reader.compact();
     const room = reader.bytes.length - reader.end;
+    if (room === 0) throw new Error("the receive buffer is full of unread bytes");
     const result = readInto(this.fd, this.bufferAddress + reader.end, room);
     if (result > 0) {
       reader.end += result;

@@ -53,14 +53,31 @@ function tryConnect(
   timeoutMs: number,
 ): number | SyscallError {
   const fd = makeSocket(address.family);
-  let result = -startConnect(fd, address);
-  if (result === ERRNO.EINPROGRESS || result === ERRNO.EAGAIN) {
-    result = waitReady(fd, POLL.POLLOUT, stopFd, timeoutMs) ? takeSocketError(fd) : ERRNO.ETIMEDOUT;
+  try {
+    const errno = connectWithin(fd, address, stopFd, timeoutMs);
+    if (errno === 0) {
+      if (address.family !== "unix") tuneTcp(fd);
+      return fd;
+    }
+    closeDescriptor(fd);
+    return new SyscallError("connect", errno, formatSocketAddress(address));
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
   }
-  if (result === 0) {
-    if (address.family !== "unix") tuneTcp(fd);
-    return fd;
-  }
-  closeDescriptor(fd);
-  return new SyscallError("connect", result, formatSocketAddress(address));
+}
+
+/**
+ * The errno that connecting ended with, 0 for success. EAGAIN, which a unix socket with a full
+ * backlog answers, is an end too: nothing is under way then, although the socket polls writable.
+ */
+function connectWithin(
+  fd: number,
+  address: SocketAddress,
+  stopFd: number,
+  timeoutMs: number,
+): number {
+  const errno = -startConnect(fd, address);
+  if (errno !== ERRNO.EINPROGRESS) return errno;
+  return waitReady(fd, POLL.POLLOUT, stopFd, timeoutMs) ? takeSocketError(fd) : ERRNO.ETIMEDOUT;
 }

@@ -3,9 +3,11 @@
  * finding the migration among those who connect (in the incoming thread).
  */
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
-import { SyscallError } from "../../syscalls/error.ts";
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { check, SyscallError } from "../../syscalls/error.ts";
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
+import type { Scratch } from "../../syscalls/memory.ts";
 import {
   acceptConnection,
   bindAndListen,
@@ -26,6 +28,8 @@ const BACKLOG = 16;
 const CANDIDATES_MAX = 16;
 const MAGIC_BYTES = 4;
 const DRIBBLE_PAUSE_MS = 1;
+/** The other end will send no more. */
+const HUNG_UP = POLL.POLLRDHUP | POLL.POLLHUP | POLL.POLLERR;
 
 /** A socket that listens. */
 export interface Listener {
@@ -65,8 +69,9 @@ function removeStaleSocket(path: string): void {
   if (!found?.isSocket()) return;
   const fd = makeSocket("unix");
   try {
-    if (startConnect(fd, { family: "unix", path }) === 0) return;
-    unlinkSync(path);
+    // Any other answer comes from somebody who listens: EAGAIN is a full backlog.
+    const refused = startConnect(fd, { family: "unix", path }) === -ERRNO.ECONNREFUSED;
+    if (refused) unlinkSync(path);
   } finally {
     closeDescriptor(fd);
   }
@@ -95,29 +100,49 @@ export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): A
   const candidates: number[] = [];
   const peek = mapScratch(MAGIC_BYTES);
   for (;;) {
-    slots.forEach((slot, i) => poll.set(slot, candidates[i] ?? -1, POLL.POLLIN));
+    slots.forEach((slot, i) => poll.set(slot, candidates[i] ?? -1, POLL.POLLIN | POLL.POLLRDHUP));
     poll.wait(Infinity);
     if (poll.ready(0) !== 0) {
       candidates.forEach(closeDescriptor);
       throw new StoppedError();
     }
-    const ready = candidates.filter((_, i) => poll.ready(slots[i] ?? 0) !== 0);
-    for (const fd of ready) {
-      const got = peekBytes(fd, peek.address, MAGIC_BYTES);
-      if (got > 0 && got < MAGIC_BYTES && isMagicPrefix(peek.bytes, got)) {
+    const events = candidates.map((fd, i) => ({ fd, events: poll.ready(slots[i] ?? 0) }));
+    for (const { fd, events: found } of events.filter((each) => each.events !== 0)) {
+      const verdict = judge(fd, peek, (found & HUNG_UP) !== 0);
+      if (verdict === "migration") {
+        return { main: fd, others: candidates.filter((other) => other !== fd) };
+      }
+      if (verdict === "undecided") {
         // A peer that dribbles: look again a little later instead of spinning on a ready socket.
         waitReady(stopFd, POLL.POLLIN, stopFd, DRIBBLE_PAUSE_MS);
         continue;
       }
-      if (got === MAGIC_BYTES && peek.view.getUint32(0) === STREAM_MAGIC) {
-        return { main: fd, others: candidates.filter((other) => other !== fd) };
+      if (verdict === "stranger") {
+        warn("A connection that is not a QEMU migration stream was turned away");
       }
-      if (got > 0) warn("A connection that is not a QEMU migration stream was turned away");
       candidates.splice(candidates.indexOf(fd), 1);
       closeDescriptor(fd);
     }
     if (poll.ready(1) !== 0) takeConnection(listenFd, candidates, warn);
   }
+}
+
+type Verdict =
+  | "migration"
+  /** The first bytes of the magic, and more may come. */
+  | "undecided"
+  | "stranger"
+  /** Closed or reset before it said anything. */
+  | "gone";
+
+/** Looks at the first bytes of a connection, without taking them. */
+function judge(fd: number, peek: Scratch, hungUp: boolean): Verdict {
+  const got = peekBytes(fd, peek.address, MAGIC_BYTES);
+  if (got === -ERRNO.EAGAIN) return "undecided";
+  if (got <= 0) return "gone";
+  if (!isMagicPrefix(peek.bytes, got)) return "stranger";
+  if (got === MAGIC_BYTES) return "migration";
+  return hungUp ? "stranger" : "undecided";
 }
 
 function isMagicPrefix(bytes: Uint8Array, count: number): boolean {
@@ -129,6 +154,8 @@ function isMagicPrefix(bytes: Uint8Array, count: number): boolean {
 
 function takeConnection(listenFd: number, candidates: number[], warn: Warn): void {
   const fd = acceptConnection(listenFd);
+  // Most failures mean that whoever connected has gone; these would fail again for ever.
+  if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${listenFd}`);
   if (fd < 0) return;
   if (candidates.length === CANDIDATES_MAX) {
     warn(`More than ${CANDIDATES_MAX} silent connections: one was turned away`);

@@ -1,4 +1,5 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
+import { resolvePeer } from "../channel/address.ts";
 import { prepareDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { EXIT } from "../util/errors.ts";
@@ -13,6 +14,7 @@ import { Interrupts } from "./interrupts.ts";
 import { peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { SourceRun } from "./run-source.ts";
+import type { SourceEnd } from "./run-source.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
@@ -75,6 +77,9 @@ function prepare(word: GuestWord, output: Output): { guest: DestGuestData; text:
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = openOutput(options);
+  const { onward, insecure } = options;
+  // A way onward that is barred is better found before a guest is here than after.
+  if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
   const { guest, text } = prepare(options.guest, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
@@ -89,8 +94,8 @@ async function receive(options: DestOptions): Promise<number> {
   try {
     await run.receive();
   } catch (error) {
-    run.markFailed();
     if (error instanceof Error) output.finish(run.report(null, error));
+    run.sayWhere();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
@@ -98,9 +103,10 @@ async function receive(options: DestOptions): Promise<number> {
     output.finish(run.report(null, undefined));
     return EXIT.ok;
   }
+  // Awaited here, as the end of this function is the end of `interrupts`.
   return options.onward === undefined
-    ? runHere(run, output, interrupts)
-    : sendOn(run, options, output, interrupts);
+    ? await runHere(run, output, interrupts)
+    : await sendOn(run, options, output, interrupts);
 }
 
 /** Lets the guest run on for a while, then checks all of it. */
@@ -132,14 +138,20 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
-  const end = await new SourceRun({
-    guest: { kind: "stress", setup, blocks: run.blocks },
-    guestText,
-    peer: options.onward,
-    options,
-    output,
-    interrupts,
-  }).run();
+  let end: SourceEnd;
+  try {
+    end = await new SourceRun({
+      guest: { kind: "stress", setup, blocks: run.blocks },
+      guestText,
+      peer: options.onward,
+      options,
+      output,
+      interrupts,
+    }).run();
+  } catch (unreachable) {
+    // There was no way to the peer at all (a descriptor that is not open, say).
+    return await goOnHere(run, output, interrupts, unreachable);
+  }
   if (end.failure === undefined) {
     await crew.stop();
     crew.end();
@@ -148,8 +160,18 @@ async function sendOn(
   }
   output.finish(end.report);
   if (end.place === "destination") throw end.failure;
+  return await goOnHere(run, output, interrupts, end.failure);
+}
+
+/** The guest could not be sent on: it runs on here, and the command ends with `failure`. */
+async function goOnHere(
+  run: DestRun,
+  output: Output,
+  interrupts: Interrupts,
+  failure: unknown,
+): Promise<number> {
   log.warn("The guest could not be sent on, and goes on here");
   await runHere(run, output, interrupts);
   if (interrupts.interrupted) return interrupts.exitCode;
-  throw end.failure;
+  throw failure;
 }

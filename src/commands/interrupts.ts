@@ -10,7 +10,9 @@ export class Interrupts {
   handler: (count: number) => void = () => this.exitNow();
   #count = 0;
   #exitCode = 0;
-  readonly #listeners: [SignalName, () => void][] = [];
+  readonly #listeners: [NodeJS.Signals, () => void][] = [];
+  #switchover: (() => void) | undefined;
+  #switchoverAsked = false;
 
   constructor() {
     for (const name of Object.keys(SIGNALS) as SignalName[]) {
@@ -19,9 +21,24 @@ export class Interrupts {
         this.#exitCode = SIGNALS[name];
         this.handler(this.#count);
       };
-      process.on(name, listener);
-      this.#listeners.push([name, listener]);
+      this.#listen(name, listener);
     }
+    // From the start, as by default this signal ends a process, and the guest with it.
+    this.#listen("SIGUSR1", () => {
+      this.#switchoverAsked = true;
+      this.#switchover?.();
+    });
+  }
+
+  #listen(name: NodeJS.Signals, listener: () => void): void {
+    process.on(name, listener);
+    this.#listeners.push([name, listener]);
+  }
+
+  /** What SIGUSR1 does from now on. One that came before there was a migration counts for it. */
+  onSwitchover(switchover: () => void): void {
+    this.#switchover = switchover;
+    if (this.#switchoverAsked) switchover();
   }
 
   /** Whether a signal came. */

@@ -12,7 +12,6 @@ import type { ArrivedStress } from "../guests/stress/dest-guest.ts";
 import { bootId } from "../guests/stress/machine.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { DEST, DEST_PHASES } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import type { DestReport, Downtime } from "../report/report.ts";
@@ -158,14 +157,12 @@ export class DestRun {
 
   /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
   #interrupt(count: number): void {
-    const { counters, control } = this.#crew.shared;
-    const runs = counters.get(DEST.runTime) > 0;
-    if (!runs || count > 1) {
+    if (this.#crew.refuse() || count > 1) {
       this.#crew.stop();
-      if (runs || count > 1) this.#job.interrupts.exitNow();
+      if (count > 1) this.#job.interrupts.exitNow();
       return;
     }
-    const missing = formatCount(Atomics.load(control, WORD.missing));
+    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
     log.warn(
       `The guest is here already and ${missing} of its pages are not: ending now loses it. ` +
         "Interrupt once more to give it up.",
@@ -184,10 +181,20 @@ export class DestRun {
     return { ms, method: "one-clock" };
   }
 
-  /** Ends the migration's counters in failure, for the report. */
-  markFailed(): void {
-    const phase = this.#job.interrupts.interrupted ? "cancelled" : "failed";
-    this.#crew.shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
+  /** Says where a failure leaves the guest. */
+  sayWhere(): void {
+    const { guest, output } = this.#job;
+    if (this.#timeline.at("connected") === undefined) return;
+    if (this.#crew.refuse()) {
+      log.info("The guest did not start here: it is the source's to go on with");
+      return;
+    }
+    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
+    const what =
+      guest.kind === "snapshot"
+        ? "The guest was taken over and is no whole snapshot"
+        : "The guest ran here and ends with this process";
+    output.warn("GUEST_LOST", `${what}: ${missing} of its pages never came`);
   }
 
   /** The report, after `receive`; `failure` if that threw. */

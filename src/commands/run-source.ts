@@ -73,7 +73,8 @@ export class SourceRun {
     });
     this.#crew = crew;
     interrupts.handler = (count) => this.#interrupt(count);
-    const stopListening = listenForSwitchover(() => crew.switchover(), options.json);
+    interrupts.onSwitchover(() => crew.switchover());
+    const stopListening = options.json ? readSwitchover(() => crew.switchover()) : () => {};
     const progress = output.startProgress(() => {
       return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
     });
@@ -85,6 +86,7 @@ export class SourceRun {
       progress.stop();
       stopListening();
       interrupts.handler = () => interrupts.exitNow();
+      interrupts.onSwitchover(() => {});
       crew.end();
     }
   }
@@ -222,19 +224,16 @@ export class SourceRun {
   }
 }
 
-/** SIGUSR1 switches over; under --json so does a line `switchover` on standard input. */
-function listenForSwitchover(switchover: () => void, readInput: boolean): () => void {
-  process.on("SIGUSR1", switchover);
+/** A line `switchover` on standard input switches over, as SIGUSR1 does. Returns how to end that. */
+function readSwitchover(switchover: () => void): () => void {
   let rest = "";
   const take = (data: Buffer): void => {
     const lines = (rest + data.toString()).split("\n");
     rest = lines.pop()?.slice(0, INPUT_LINE_MAX) ?? "";
     for (const line of lines) if (line.trim() === "switchover") switchover();
   };
-  if (readInput) process.stdin.on("data", take);
+  process.stdin.on("data", take);
   return () => {
-    process.off("SIGUSR1", switchover);
-    if (!readInput) return;
     process.stdin.off("data", take);
     process.stdin.pause();
   };

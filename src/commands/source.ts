@@ -46,9 +46,10 @@ export const source = defineStrictCommand({
     if (options.guest.kind === "snapshot") {
       const snapshot = openSnapshot(options.guest.directory);
       const guestText = `snapshot of ${snapshot.machineType} in ${snapshot.directory}`;
-      return sendStored({ ...job, guest: { kind: "snapshot", snapshot }, guestText });
+      return await sendStored({ ...job, guest: { kind: "snapshot", snapshot }, guestText });
     }
-    return sendStress(job, options.guest.parameters);
+    // Awaited here, as the end of this function is the end of `interrupts`.
+    return await sendStress(job, options.guest.parameters);
   },
 });
 

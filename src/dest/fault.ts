@@ -4,6 +4,7 @@
  * further connection, as any of them may be the source's urgent channel.
  */
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { setThreadNice, monotonicNs } from "../../syscalls/process.ts";
@@ -11,12 +12,13 @@ import { acceptConnection } from "../../syscalls/socket.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { blockAt } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { PostcopyError } from "../util/errors.ts";
+import { PostcopyError, StreamError } from "../util/errors.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
@@ -26,6 +28,8 @@ import type { DestShared, PageState } from "./shared.ts";
 
 /** Urgent connections served at once; further ones are turned away. */
 const URGENT_CHANNELS_MAX = 4;
+/** Urgent connections served in all: each leaves a few pages of memory behind. */
+const URGENT_CONNECTIONS_MAX = 1000;
 /** Scheduling favour of this thread where the host allows it: it is short and others wait for it. */
 const NICE = -15;
 
@@ -51,6 +55,8 @@ interface Urgent {
   loader: RamLoader;
   counts: PlaceCounts | undefined;
   slot: number;
+  /** A page has come on it: it is the source's, not a stranger's. */
+  proven: boolean;
 }
 
 export class FaultThread {
@@ -62,6 +68,7 @@ export class FaultThread {
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
   #zeros: Scratch | undefined;
+  #accepted = 0;
 
   constructor(context: FaultContext) {
     this.#context = context;
@@ -133,20 +140,28 @@ export class FaultThread {
       if (from >= to) continue;
       const first = (from - block.address) / TARGET_PAGE_SIZE;
       const count = (to - from) / TARGET_PAGE_SIZE;
+      const requestedAt = pages.requestedAt[block.index];
       pages.removed[block.index]?.setRange(first, count);
       let fresh = 0;
+      let awaited = false;
       for (let page = first; page < first + count; page++) {
         if (pages.received[block.index]?.set(page)) fresh++;
+        if (requestedAt && Atomics.exchange(requestedAt, page, 0) !== 0) awaited = true;
       }
       Atomics.sub(shared.control, WORD.missing, fresh);
       shared.counters.add(DEST.removedPages, count);
+      // What was asked for will be dropped when it comes, so whoever waits for it must fault again.
+      if (awaited) this.#userfault?.wake(from, to - from);
     }
     Atomics.store(shared.control, WORD.anyRemoved, 1);
   }
 
   /** Asks the source for each faulting page that is not here and was not asked for yet. */
   #requestFaults(): void {
-    for (const address of this.#faults.splice(0)) this.#requestFault(address);
+    // Placing zeros may have to read events first, and new faults may be among them.
+    while (this.#faults.length > 0) {
+      for (const address of this.#faults.splice(0)) this.#requestFault(address);
+    }
     this.#context.returnPath.flushRequests();
   }
 
@@ -203,6 +218,7 @@ export class FaultThread {
         this.drainEvents();
         continue;
       }
+      if (result !== -ERRNO.EEXIST) check("ioctl", result, `zeros at ${start} of ${block.name}`);
       this.#wake(block, start);
       return;
     }
@@ -212,13 +228,23 @@ export class FaultThread {
   #zero(target: number, pageSize: number): number {
     if (this.#userfault === undefined) return 0;
     if (pageSize === TARGET_PAGE_SIZE) return this.#userfault.zero(target, pageSize);
-    const zeros = (this.#zeros ??= mapScratch(pageSize));
-    return this.#userfault.copy(target, zeros.address, pageSize);
+    if (this.#zeros === undefined || this.#zeros.bytes.length < pageSize) {
+      this.#zeros = mapScratch(pageSize);
+    }
+    return this.#userfault.copy(target, this.#zeros.address, pageSize);
   }
 
   #acceptUrgent(): void {
     const fd = acceptConnection(this.#context.listenFd);
-    if (fd >= 0) this.#addUrgent(fd);
+    if (fd >= 0) {
+      this.#addUrgent(fd);
+      this.#accepted++;
+    }
+    // Neither who connects over and over nor a lack of descriptors may cost the guest its life.
+    const full = fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE;
+    if (!full && this.#accepted < URGENT_CONNECTIONS_MAX) return;
+    this.#poll.set(2, -1, 0);
+    this.#context.warn("Further connections are not accepted any more");
   }
 
   #addUrgent(fd: number): void {
@@ -233,12 +259,28 @@ export class FaultThread {
     loader.blocks = this.#context.blocks;
     loader.sink = sink;
     this.#poll.set(slot, fd, POLL.POLLIN);
-    this.#urgent.push({ channel, loader, counts, slot });
+    this.#urgent.push({ channel, loader, counts, slot, proven: false });
     Atomics.add(this.#context.shared.control, WORD.urgentSeen, 1);
   }
 
-  /** Places all that has arrived on an urgent channel. */
+  /**
+   * Reads an urgent channel. One that breaks has ended: if it was the source's, the main channel
+   * will show it. A stranger's bytes must not cost the running guest its life.
+   */
   #readUrgent(urgent: Urgent): void {
+    try {
+      this.#loadUrgent(urgent);
+    } catch (error) {
+      const { normal, zero } = urgent.loader;
+      const stranger = error instanceof StreamError && !urgent.proven && normal + zero === 0;
+      if (!stranger && !(error instanceof ChannelError)) throw error;
+      this.#context.warn(`A further connection was dropped: ${error.message}`);
+      this.#closeUrgent(urgent);
+    }
+  }
+
+  /** Places all that has arrived on an urgent channel. */
+  #loadUrgent(urgent: Urgent): void {
     const { shared } = this.#context;
     for (;;) {
       const got = urgent.channel.tryRead();
@@ -261,6 +303,7 @@ export class FaultThread {
   #account(urgent: Urgent, got: number): void {
     const { counters } = this.#context.shared;
     const { loader, counts } = urgent;
+    if (loader.normal + loader.zero > 0) urgent.proven = true;
     counters.add(DEST.bytesUrgent, got);
     counters.add(DEST.pagesUrgent, loader.normal);
     counters.add(DEST.pagesUrgentZero, loader.zero);

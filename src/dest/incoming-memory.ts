@@ -166,6 +166,17 @@ export class IncomingMemory {
     }
   }
 
+  #openUserfault(): Userfault {
+    const { userfault, way } = openUserfault();
+    if (way === "user mode only") {
+      const message =
+        "This host allows a userfaultfd for user code only: a system call that touches a page " +
+        "which is not here yet fails (postcopy check says how to get a full one)";
+      this.#context.emit({ kind: "warning", message });
+    }
+    return userfault;
+  }
+
   /**
    * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
    * stream to the listen thread. When it returns, both threads are at work.
@@ -179,7 +190,7 @@ export class IncomingMemory {
     shared.counters.set(DEST.missingPages, Atomics.load(shared.control, WORD.missing));
     let userfault: Userfault | undefined;
     if (guest.memory === "userfault") {
-      userfault = openUserfault().userfault;
+      userfault = this.#openUserfault();
       userfault.enable(neededFeatures(this.#blocks, BASE_PAGE_BYTES));
       Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
     }

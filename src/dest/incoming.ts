@@ -14,10 +14,13 @@ import { checkPackageHead, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
+import { StoppedError } from "../channel/channel.ts";
 import { StreamError } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
+import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
+import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
 /** How the guest came here. */
@@ -29,10 +32,8 @@ export class IncomingLoader {
   readonly #context: IncomingContext;
   readonly #state = new StateMachine();
   readonly #memory: IncomingMemory;
-  #returnPathOpen = false;
   /** The source is one of ours and knows it: it wants to be told when the guest runs. */
   #ours = false;
-  #running = false;
 
   constructor(context: IncomingContext) {
     this.#context = context;
@@ -44,22 +45,14 @@ export class IncomingLoader {
     try {
       return this.#receive();
     } catch (error) {
-      this.#refuse();
+      const { shared, returnPath } = this.#context;
+      if (refuseGuest(shared)) tellRefusal(shared, returnPath);
       throw error;
     }
   }
 
-  /**
-   * Tells the source that the guest will not run here, so that it may run on there. Once it runs
-   * here that would be a lie with two guests; then the connection is just cut.
-   */
-  #refuse(): void {
-    if (!this.#returnPathOpen || this.#running) return;
-    try {
-      this.#context.returnPath.send({ kind: "shut", status: 1 });
-    } catch {
-      // The link is gone: the source notices by itself.
-    }
+  get #returnPathOpen(): boolean {
+    return Atomics.load(this.#context.shared.control, WORD.returnPathOpen) === 1;
   }
 
   #receive(): IncomingOutcome {
@@ -72,12 +65,19 @@ export class IncomingLoader {
       if (section.kind === "command") {
         const command = readCommand(reader);
         if (command.kind === "packaged") return this.#completeInPostcopy(command.size);
+        this.#requireOutside(command);
         this.#take(command);
       } else {
         this.#load(section, reader);
       }
       checkStop(this.#context.shared);
     }
+  }
+
+  /** From LISTEN on another thread reads the stream, so LISTEN and RUN have to be in a package. */
+  #requireOutside({ kind }: Command): void {
+    if (kind !== "postcopyListen" && kind !== "postcopyRun") return;
+    throw new StreamError("WRONG_STATE", `${commandName(kind)} came outside of the package`);
   }
 
   #setPhase(phase: DestPhase): void {
@@ -121,7 +121,7 @@ export class IncomingLoader {
     this.#state.take(command.kind);
     switch (command.kind) {
       case "openReturnPath":
-        this.#returnPathOpen = true;
+        Atomics.store(this.#context.shared.control, WORD.returnPathOpen, 1);
         break;
       case "ping":
         this.#answerPing(command.value);
@@ -159,7 +159,7 @@ export class IncomingLoader {
 
   #startGuest(): void {
     const { guest, shared } = this.#context;
-    this.#running = true;
+    if (!decideToRun(shared)) throw new StoppedError();
     guest.run();
     shared.counters.set(DEST.runTime, monotonicNs());
     this.#context.emit({ kind: "running" });

@@ -45,12 +45,13 @@ export function runListen(context: ListenContext): void {
   const { shared } = context;
   loadPages(context);
   awaitUrgentPages(context);
-  // The device state may still be loading, and only the thread that loads it knows whether it will.
-  awaitThread(shared, (ms) => shared.mainThreadLoadEvent.wait(ms));
+  // First, as the thread that loads the device state may wait for just the page that never came.
   const missing = Atomics.load(shared.control, WORD.missing);
   if (missing !== 0) {
     throw new PostcopyError("PAGES_MISSING", `The stream ended and ${missing} pages never came`);
   }
+  // The device state may still be loading, and only the thread that loads it knows whether it will.
+  awaitThread(shared, (ms) => shared.mainThreadLoadEvent.wait(ms));
   context.stopFaultThread();
   releaseMemory(context);
   shared.listenDone.post();

@@ -56,7 +56,6 @@ export class Placer implements PageSink {
   #stagedBlock: RamBlock | undefined;
   #stagedPage = -1;
   #staged = 0;
-  #stagedZeros = 0;
 
   constructor(options: PlacerOptions) {
     this.#options = options;
@@ -90,14 +89,12 @@ export class Placer implements PageSink {
 
   /** Gathers a host page; it is placed when its last target page is here. */
   #stage(block: RamBlock, offset: number, data: Uint8Array | undefined): void {
-    const staging = (this.#staging ??= mapScratch(block.pageSize));
-    if (staging.bytes.length < block.pageSize) throw new Error("staging area is too small");
+    const staging = this.#stagingFor(block.pageSize);
     const hostPage = Math.floor(offset / block.pageSize);
     const within = offset % block.pageSize;
     if (this.#staged === 0) {
       this.#stagedBlock = block;
       this.#stagedPage = hostPage;
-      this.#stagedZeros = 0;
     }
     const expected = this.#staged * TARGET_PAGE_SIZE;
     if (block !== this.#stagedBlock || hostPage !== this.#stagedPage || within !== expected) {
@@ -108,7 +105,6 @@ export class Placer implements PageSink {
     }
     if (data === undefined) {
       staging.bytes.fill(0, within, within + TARGET_PAGE_SIZE);
-      this.#stagedZeros++;
     } else {
       staging.bytes.set(data, within);
     }
@@ -117,6 +113,14 @@ export class Placer implements PageSink {
     this.#staged = 0;
     // UFFDIO_ZEROPAGE is not for hugetlbfs: its zeros are copied.
     this.#place(block, hostPage * block.pageSize, staging.address, block.pageSize);
+  }
+
+  /** Room for a host page; blocks may have pages of several sizes. */
+  #stagingFor(pageSize: number): Scratch {
+    if (this.#staging === undefined || this.#staging.bytes.length < pageSize) {
+      this.#staging = mapScratch(pageSize);
+    }
+    return this.#staging;
   }
 
   /** Places whole host pages; `source` 0 means zeros. */

@@ -30,6 +30,10 @@ export const WORD = {
   failed: 6,
   /** Urgent connections that are served now or were. */
   urgentSeen: 7,
+  /** Who runs the guest (FATE of refusal.ts). */
+  fate: 8,
+  /** 1 once the source has opened the return path. */
+  returnPathOpen: 9,
 } as const;
 const WORDS = 16;
 

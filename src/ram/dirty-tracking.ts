@@ -52,7 +52,8 @@ export class DirtyTracker {
 
   /**
    * Adds the pages that were written since the last call to the dirty bitmaps, in the order of the
-   * blocks, and starts afresh. A discarded page counts as written.
+   * blocks, and starts afresh. A discarded page counts as written; but not a huge one, whose mark
+   * the kernel keeps through a discard: a guest of huge pages must not discard while it is sent.
    */
   collect(dirty: readonly PageBitmap[]): void {
     for (const [index, block] of this.#blocks.entries()) {

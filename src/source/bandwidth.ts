@@ -3,6 +3,8 @@ import { waitWhile } from "../sync/park.ts";
 
 /** Longest debt that is saved up: after an idle time no burst goes beyond this. */
 const BURST_SECONDS = 0.1;
+/** How often a sleeper looks whether it must end. */
+const LOOK_AGAIN_MS = 100;
 const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));
 
 export class Bandwidth {
@@ -14,12 +16,18 @@ export class Bandwidth {
     this.#bytesPerSecond = bytesPerSecond;
   }
 
-  /** Notes `bytes` as sent and sleeps until the limit allows more. */
-  spend(bytes: number): void {
+  /**
+   * Notes `bytes` as sent and sleeps until the limit allows more, or until `mustEnd` says that
+   * there is something better to do: under a low limit that could be minutes later.
+   */
+  spend(bytes: number, mustEnd: () => boolean): void {
     if (this.#bytesPerSecond === 0) return;
-    const now = performance.now();
-    const earliest = now - BURST_SECONDS * 1000;
+    const earliest = performance.now() - BURST_SECONDS * 1000;
     this.#paidUntil = Math.max(this.#paidUntil, earliest) + (bytes / this.#bytesPerSecond) * 1000;
-    if (this.#paidUntil > now) waitWhile(NEVER_WOKEN, 0, 0, this.#paidUntil - now);
+    while (!mustEnd()) {
+      const left = this.#paidUntil - performance.now();
+      if (left <= 0) return;
+      waitWhile(NEVER_WOKEN, 0, 0, Math.min(left, LOOK_AGAIN_MS));
+    }
   }
 }

@@ -12,7 +12,7 @@ import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import { checkPeer, checkStop, hostPages, WORD } from "./shared.ts";
+import { checkPeer, checkStop, hostPages, stopAsked, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { RAM_SECTION_ID } from "./stream.ts";
 
@@ -76,6 +76,10 @@ export function pushOwed(context: SourceContext): void {
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const cursor = new PushCursor(guest.blocks, shared);
+  const hurry = (): boolean => {
+    const done = Atomics.load(shared.control, WORD.owed) <= 0;
+    return done || stopAsked(shared) || shared.finished.isSet;
+  };
   while (Atomics.load(shared.control, WORD.owed) > 0) {
     checkStop(shared);
     checkPeer(shared);
@@ -90,7 +94,7 @@ export function pushOwed(context: SourceContext): void {
     }
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
-    bandwidth.spend(bytes);
+    bandwidth.spend(bytes, hurry);
   }
 }
 

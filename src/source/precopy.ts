@@ -9,7 +9,7 @@ import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import { checkStop, WORD } from "./shared.ts";
+import { checkPeer, checkStop, stopAsked, WORD } from "./shared.ts";
 import { RAM_SECTION_ID } from "./stream.ts";
 import { decideAfterRound } from "./switchover.ts";
 import type { Decision, RoundResult } from "./switchover.ts";
@@ -91,6 +91,7 @@ function runRound(
   const start = performance.now();
   const result = { round, pagesNormal: 0, pagesZero: 0, bytes: 0, dirtyPagesAfter: 0 };
   let left = countDirty(context);
+  const hurry = (): boolean => stopAsked(context.shared) || mustEnd(context, began);
   for (const block of context.guest.blocks) {
     const dirty = context.shared.dirty[block.index];
     if (dirty === undefined) continue;
@@ -111,8 +112,9 @@ function runRound(
       result.pagesZero += writer.zero;
       left -= writer.normal + writer.zero;
       counters.set(SOURCE.dirtyPages, left);
-      bandwidth.spend(bytes);
+      bandwidth.spend(bytes, hurry);
       checkStop(context.shared);
+      checkPeer(context.shared);
       if (mustEnd(context, began)) return { ...result, durationMs: performance.now() - start };
     }
   }

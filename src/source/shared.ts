@@ -98,9 +98,14 @@ export class SourceShared {
   }
 }
 
+/** Whether the operator asked to give up. */
+export function stopAsked(shared: SourceShared): boolean {
+  return Atomics.load(shared.control, WORD.stop) === 1;
+}
+
 /** @throws StoppedError when the operator asked to give up. */
 export function checkStop(shared: SourceShared): void {
-  if (Atomics.load(shared.control, WORD.stop) === 1) throw new StoppedError();
+  if (stopAsked(shared)) throw new StoppedError();
 }
 
 /**

@@ -4,7 +4,10 @@ import {
   makeEventDescriptor,
   raiseEventDescriptor,
 } from "../../syscalls/descriptor.ts";
+import { Channel, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import { refuseGuest, tellRefusal } from "../dest/refusal.ts";
+import { ReturnPath } from "../dest/return-path.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -19,6 +22,9 @@ import type {
   Stamped,
   WarningNews,
 } from "./tasks.ts";
+
+/** How long the incoming thread may take to stop; one that waits for a page never does. */
+const STOP_GRACE_MS = 300;
 
 /** What a destination crew is started with. */
 export interface DestCrewOptions {
@@ -75,6 +81,8 @@ export class DestCrew {
       await Promise.allSettled(this.#helpers);
       return result;
     } catch (error) {
+      this.#raiseStop();
+      if (this.refuse()) this.#tellRefusal();
       throw this.#failure ?? error;
     }
   }
@@ -123,18 +131,37 @@ export class DestCrew {
     this.#failed.reject(error);
   }
 
+  /** Decides that the guest will not run here; false when it runs here already. */
+  refuse(): boolean {
+    return refuseGuest(this.shared);
+  }
+
   /** Gives up as soon as possible; `run` then rejects. */
   stop(): void {
     Atomics.store(this.shared.control, WORD.stop, 1);
+    this.#raiseStop();
+    setTimeout(() => this.#failed.reject(new StoppedError()), STOP_GRACE_MS).unref();
+  }
+
+  #raiseStop(): void {
     raiseEventDescriptor(this.#stopFd);
     raiseEventDescriptor(this.#faultStopFd);
   }
 
+  /** Does it for an incoming thread that cannot, as it waits for a page that nobody will bring. */
+  #tellRefusal(): void {
+    if (this.#main < 0) return;
+    const options = { fd: this.#main, stopFd: this.#stopFd, peer: this.#peer, bufferBytes: 0 };
+    tellRefusal(this.shared, new ReturnPath(new Channel(options), this.shared.returnPathLock));
+  }
+
   /** Closes what is open and ends the threads; after `run`. */
   end(): void {
-    this.#incoming.end();
-    this.#listen.end();
-    this.#fault.end();
+    const threads = [this.#incoming, this.#listen, this.#fault];
+    for (const thread of threads) thread.end();
+    // A thread that still is at work must not find another file under its descriptors; it waits
+    // for a page that nobody will bring, and ends with the process.
+    if (threads.some((thread) => thread.busy)) return;
     for (const fd of [this.#main, this.#stopFd, this.#faultStopFd])
       if (fd >= 0) closeDescriptor(fd);
   }

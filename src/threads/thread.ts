@@ -88,6 +88,11 @@ export class Thread<Task, News, Result> {
     return this.#task.promise;
   }
 
+  /** Whether it has a task that is not done. */
+  get busy(): boolean {
+    return this.#busy;
+  }
+
   /** Ends an idle worker. */
   end(): void {
     if (!this.#busy) this.#worker.terminate();

@@ -1,4 +1,5 @@
 /** Error numbers, asm-generic/errno-base.h and asm-generic/errno.h (same on x86-64 and arm64). */
+import type { AbiTable } from "./table.ts";
 
 export const ERRNO = {
   EPERM: 1,
@@ -53,4 +54,4 @@ export function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
 }
 
-export const ABI = { header: "errno.h", constants: ERRNO, structs: {} };
+export const ABI = { header: "errno.h", constants: ERRNO, structs: {} } satisfies AbiTable;

@@ -1,4 +1,5 @@
 /** fcntl.h, poll.h, sys/eventfd.h, sys/uio.h, time.h: what the descriptor calls need. */
+import type { AbiTable } from "./table.ts";
 
 export const FCNTL = {
   O_RDONLY: 0,
@@ -10,25 +11,44 @@ export const FCNTL = {
   F_SETFL: 4,
 } as const;
 
-export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} };
+export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;
 
-export const POLL = { POLLIN: 1, POLLOUT: 4, POLLERR: 8, POLLHUP: 0x10, POLLNVAL: 0x20 } as const;
+export const POLL = {
+  POLLIN: 1,
+  POLLOUT: 4,
+  POLLERR: 8,
+  POLLHUP: 0x10,
+  POLLNVAL: 0x20,
+  POLLRDHUP: 0x2000,
+} as const;
 
 export const POLL_STRUCTS = {
   "struct pollfd": { size: 8, fields: { fd: 0, events: 4, revents: 6 } },
 } as const;
 
-export const ABI_POLL = { header: "poll.h", constants: POLL, structs: POLL_STRUCTS };
+export const ABI_POLL = {
+  header: "poll.h",
+  constants: POLL,
+  structs: POLL_STRUCTS,
+} satisfies AbiTable;
 
 export const EVENTFD = { EFD_CLOEXEC: 0x80000, EFD_NONBLOCK: 0x800 } as const;
 
-export const ABI_EVENTFD = { header: "sys/eventfd.h", constants: EVENTFD, structs: {} };
+export const ABI_EVENTFD = {
+  header: "sys/eventfd.h",
+  constants: EVENTFD,
+  structs: {},
+} satisfies AbiTable;
 
 export const UIO_STRUCTS = {
   "struct iovec": { size: 16, fields: { iov_base: 0, iov_len: 8 } },
 } as const;
 
-export const ABI_UIO = { header: "sys/uio.h", constants: {}, structs: UIO_STRUCTS };
+export const ABI_UIO = {
+  header: "sys/uio.h",
+  constants: {},
+  structs: UIO_STRUCTS,
+} satisfies AbiTable;
 
 export const TIME = { CLOCK_MONOTONIC: 1 } as const;
 
@@ -36,8 +56,16 @@ export const TIME_STRUCTS = {
   "struct timespec": { size: 16, fields: { tv_sec: 0, tv_nsec: 8 } },
 } as const;
 
-export const ABI_TIME = { header: "time.h", constants: TIME, structs: TIME_STRUCTS };
+export const ABI_TIME = {
+  header: "time.h",
+  constants: TIME,
+  structs: TIME_STRUCTS,
+} satisfies AbiTable;
 
 export const RESOURCE = { PRIO_PROCESS: 0 } as const;
 
-export const ABI_RESOURCE = { header: "sys/resource.h", constants: RESOURCE, structs: {} };
+export const ABI_RESOURCE = {
+  header: "sys/resource.h",
+  constants: RESOURCE,
+  structs: {},
+} satisfies AbiTable;

@@ -1,4 +1,5 @@
 /** sys/mman.h: mmap(2), madvise(2), mlockall(2), memfd_create(2). */
+import type { AbiTable } from "./table.ts";
 
 export const MMAN = {
   PROT_READ: 1,
@@ -13,10 +14,11 @@ export const MMAN = {
   MADV_DONTNEED: 4,
   MADV_HUGEPAGE: 14,
   MADV_NOHUGEPAGE: 15,
+  MADV_DONTNEED_LOCKED: 24,
   MCL_CURRENT: 1,
   MCL_FUTURE: 2,
   MCL_ONFAULT: 4,
   MFD_CLOEXEC: 1,
 } as const;
 
-export const ABI = { header: "sys/mman.h", constants: MMAN, structs: {} };
+export const ABI = { header: "sys/mman.h", constants: MMAN, structs: {} } satisfies AbiTable;

@@ -80,5 +80,10 @@ export const SYSCALLS_ARM64: Record<keyof typeof SYSCALLS_X64, number> = {
   pidfd_open: 434,
 };
 
-/** A system call by name. */
-export type SyscallName = keyof typeof SYSCALLS_X64;
+if (process.arch !== "x64" && process.arch !== "arm64") {
+  throw new Error(`no system call numbers for the architecture ${process.arch}`);
+}
+
+/** System call numbers of this machine. */
+export const NR: Record<keyof typeof SYSCALLS_X64, number> =
+  process.arch === "x64" ? SYSCALLS_X64 : SYSCALLS_ARM64;

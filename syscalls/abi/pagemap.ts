@@ -1,4 +1,5 @@
 /** linux/fs.h: the PAGEMAP_SCAN ioctl of /proc/PID/pagemap (Linux 6.7). */
+import type { AbiTable } from "./table.ts";
 
 export const PAGEMAP = {
   PAGEMAP_SCAN: 0xc0606610,
@@ -28,4 +29,8 @@ export const PAGEMAP_STRUCTS = {
   "struct page_region": { size: 24, fields: { start: 0, end: 8, categories: 16 } },
 } as const;
 
-export const ABI = { header: "linux/fs.h", constants: PAGEMAP, structs: PAGEMAP_STRUCTS };
+export const ABI = {
+  header: "linux/fs.h",
+  constants: PAGEMAP,
+  structs: PAGEMAP_STRUCTS,
+} satisfies AbiTable;

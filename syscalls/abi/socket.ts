@@ -1,4 +1,5 @@
 /** sys/socket.h and the address families used: socket(2), ip(7), tcp(7), unix(7). */
+import type { AbiTable } from "./table.ts";
 
 export const SOCKET = {
   AF_UNIX: 1,
@@ -20,10 +21,9 @@ export const SOCKET = {
   MSG_DONTWAIT: 0x40,
 } as const;
 
-export const ABI = { header: "sys/socket.h", constants: SOCKET, structs: {} };
+export const ABI = { header: "sys/socket.h", constants: SOCKET, structs: {} } satisfies AbiTable;
 
 export const TCP = {
-  IPPROTO_TCP: 6,
   TCP_NODELAY: 1,
   TCP_KEEPIDLE: 4,
   TCP_KEEPINTVL: 5,
@@ -40,11 +40,22 @@ export const SOCKADDR_IN = {
   },
 } as const;
 
-export const ABI_TCP = { header: "netinet/tcp.h", constants: TCP, structs: {} };
-export const ABI_IN = { header: "netinet/in.h", constants: {}, structs: SOCKADDR_IN };
+export const ABI_TCP = { header: "netinet/tcp.h", constants: TCP, structs: {} } satisfies AbiTable;
+/** Protocol numbers. */
+export const IP = { IPPROTO_TCP: 6 } as const;
+
+export const ABI_IN = {
+  header: "netinet/in.h",
+  constants: IP,
+  structs: SOCKADDR_IN,
+} satisfies AbiTable;
 
 export const SOCKADDR_UN = {
   "struct sockaddr_un": { size: 110, fields: { sun_family: 0, sun_path: 2 } },
 } as const;
 
-export const ABI_UN = { header: "sys/un.h", constants: {}, structs: SOCKADDR_UN };
+export const ABI_UN = {
+  header: "sys/un.h",
+  constants: {},
+  structs: SOCKADDR_UN,
+} satisfies AbiTable;

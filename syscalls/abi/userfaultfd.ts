@@ -1,4 +1,5 @@
 /** linux/userfaultfd.h: features, ioctls, structs (see userfaultfd(2), ioctl_userfaultfd(2)). */
+import type { AbiTable } from "./table.ts";
 
 export const UFFD = {
   UFFD_API: 0xaa,
@@ -79,4 +80,8 @@ export const UFFD_STRUCTS = {
   },
 } as const;
 
-export const ABI = { header: "linux/userfaultfd.h", constants: UFFD, structs: UFFD_STRUCTS };
+export const ABI = {
+  header: "linux/userfaultfd.h",
+  constants: UFFD,
+  structs: UFFD_STRUCTS,
+} satisfies AbiTable;

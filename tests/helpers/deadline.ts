@@ -6,6 +6,13 @@
 /** How long a wait lasts where the test names no other limit. */
 export const DEFAULT_WAIT_MS = 30_000;
 
+/**
+ * The limit of a test that starts programs, to be given as the last argument of `test`: Bun's five
+ * seconds are meant for tests that compute something. (bunfig.toml can set no other default, and
+ * `setDefaultTimeout` holds for one file only.)
+ */
+export const LONG_TEST_MS = 90_000;
+
 /** Between two looks of `waitUntil`: short for a test, long for a machine with two cores. */
 const LOOK_AGAIN_MS = 5;
 

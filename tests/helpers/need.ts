@@ -10,6 +10,7 @@ import { test } from "bun:test";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { tryUserfaultWay } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
+import { LONG_TEST_MS } from "./deadline.ts";
 import { findQemu } from "./qemu.ts";
 
 /** One thing that is needed; `missing` says how to get it, and is undefined where it is there. */
@@ -18,7 +19,7 @@ export interface Need {
   missing: string | undefined;
 }
 
-/** The part of bun:test's `test` that a test with needs can use. */
+/** `test` of bun:test, with LONG_TEST_MS as its limit if none is given. */
 export type TestFunction = (
   name: string,
   body: () => void | Promise<unknown>,
@@ -36,7 +37,8 @@ export function isCi(environment: Record<string, string | undefined> = process.e
  */
 export function requireOrSkip(...needs: readonly Need[]): TestFunction {
   const missing = needs.filter((need) => need.missing !== undefined);
-  if (missing.length === 0) return (name, body, limitMs) => test(name, body, limitMs);
+  if (missing.length === 0)
+    return (name, body, limitMs = LONG_TEST_MS) => test(name, body, limitMs);
   const why = missing.map((need) => `${need.what} is missing; ${need.missing}`).join("\n");
   if (!isCi()) return (name) => test.skip(name, () => undefined);
   return (name) =>

@@ -84,13 +84,13 @@ export function findUpwardImports(
   return problems;
 }
 
-/** Relative imports name the file with its extension, as the runtime wants it. */
+/** Relative imports name the file with its extension, as the runtime wants it, or a directory. */
 export function findImportsWithoutExtension(files: readonly ProjectFile[]): string[] {
   return files
     .filter(({ path }) => path.endsWith(".ts"))
     .flatMap((file) =>
       localImportsOf(file)
-        .filter((target) => !/\.(ts|json|js|css|html|txt)$/.test(target))
+        .filter((target) => !/(\.(ts|json|js|css|html|txt)|\/)$/.test(target))
         .map((target) => `${file.path} imports ${target} without its extension`),
     );
 }

@@ -48,7 +48,14 @@ qemuTest("QEMU to snapshot to QEMU: the guest counts on, and no page is wrong", 
   await destination.setCapabilities({ events: true, "postcopy-ram": true });
   const port = await destination.listen();
   await using restore = spawn(
-    postcopyCommand("source", "--json", "--guest", `snapshot:${snapshot}`, "--to", `tcp:127.0.0.1:${port}`),
+    postcopyCommand(
+      "source",
+      "--json",
+      "--guest",
+      `snapshot:${snapshot}`,
+      "--to",
+      `tcp:127.0.0.1:${port}`,
+    ),
   );
   const { exitCode, stderr } = await restore.finish();
   expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });

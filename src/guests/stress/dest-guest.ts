@@ -81,6 +81,9 @@ export class StressDestGuest implements DestGuest {
           "stress guest does not have",
       );
     }
+    if (this.#control !== undefined) {
+      throw new StreamError("UNEXPECTED", "The state of the stress guest's device came twice");
+    }
     const state = decodeStressState(reader, this.#blocks);
     const setup = continueStressSetup(state, [...this.#blocks]);
     this.#control = new StressControl(setup.control);

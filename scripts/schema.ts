@@ -1,0 +1,23 @@
+/**
+ * Writes the JSON Schemas of the report and of the --json events into docs/, from the zod schemas.
+ * A test checks that the files are current. Usage: bun scripts/schema.ts
+ */
+import { fileURLToPath } from "node:url";
+import * as z from "zod";
+import { eventsSchema } from "../src/report/events.ts";
+import { reportSchema } from "../src/report/report.ts";
+
+/** File in docs/ to its text. */
+export function schemaFiles(): ReadonlyMap<string, string> {
+  const textOf = (schema: z.ZodType): string =>
+    `${JSON.stringify(z.toJSONSchema(schema, { reused: "ref" }), null, 2)}\n`;
+  return new Map([
+    ["report.schema.json", textOf(reportSchema)],
+    ["events.schema.json", textOf(eventsSchema)],
+  ]);
+}
+
+if (import.meta.main) {
+  const docs = fileURLToPath(new URL("../docs/", import.meta.url));
+  for (const [name, text] of schemaFiles()) await Bun.write(docs + name, text);
+}

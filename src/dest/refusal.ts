@@ -1,0 +1,46 @@
+/**
+ * Who runs the guest is decided once, by one atomic exchange: either it starts here, or it never
+ * will and the source may let it run on there. Any thread may refuse it (the operator gave up, a
+ * page never came while the device state was still loading); the thread that loads it decides the
+ * other way as it starts it.
+ */
+import type { ReturnPath } from "./return-path.ts";
+import { WORD } from "./shared.ts";
+import type { DestShared } from "./shared.ts";
+
+/** Values of WORD.fate. */
+export const FATE = {
+  open: 0,
+  /** It runs here, or is about to. */
+  runs: 1,
+  /** It will not run here. */
+  refused: 2,
+  /** The same, and the source has been told. */
+  told: 3,
+} as const;
+
+/** Decides that the guest runs here; false when it was refused before. */
+export function decideToRun(shared: DestShared): boolean {
+  return Atomics.compareExchange(shared.control, WORD.fate, FATE.open, FATE.runs) === FATE.open;
+}
+
+/** Decides that the guest will not run here; false when it runs here already. */
+export function refuseGuest(shared: DestShared): boolean {
+  Atomics.compareExchange(shared.control, WORD.fate, FATE.open, FATE.refused);
+  return Atomics.load(shared.control, WORD.fate) !== FATE.runs;
+}
+
+/**
+ * Tells the source that the guest was refused (SHUT with a status), so that it may run on there.
+ * Once it runs here that would be a lie with two guests; then the connection is just cut.
+ */
+export function tellRefusal(shared: DestShared, returnPath: ReturnPath): void {
+  const { control } = shared;
+  if (Atomics.load(control, WORD.returnPathOpen) === 0) return;
+  if (Atomics.compareExchange(control, WORD.fate, FATE.refused, FATE.told) !== FATE.refused) return;
+  try {
+    returnPath.send({ kind: "shut", status: 1 });
+  } catch {
+    // The link is gone: the source notices by itself.
+  }
+}

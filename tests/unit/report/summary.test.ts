@@ -1,0 +1,88 @@
+import { expect, test } from "bun:test";
+import { DEST, DEST_COUNTERS, SOURCE, SOURCE_COUNTERS } from "../../../src/report/counters.ts";
+import {
+  destCounts,
+  destPhase,
+  destProgress,
+  sourceCounts,
+  sourcePhase,
+  sourceProgress,
+} from "../../../src/report/summary.ts";
+
+test("the source's counts are sums over its threads", () => {
+  const counters = SOURCE_COUNTERS.create();
+  counters.add(SOURCE.bytesPrecopy, 1);
+  counters.add(SOURCE.bytesPackage, 20);
+  counters.add(SOURCE.bytesPostcopy, 300);
+  counters.add(SOURCE.bytesRequested, 4000);
+  counters.add(SOURCE.requestsDuplicate, 5);
+  const { bytes, requests } = sourceCounts(counters);
+  expect(bytes.total).toBe(4321);
+  expect(requests).toEqual({ received: 0, served: 0, duplicate: 5 });
+});
+
+test("the source's remaining pages are the dirty ones, then the owed ones", () => {
+  const counters = SOURCE_COUNTERS.create();
+  expect(sourcePhase(counters)).toBe("setup");
+  counters.set(SOURCE.phase, 1);
+  counters.set(SOURCE.round, 3);
+  counters.set(SOURCE.dirtyPages, 500);
+  counters.add(SOURCE.pagesNormalPrecopy, 1000);
+  expect(sourceProgress(counters, 7)).toMatchObject({
+    phase: "precopy",
+    round: 3,
+    elapsedMs: 7,
+    donePages: 1000,
+    remainingPages: 500,
+    dirtyPages: 500,
+  });
+  counters.set(SOURCE.phase, 3);
+  counters.set(SOURCE.owedPages, 400);
+  counters.add(SOURCE.pagesPushed, 100);
+  counters.add(SOURCE.pagesPushedZero, 1);
+  counters.add(SOURCE.pagesRequested, 10);
+  counters.add(SOURCE.pagesRequestedZero, 2);
+  expect(sourceProgress(counters, 8)).toMatchObject({
+    phase: "postcopy",
+    round: null,
+    donePages: 1113,
+    remainingPages: 287,
+    dirtyPages: null,
+  });
+});
+
+test("the destination's counts are sums over its threads", () => {
+  const counters = DEST_COUNTERS.create();
+  counters.add(DEST.bytesReceived, 100);
+  counters.add(DEST.bytesUrgent, 11);
+  counters.add(DEST.placeExists, 1);
+  counters.add(DEST.urgentExists, 2);
+  counters.add(DEST.placeRetries, 3);
+  counters.add(DEST.urgentRetries, 4);
+  counters.add(DEST.pagesDropped, 5);
+  counters.add(DEST.urgentDropped, 6);
+  const { bytes, places, pages } = destCounts(counters);
+  expect(bytes.total).toBe(111);
+  expect(places).toEqual({ exists: 3, retries: 7 });
+  expect(pages.dropped).toBe(11);
+});
+
+test("the destination says what remains only once it knows", () => {
+  const counters = DEST_COUNTERS.create();
+  expect(destPhase(counters)).toBe("waiting");
+  counters.set(DEST.phase, 1);
+  counters.add(DEST.pagesPrecopy, 50);
+  expect(destProgress(counters, 1)).toMatchObject({ remainingPages: null, donePages: 50 });
+  counters.set(DEST.phase, 3);
+  counters.set(DEST.missingPages, 30);
+  counters.add(DEST.pagesPushed, 10);
+  counters.add(DEST.pagesUrgentZero, 4);
+  counters.add(DEST.removedPages, 1);
+  counters.add(DEST.faultsRemote, 5);
+  expect(destProgress(counters, 2)).toMatchObject({
+    phase: "postcopy",
+    remainingPages: 15,
+    donePages: 64,
+    faults: 5,
+  });
+});

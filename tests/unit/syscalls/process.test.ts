@@ -1,0 +1,59 @@
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts";
+import { monotonicNs, openProcess } from "../../../syscalls/process.ts";
+import { spawn } from "../../helpers/spawn.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+
+describe("the monotonic clock", () => {
+  test("never goes back, and is the one that other processes see", () => {
+    let last = 0;
+    for (let i = 0; i < 1000; i++) {
+      const now = monotonicNs();
+      expect(now).toBeGreaterThanOrEqual(last);
+      last = now;
+    }
+    const uptimeNs = Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]) * 1e9;
+    expect(Math.abs(monotonicNs() - uptimeNs)).toBeLessThan(5e9);
+  });
+
+  test("counts nanoseconds", () => {
+    const [clock, steady] = [monotonicNs(), performance.now()];
+    while (performance.now() - steady < 20);
+    const ratio = (monotonicNs() - clock) / 1e6 / (performance.now() - steady);
+    expect(ratio).toBeGreaterThan(0.9);
+    expect(ratio).toBeLessThan(1.1);
+  });
+});
+
+describe("the descriptor of a process", () => {
+  test("becomes readable when the process ends, and not before", async () => {
+    await using child = spawn(["cat"]);
+    const fd = openProcess(child.pid);
+    try {
+      const poll = new PollSet();
+      poll.add(fd, POLL.POLLIN);
+      expect(poll.wait(0)).toBe(0);
+      child.kill();
+      await child.finish();
+      expect(poll.wait(10_000)).toBe(1);
+    } finally {
+      closeDescriptor(fd);
+    }
+  });
+
+  test("cannot be had for a process that is not there", () => {
+    // PIDs end at 2^22.
+    expect(() => openProcess(2 ** 22 + 1)).toThrow("pidfd_open(pid 4194305) failed");
+  });
+});
+
+test("a nice value is given to the calling thread alone", async () => {
+  const fixture = import.meta.resolve("../../fixtures/niceness.ts");
+  await using nice = await startThread<typeof import("../../fixtures/niceness.ts")>(fixture);
+  await using other = await startThread<typeof import("../../fixtures/niceness.ts")>(fixture);
+  const before = await other.call("niceness");
+  expect(await nice.call("setNice", 7)).toBe(true);
+  expect(await nice.call("niceness")).toBe(7);
+  expect(await other.call("niceness")).toBe(before);
+});

@@ -1,0 +1,188 @@
+import { describe, expect, test } from "bun:test";
+import { statSync } from "node:fs";
+import { ERRNO } from "../../../syscalls/abi/errno.ts";
+import { IP, SOCKET, TCP } from "../../../syscalls/abi/socket.ts";
+import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
+import { readInto, writeFrom } from "../../../syscalls/io.ts";
+import { mapScratch } from "../../../syscalls/memory.ts";
+import { NR, syscall } from "../../../syscalls/raw.ts";
+import {
+  acceptConnection,
+  bindAndListen,
+  formatSocketAddress,
+  limitUnsent,
+  localAddress,
+  makeSocket,
+  peekBytes,
+  remoteAddress,
+  shutdownSocket,
+  startConnect,
+  takeSocketError,
+  tuneTcp,
+  UNIX_PATH_BYTES_MAX,
+} from "../../../syscalls/socket.ts";
+import type { SocketAddress } from "../../../syscalls/socket.ts";
+import { writeBytes } from "../../fixtures/descriptors.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
+
+const scratch = mapScratch(4096);
+
+/** Waits until a descriptor is ready for something. */
+function ready(fd: number, events: number): void {
+  const poll = new PollSet();
+  poll.add(fd, events);
+  expect(poll.wait(10_000)).toBe(1);
+}
+
+function listenOn(descriptors: Descriptors, address: SocketAddress): [number, SocketAddress] {
+  const fd = descriptors.add(makeSocket(address.family));
+  bindAndListen(fd, address, 4);
+  return [fd, localAddress(fd)];
+}
+
+function connectTo(descriptors: Descriptors, address: SocketAddress): number {
+  const fd = descriptors.add(makeSocket(address.family));
+  const result = startConnect(fd, address);
+  if (result !== -ERRNO.EINPROGRESS) expect(result).toBe(0);
+  ready(fd, POLL.POLLOUT);
+  expect(takeSocketError(fd)).toBe(0);
+  return fd;
+}
+
+function option(fd: number, level: number, name: number): number {
+  scratch.view.setUint32(8, 4, true);
+  const { address } = scratch;
+  expect(syscall(NR.getsockopt, fd, level, name, address, address + 8)).toBe(0);
+  return scratch.view.getInt32(0, true);
+}
+
+describe("a connection over", () => {
+  async function carries(descriptors: Descriptors, wanted: SocketAddress): Promise<void> {
+    const [listener, address] = listenOn(descriptors, wanted);
+    expect(acceptConnection(listener)).toBe(-ERRNO.EAGAIN);
+    const client = connectTo(descriptors, address);
+    ready(listener, POLL.POLLIN);
+    const server = descriptors.add(acceptConnection(listener));
+    expect(remoteAddress(client)).toEqual(address);
+    expect(localAddress(server)).toEqual(address);
+    if (address.family !== "unix") expect(remoteAddress(server)).toEqual(localAddress(client));
+    expect(readInto(server, scratch.address, 10)).toBe(-ERRNO.EAGAIN);
+    writeBytes(client, Uint8Array.of(1, 2, 3));
+    ready(server, POLL.POLLIN);
+    expect(readInto(server, scratch.address, 10)).toBe(3);
+    await Promise.resolve();
+  }
+
+  test("IPv4, on a port that the kernel chose", async () => {
+    using descriptors = new Descriptors();
+    const wanted = { family: "inet", host: "127.0.0.1", port: 0 } as const;
+    await carries(descriptors, wanted);
+    const [, address] = listenOn(descriptors, wanted);
+    expect(address).toMatchObject({ family: "inet", host: "127.0.0.1" });
+    expect(address.family === "inet" && address.port).toBeGreaterThan(1023);
+  });
+
+  test("IPv6", async () => {
+    using descriptors = new Descriptors();
+    const wanted = { family: "inet6", host: "0:0::1", port: 0 } as const;
+    await carries(descriptors, wanted);
+    const [, address] = listenOn(descriptors, wanted);
+    expect(address).toMatchObject({ family: "inet6", host: "::1" });
+  });
+
+  test("a unix socket, whose path may have 107 bytes", async () => {
+    using descriptors = new Descriptors();
+    await using directory = new TemporaryDirectory("socket");
+    const base = directory.file("ü");
+    const path = base + "x".repeat(UNIX_PATH_BYTES_MAX - Buffer.byteLength(base));
+    await carries(descriptors, { family: "unix", path });
+    expect(statSync(path).isSocket()).toBe(true);
+    const fd = descriptors.add(makeSocket("unix"));
+    expect(() => startConnect(fd, { family: "unix", path: `${path}x` })).toThrow(RangeError);
+  });
+});
+
+describe("a refused", () => {
+  test("connection has an errno", () => {
+    using descriptors = new Descriptors();
+    const [listener, address] = listenOn(descriptors, {
+      family: "inet",
+      host: "127.0.0.1",
+      port: 0,
+    });
+    descriptors.close(listener);
+    const fd = descriptors.add(makeSocket("inet"));
+    if (startConnect(fd, address) === -ERRNO.EINPROGRESS) {
+      ready(fd, POLL.POLLOUT);
+      expect(takeSocketError(fd)).toBe(ERRNO.ECONNREFUSED);
+    }
+    expect(() => remoteAddress(fd)).toThrow("getpeername");
+  });
+
+  test("address is named in the error", () => {
+    using descriptors = new Descriptors();
+    const [, address] = listenOn(descriptors, { family: "inet6", host: "::1", port: 0 });
+    const fd = descriptors.add(makeSocket("inet6"));
+    expect(() => bindAndListen(fd, address, 1)).toThrow(
+      `bind(${formatSocketAddress(address)}) failed: EADDRINUSE`,
+    );
+    expect(formatSocketAddress(address)).toMatch(/^\[::1\]:\d+$/);
+  });
+});
+
+describe("peeking", () => {
+  test("shows bytes without taking them, the end, and nothing", () => {
+    using descriptors = new Descriptors();
+    const [a, b] = descriptors.pair();
+    expect(peekBytes(a, scratch.address, 4)).toBe(-ERRNO.EAGAIN);
+    writeBytes(b, Uint8Array.of(9, 8, 7, 6, 5));
+    expect(peekBytes(a, scratch.address, 4)).toBe(4);
+    expect(peekBytes(a, scratch.address, 100)).toBe(5);
+    expect(readInto(a, scratch.address, 100)).toBe(5);
+    expect([...scratch.bytes.subarray(0, 5)]).toEqual([9, 8, 7, 6, 5]);
+    shutdownSocket(b);
+    expect(peekBytes(a, scratch.address, 4)).toBe(0);
+  });
+});
+
+describe("shutting down", () => {
+  test("ends both directions at both ends", () => {
+    using descriptors = new Descriptors();
+    const [a, b] = descriptors.pair();
+    shutdownSocket(a);
+    expect(readInto(b, scratch.address, 1)).toBe(0);
+    expect(readInto(a, scratch.address, 1)).toBe(0);
+    expect(writeFrom(b, scratch.address, 1)).toBe(-ERRNO.EPIPE);
+  });
+
+  test("is nothing for what is no connected socket", () => {
+    using descriptors = new Descriptors();
+    expect(() => shutdownSocket(descriptors.event())).not.toThrow();
+    expect(() => shutdownSocket(descriptors.add(makeSocket("inet")))).not.toThrow();
+    expect(() => shutdownSocket(-1)).toThrow("EBADF");
+  });
+});
+
+test("TCP connections are tuned: no delay, and a dead peer is noticed in two minutes", () => {
+  using descriptors = new Descriptors();
+  const fd = descriptors.add(makeSocket("inet"));
+  tuneTcp(fd);
+  limitUnsent(fd, 128 * 1024);
+  const tcp = (name: number): number => option(fd, IP.IPPROTO_TCP, name);
+  expect({
+    noDelay: tcp(TCP.TCP_NODELAY),
+    keepAlive: option(fd, SOCKET.SOL_SOCKET, SOCKET.SO_KEEPALIVE),
+    noticedAfter: tcp(TCP.TCP_KEEPIDLE) + tcp(TCP.TCP_KEEPINTVL) * tcp(TCP.TCP_KEEPCNT),
+    userTimeout: tcp(TCP.TCP_USER_TIMEOUT),
+    unsent: tcp(TCP.TCP_NOTSENT_LOWAT),
+  }).toEqual({
+    noDelay: 1,
+    keepAlive: 1,
+    noticedAfter: 120,
+    userTimeout: 120_000,
+    unsent: 131_072,
+  });
+  const [unixSocket] = descriptors.pair();
+  expect(() => limitUnsent(unixSocket, 1)).toThrow("setsockopt");
+});
