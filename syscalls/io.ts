@@ -30,6 +30,14 @@ export function writeFrom(fd: number, address: number, length: number): number {
   }
 }
 
+/** pread(2) from a file offset: bytes read, 0 at the end, or -errno. EINTR is retried. */
+export function readAt(fd: number, address: number, length: number, offset: number): number {
+  for (;;) {
+    const result = syscall(NR.pread64, fd, address, length, offset);
+    if (result !== -ERRNO.EINTR) return result;
+  }
+}
+
 /** pwrite(2) at a file offset: bytes written or -errno. EINTR is retried. */
 export function writeAt(fd: number, address: number, length: number, offset: number): number {
   for (;;) {

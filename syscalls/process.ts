@@ -28,3 +28,12 @@ export function monotonicNs(): number {
 export function openProcess(pid: number): number {
   return check("pidfd_open", syscall(NR.pidfd_open, pid, 0), `pid ${pid}`);
 }
+
+/** CPU time of the calling thread in nanoseconds, user and system together. */
+export function threadCpuNs(): number {
+  clockScratch ??= mapScratch(16);
+  const { address, view } = clockScratch;
+  const clock = TIME.CLOCK_THREAD_CPUTIME_ID;
+  check("clock_gettime", syscall(NR.clock_gettime, clock, address), "CLOCK_THREAD_CPUTIME_ID");
+  return getU64(view, 0) * 1e9 + getU64(view, 8);
+}

@@ -9,7 +9,7 @@ import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
 import { POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
 import { GatherList, readInto } from "../../syscalls/io.ts";
-import { mapScratch } from "../../syscalls/memory.ts";
+import { mapScratch, scratchAt } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { PostcopyError } from "../util/errors.ts";
@@ -45,42 +45,49 @@ export interface ReaderPosition {
   base: number;
 }
 
+/** Room for one page that has to be decoded before it is placed. */
+const SIDE_BYTES = 4096;
 const SMALL_WRITE_BYTES = 64 * 1024;
 
 export class Channel {
   readonly fd: number;
   readonly peer: string;
-  /** What has arrived. Its buffer is mapped memory at `bufferAddress`. */
+  /** What has arrived. It reads the receive buffer up to `sideAt`. */
   readonly reader: StreamReader;
-  readonly bufferAddress: number;
+  /** The receive buffer in mapped memory, with room for one decoded page behind it. */
+  readonly buffer: Scratch;
+  /** Where in `buffer` that room begins: the length of what the reader reads. */
+  readonly sideAt: number;
   /** Longest silence of the peer, in milliseconds, that a read or write sits through. */
   timeoutMs = Infinity;
   /** Bytes read and written through this object. */
   bytesRead = 0;
   bytesWritten = 0;
-  readonly #buffer: Scratch;
   readonly #poll = new PollSet();
   readonly #small = new GatherList(1);
   #smallScratch: Scratch | undefined;
 
-  constructor(options: ChannelOptions, from?: { buffer: Scratch; position: ReaderPosition }) {
+  /** `from` is where another thread's channel stopped reading: its buffer is read on. */
+  constructor(options: ChannelOptions, from?: ReaderPosition) {
     this.fd = options.fd;
     this.peer = options.peer;
-    this.#buffer = from?.buffer ?? mapScratch(Math.max(1, options.bufferBytes));
-    this.bufferAddress = this.#buffer.address;
-    this.reader = new StreamReader(this.#buffer.bytes, from?.position.end ?? 0, (reader, least) => {
+    this.sideAt = from?.length ?? options.bufferBytes;
+    const bytes = this.sideAt + SIDE_BYTES;
+    this.buffer = from === undefined ? mapScratch(bytes) : scratchAt(from.address, bytes);
+    const readable = this.buffer.bytes.subarray(0, this.sideAt);
+    this.reader = new StreamReader(readable, from?.end ?? 0, (reader, least) => {
       this.#refill(reader, least);
     });
-    this.reader.pos = from?.position.pos ?? 0;
-    this.reader.base = from?.position.base ?? 0;
+    this.reader.pos = from?.pos ?? 0;
+    this.reader.base = from?.base ?? 0;
     this.#poll.add(options.fd, POLL.POLLIN);
     this.#poll.add(options.stopFd, POLL.POLLIN);
   }
 
   /** The reader's position, for the thread that reads on. This object must not read any more. */
   position(): ReaderPosition {
-    const { pos, end, base, bytes } = this.reader;
-    return { address: this.bufferAddress, length: bytes.length, pos, end, base };
+    const { pos, end, base } = this.reader;
+    return { address: this.buffer.address, length: this.sideAt, pos, end, base };
   }
 
   /** Reads what is there without waiting: bytes, 0 when nothing is, -1 at the end of the stream. */
@@ -89,7 +96,7 @@ export class Channel {
     if (reader.end === reader.bytes.length) reader.compact();
     const room = reader.bytes.length - reader.end;
     if (room === 0) throw new Error("the receive buffer is full of unread bytes");
-    const result = readInto(this.fd, this.bufferAddress + reader.end, room);
+    const result = readInto(this.fd, this.buffer.address + reader.end, room);
     if (result > 0) {
       reader.end += result;
       this.bytesRead += result;

@@ -255,7 +255,7 @@ export class FaultThread {
       return;
     }
     const { channel, sink, counts } = this.#context.openUrgent(fd);
-    const loader = new RamLoader(channel.reader);
+    const loader = new RamLoader(channel);
     loader.blocks = this.#context.blocks;
     loader.sink = sink;
     this.#poll.set(slot, fd, POLL.POLLIN);

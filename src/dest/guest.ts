@@ -19,6 +19,11 @@ export interface PageSink {
   pages(block: RamBlock, offset: number, at: number, count: number): void;
   /** The same range holds only zeros. */
   zeros(block: RamBlock, offset: number, count: number): void;
+  /**
+   * The page at `offset` as it is now, into `page`: what XBZRLE is decoded over. A sink that places
+   * pages once and for all has none.
+   */
+  readPage?(block: RamBlock, offset: number, page: Uint8Array): void;
 }
 
 /** How a guest's device state is taken over. */
@@ -28,7 +33,7 @@ export type DeviceLoading =
   /** As a whole: the package is kept, and what is in it stays opaque. */
   | { kind: "opaque"; keep: (bytes: Uint8Array) => void };
 
-/** The receive buffer of a channel, for which a sink is made. */
+/** The receive buffer of a channel, for which a sink is made (Channel's `buffer`). */
 export interface ReceiveBuffer {
   bytes: Uint8Array;
   /** Where `bytes` lie in memory. */

@@ -41,7 +41,7 @@ export class IncomingMemory {
 
   constructor(context: IncomingContext) {
     this.#context = context;
-    this.#loader = new RamLoader(context.channel.reader);
+    this.#loader = new RamLoader(context.channel);
   }
 
   /**
@@ -135,10 +135,9 @@ export class IncomingMemory {
 
   #makeSink(pages: PageState): PageSink {
     const { channel, guest } = this.#context;
-    const buffer = { bytes: channel.reader.bytes, address: channel.bufferAddress };
-    if (guest.storeSink !== undefined) return guest.storeSink(pages, buffer);
+    if (guest.storeSink !== undefined) return guest.storeSink(pages, channel.buffer);
     const windows = this.#blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    return new MemorySink(windows, pages, buffer.bytes);
+    return new MemorySink(windows, pages, channel.buffer.bytes);
   }
 
   /** Forgets ranges that went stale at the source: they will fault, and will be sent again. */

@@ -60,7 +60,7 @@ export function runListen(context: ListenContext): void {
 /** Loads RAM sections until EOF; the only command that may still come is PING. */
 function loadPages(context: ListenContext): void {
   const { channel, shared } = context;
-  const loader = new RamLoader(channel.reader);
+  const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
   for (;;) {

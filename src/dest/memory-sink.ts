@@ -25,6 +25,10 @@ export class MemorySink implements PageSink {
     this.#pages.unpopulated[block.index]?.clearRange(first, count);
   }
 
+  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
+    this.#windows[block.index]?.readPage(offset, page, 0);
+  }
+
   zeros(block: RamBlock, offset: number, count: number): void {
     const first = offset / TARGET_PAGE_SIZE;
     for (let page = first; page < first + count; page++) this.#zero(block, page);

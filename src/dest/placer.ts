@@ -18,7 +18,7 @@ import { targetPagesPerHostPage } from "../ram/block.ts";
 import type { Histogram } from "../report/histogram.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
-import type { PageSink } from "./guest.ts";
+import type { PageSink, ReceiveBuffer } from "./guest.ts";
 import { ticksSince, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
@@ -35,9 +35,8 @@ export interface PlaceCounts {
 export interface PlacerOptions {
   shared: DestShared;
   pages: PageState;
-  /** Where the channel's receive buffer lies. */
-  bufferAddress: number;
-  buffer: Uint8Array;
+  /** The channel's receive buffer. */
+  buffer: ReceiveBuffer;
   /** Latencies of the remote faults that this placer ends. */
   times: Histogram;
   /** Before other users of the lock: for requested pages. */
@@ -65,14 +64,14 @@ export class Placer implements PageSink {
 
   pages(block: RamBlock, offset: number, at: number, count: number): void {
     if (block.pageSize === TARGET_PAGE_SIZE) {
-      const source = this.#options.bufferAddress + at;
+      const source = this.#options.buffer.address + at;
       this.#place(block, offset, source, count * TARGET_PAGE_SIZE);
       return;
     }
     const { buffer } = this.#options;
     for (let i = 0; i < count; i++) {
       const from = at + i * TARGET_PAGE_SIZE;
-      const data = buffer.subarray(from, from + TARGET_PAGE_SIZE);
+      const data = buffer.bytes.subarray(from, from + TARGET_PAGE_SIZE);
       this.#stage(block, offset + i * TARGET_PAGE_SIZE, data);
     }
   }

@@ -3,13 +3,16 @@
  * the receive buffer (a copy within the cache), so that the sink gets one run and spends one system
  * call on it instead of one a page.
  */
+import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { blockNamed } from "../ram/block.ts";
 import { RAM_FLAG, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { inflatePage } from "../stream/compressed-page.ts";
 import { createRamRecord, decodeRamRecord } from "../stream/ram-record.ts";
 import type { RamRecord } from "../stream/ram-record.ts";
 import { byteString } from "../stream/reader.ts";
 import type { StreamReader } from "../stream/reader.ts";
+import { decodeXbzrle } from "../stream/xbzrle.ts";
 import { StreamError } from "../util/errors.ts";
 import type { PageSink } from "./guest.ts";
 
@@ -35,6 +38,9 @@ export class RamLoader {
   sink: PageSink | undefined;
   readonly #record: RamRecord = createRamRecord();
   readonly #reader: StreamReader;
+  /** Room for a page that has to be decoded, and where it lies for the sinks. */
+  readonly #side: Uint8Array;
+  readonly #sideAt: number;
   #block: RamBlock | undefined;
   // The run that is being joined; #count 0 means none.
   #runZero = false;
@@ -42,9 +48,11 @@ export class RamLoader {
   #runAt = 0;
   #count = 0;
 
-  /** `reader` is the channel's; the sinks used must be made for the same buffer. */
-  constructor(reader: StreamReader) {
-    this.#reader = reader;
+  /** The sinks used must be made for the same channel's buffer. */
+  constructor(channel: Pick<Channel, "reader" | "buffer" | "sideAt">) {
+    this.#reader = channel.reader;
+    this.#sideAt = channel.sideAt;
+    this.#side = channel.buffer.bytes.subarray(channel.sideAt, channel.sideAt + TARGET_PAGE_SIZE);
   }
 
   /**
@@ -71,7 +79,7 @@ export class RamLoader {
           this.memoryTotal = record.offset;
           return "memory size";
         }
-        throw unsupported(record.flags, reader.base + pos);
+        this.#encodedPage(record, reader.base + pos);
       }
     }
   }
@@ -87,6 +95,28 @@ export class RamLoader {
       return;
     }
     this.#start(block, offset, false, dataAt);
+  }
+
+  /** A page that is not sent as it is: it is decoded beside the buffer, and goes from there. */
+  #encodedPage(record: RamRecord, streamOffset: number): void {
+    const { bytes, base } = this.#reader;
+    const { flags, dataAt, dataLength } = record;
+    const side = this.#side;
+    if ((flags & RAM_FLAG.xbzrle) !== 0) {
+      const block = this.#locate(record);
+      if (this.sink?.readPage === undefined) {
+        throw new StreamError("UNEXPECTED", "The source sent an XBZRLE page after the switchover");
+      }
+      this.sink.readPage(block, record.offset, side);
+      decodeXbzrle(bytes, dataAt, dataLength, side, base);
+    } else if ((flags & RAM_FLAG.compressPage) !== 0) {
+      inflatePage(bytes, dataAt, dataLength, side, base);
+    } else {
+      throw unsupported(flags, streamOffset);
+    }
+    this.normal++;
+    this.#start(this.#locate(record), record.offset, false, this.#sideAt);
+    this.#flush();
   }
 
   #zeroPage(record: RamRecord): void {
@@ -161,13 +191,10 @@ export class RamLoader {
 }
 
 function unsupported(flags: number, offset: number): StreamError {
-  const names: [number, string][] = [
-    [RAM_FLAG.xbzrle, "an XBZRLE page (capability xbzrle)"],
-    [RAM_FLAG.compressPage, "a compressed page (capability compress)"],
-    [RAM_FLAG.multifdFlush, "a multifd flush (capability multifd)"],
-  ];
-  const found = names.find(([flag]) => (flags & flag) !== 0);
-  const what = found?.[1] ?? `a record with flags 0x${flags.toString(16)}`;
+  const multifd = (flags & RAM_FLAG.multifdFlush) !== 0;
+  const what = multifd
+    ? "a multifd flush (capability multifd)"
+    : `a record with flags 0x${flags.toString(16)}`;
   return new StreamError("UNSUPPORTED", `The source sent ${what} at stream offset ${offset}`, {
     hint: "switch the capability off at the source and migrate again",
   });

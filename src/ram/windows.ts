@@ -37,6 +37,12 @@ export class MemoryWindows {
     return this.window(offset).compare(zeroPage, 0, end - at, at, end) === 0;
   }
 
+  /** Copies the target page at `offset` to `target[at, at + 4096)`, without an allocation. */
+  readPage(offset: number, target: Uint8Array, at: number): void {
+    const from = offset % WINDOW_BYTES_MAX;
+    this.window(offset).copy(target, at, from, from + TARGET_PAGE_SIZE);
+  }
+
   /** Copies bytes to `offset`; the range may span windows. */
   write(offset: number, bytes: Uint8Array): void {
     for (let done = 0; done < bytes.length;) {

@@ -11,6 +11,7 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
+import { CopyChooser } from "./copy-chooser.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, hostPages, stopAsked, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
@@ -76,6 +77,7 @@ export function pushOwed(context: SourceContext): void {
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const cursor = new PushCursor(guest.blocks, shared);
+  const chooser = new CopyChooser();
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
@@ -86,12 +88,15 @@ export function pushOwed(context: SourceContext): void {
     cursor.followRequests();
     if (!cursor.find()) continue;
     const before = channel.bytesWritten;
+    chooser.before(writer);
+    const pages = shared.counters.get(SOURCE.pagesPushed);
     shared.mainLock.lock();
     try {
       pushChunk(context, writer, cursor);
     } finally {
       shared.mainLock.unlock();
     }
+    chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
     bandwidth.spend(bytes, hurry);

@@ -8,6 +8,7 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
+import { CopyChooser } from "./copy-chooser.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, stopAsked, WORD } from "./shared.ts";
 import { RAM_SECTION_ID } from "./stream.ts";
@@ -91,12 +92,14 @@ function runRound(
   const start = performance.now();
   const result = { round, pagesNormal: 0, pagesZero: 0, bytes: 0, dirtyPagesAfter: 0 };
   let left = countDirty(context);
+  const chooser = new CopyChooser();
   const hurry = (): boolean => stopAsked(context.shared) || mustEnd(context, began);
   for (const block of context.guest.blocks) {
     const dirty = context.shared.dirty[block.index];
     if (dirty === undefined) continue;
     const pages = targetPages(block);
     for (let page = dirty.nextSet(0, pages); page >= 0;) {
+      chooser.before(writer);
       writer.begin(RAM_SECTION_ID);
       for (let n = 0; n < PAGES_PER_CHUNK && page >= 0; n++) {
         dirty.claim(page);
@@ -104,6 +107,7 @@ function runRound(
         page = page + 1 < pages ? dirty.nextSet(page + 1, pages) : -1;
       }
       const bytes = writeChunk(context, writer);
+      chooser.after(writer, writer.normal);
       counters.add(SOURCE.bytesPrecopy, bytes);
       counters.add(SOURCE.pagesNormalPrecopy, writer.normal);
       counters.add(SOURCE.pagesZeroPrecopy, writer.zero);

@@ -1,6 +1,9 @@
 /**
- * Composes RAM records for one writev(2): headers lie in scratch memory, pages stay where they are
- * in guest memory. Nothing is allocated a page. One thread uses a RamWriter, for one channel.
+ * Composes RAM records for one write. Headers lie in scratch memory; pages either stay where they
+ * are in guest memory and are gathered by writev(2), or are copied behind their headers. Gathering
+ * saves a copy; but where the kernel is slow at reaching user memory for the first time (shadow
+ * page tables of a nested host) the copy, made in user mode, is the cheaper way. See copy-chooser.ts
+ * for who decides. Nothing is allocated a page. One thread uses a RamWriter, for one channel.
  */
 import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
@@ -9,7 +12,8 @@ import type { MemoryWindows } from "../ram/windows.ts";
 import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
 
-const SCRATCH_BYTES = 64 * 1024;
+/** Headers, and copies of some 300 pages; memory that is not used is never touched. */
+const SCRATCH_BYTES = 1280 * 1024;
 const HEADER_BYTES = 8;
 const SECTION_HEADER_BYTES = 5;
 /** Room kept for the end of a section: EOS and footer. */
@@ -23,6 +27,8 @@ export class RamWriter {
   /** Pages since `begin`, by kind. */
   normal = 0;
   zero = 0;
+  /** Whether pages are copied; to be changed only before `begin`. */
+  copying = true;
   readonly #windows: readonly MemoryWindows[];
   readonly #scratch = mapScratch(SCRATCH_BYTES);
   readonly #list = new GatherList(IOVEC_COUNT_MAX);
@@ -70,23 +76,30 @@ export class RamWriter {
   get hasRoom(): boolean {
     return (
       this.#list.room > TRAILER_PIECES + 2 &&
-      this.#used + RAM_HEADER_BYTES_MAX + TRAILER_BYTES < SCRATCH_BYTES
+      this.#used + RAM_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
     );
   }
 
   /** Adds the target page at `offset` of a block, as ZERO when it holds only zeros. */
   page(block: RamBlock, offset: number): void {
     this.#verify?.(block, offset);
-    const zero = this.#windows[block.index]?.isZeroPage(offset) ?? false;
+    const windows = this.#windows[block.index];
+    if (windows === undefined) throw new Error(`no memory for block ${block.name}`);
+    const zero = windows.isZeroPage(offset);
     this.#header(block, offset, zero ? RAM_FLAG.zero : RAM_FLAG.page);
     if (zero) {
       this.#scratch.bytes[this.#used++] = 0;
       this.zero++;
       return;
     }
+    this.normal++;
+    if (this.copying) {
+      windows.readPage(offset, this.#scratch.bytes, this.#used);
+      this.#used += TARGET_PAGE_SIZE;
+      return;
+    }
     this.#flush();
     this.#list.add(block.address + offset, TARGET_PAGE_SIZE);
-    this.normal++;
   }
 
   #header(block: RamBlock, offset: number, flags: number): void {

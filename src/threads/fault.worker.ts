@@ -28,14 +28,18 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     stopFd: task.faultStopFd,
     openUrgent: (fd) => {
       const channel = new Channel({ fd, stopFd, peer, bufferBytes: URGENT_BUFFER_BYTES });
-      const buffer = { bytes: channel.reader.bytes, address: channel.bufferAddress };
-      const store = openStoreSink(task.guest, memory.sinkData, pages, buffer, shared.control);
+      const store = openStoreSink(
+        task.guest,
+        memory.sinkData,
+        pages,
+        channel.buffer,
+        shared.control,
+      );
       if (store !== undefined) return { channel, sink: store };
       const placer = new Placer({
         shared,
         pages,
-        buffer: buffer.bytes,
-        bufferAddress: buffer.address,
+        buffer: channel.buffer,
         times: shared.faultTimes,
         urgent: true,
         drainEvents: () => thread.drainEvents(),

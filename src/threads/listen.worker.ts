@@ -1,5 +1,4 @@
 /** The destination's listen thread: parked until LISTEN, then the reader of the stream. */
-import { scratchAt } from "../../syscalls/memory.ts";
 import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
@@ -22,18 +21,16 @@ function run(task: ListenTask): void {
   const [address = 0, length = 0, pos = 0, end = 0, base = 0] = shared.position;
   const channel = new Channel(
     { fd, stopFd, peer, bufferBytes: 0 },
-    { buffer: scratchAt(address, length), position: { address, length, pos, end, base } },
+    { address, length, pos, end, base },
   );
-  const buffer = { bytes: channel.reader.bytes, address: channel.bufferAddress };
   const pause = new Int32Array(new SharedArrayBuffer(4));
-  const store = openStoreSink(task.guest, memory.sinkData, pages, buffer, shared.control);
+  const store = openStoreSink(task.guest, memory.sinkData, pages, channel.buffer, shared.control);
   const placer =
     store === undefined
       ? new Placer({
           shared,
           pages,
-          buffer: buffer.bytes,
-          bufferAddress: buffer.address,
+          buffer: channel.buffer,
           times: shared.listenTimes,
           urgent: false,
           drainEvents: () => Atomics.wait(pause, 0, 0, EVENTS_PAUSE_MS),

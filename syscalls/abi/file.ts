@@ -50,7 +50,7 @@ export const ABI_UIO = {
   structs: UIO_STRUCTS,
 } satisfies AbiTable;
 
-export const TIME = { CLOCK_MONOTONIC: 1 } as const;
+export const TIME = { CLOCK_MONOTONIC: 1, CLOCK_THREAD_CPUTIME_ID: 3 } as const;
 
 export const TIME_STRUCTS = {
   "struct timespec": { size: 16, fields: { tv_sec: 0, tv_nsec: 8 } },

@@ -2,7 +2,7 @@
  * A thread for tests: runs functions of a module, one after the other, while the test's own thread
  * goes on. What may block for ever (a page fault, a read, a lock) belongs in one.
  *
- *     await using guest = await startThread<typeof import("../fixtures/guest-memory.ts")>(
+ *     await using guest = await startThread<typeof GuestMemory>(
  *       import.meta.resolve("../fixtures/guest-memory.ts"),
  *     );
  *     const reading = guest.call("readWord", address);

@@ -13,6 +13,7 @@ import {
 } from "../helpers/migration.ts";
 import type { RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { postcopyCommand, run } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const snapshotTest = requireOrSkip(needUserfaultfd());
@@ -121,12 +122,10 @@ snapshotTest("half a guest is no snapshot: refused, then cleared away for the ne
   expect(warning).toMatchObject({ code: "HALF_SNAPSHOT" });
 });
 
-/** Receives into a directory that cannot be taken; gives what it ended with. */
-async function refusal(path: string): Promise<{ exitCode: number | null; message: string }> {
-  const dest = startDest({ guest: `snapshot:${path}` }).catch(String);
-  const message = await dest;
-  if (typeof message !== "string") throw new Error("a directory in use was taken");
-  return { exitCode: null, message };
+/** What a destination says that is to receive into a directory which it cannot take. */
+async function refusal(path: string): Promise<{ exitCode: number | null; stderr: string }> {
+  const words = ["dest", "--guest", `snapshot:${path}`, "--listen", "tcp:127.0.0.1:0"];
+  return await run(postcopyCommand(...words));
 }
 
 snapshotTest("a directory that holds a snapshot, or anything else, is left alone", async () => {
@@ -134,10 +133,14 @@ snapshotTest("a directory that holds a snapshot, or anything else, is left alone
   const path = directory.file("guest");
   await keep(path, SMALL_GUEST, ["--switchover", "now"]);
   const before = statSync(join(path, "ram-0.bin")).mtimeMs;
-  expect((await refusal(path)).message).toContain(`${path} already holds a snapshot`);
+  const whole = await refusal(path);
+  expect(whole.exitCode).toBe(2);
+  expect(whole.stderr).toStartWith(`postcopy: ${path} already holds a snapshot`);
   expect(statSync(join(path, "ram-0.bin")).mtimeMs).toBe(before);
 
   writeFileSync(directory.file("letter.txt"), "dear");
-  expect((await refusal(directory.path)).message).toContain("holds other files");
+  const foreign = await refusal(directory.path);
+  expect(foreign.exitCode).toBe(2);
+  expect(foreign.stderr).toContain("holds other files");
   expect(existsSync(directory.file("letter.txt"))).toBe(true);
 });

@@ -70,7 +70,7 @@ export class SnapshotDestGuest implements DestGuest {
       return { index, name, length, pageSize, address: 0 };
     });
     const files = this.#blocks.map((block) => {
-      const fd = this.#io("create", ramFile(block.index), (path) => openSync(path, "wx", 0o600));
+      const fd = this.#io("create", ramFile(block.index), (path) => openSync(path, "wx+", 0o600));
       this.#io("size", ramFile(block.index), () => ftruncateSync(fd, block.length));
       return fd;
     });

@@ -4,7 +4,7 @@
  */
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
-import { writeAt } from "../../../syscalls/io.ts";
+import { readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import type { PageSink, ReceiveBuffer } from "../../dest/guest.ts";
 import { WORD } from "../../dest/shared.ts";
@@ -33,6 +33,7 @@ export class StoreSink implements PageSink {
   readonly #buffer: ReceiveBuffer;
   readonly #control: Int32Array<SharedArrayBuffer> | undefined;
   readonly #zeros = mapScratch(ZEROS_BYTES);
+  readonly #page = mapScratch(TARGET_PAGE_SIZE);
 
   /** `control` is the destination's control block after LISTEN, when missing pages are counted. */
   constructor(
@@ -57,6 +58,20 @@ export class StoreSink implements PageSink {
       sums[first + i] = pageSum(this.#buffer.bytes.subarray(from, from + TARGET_PAGE_SIZE));
     }
     this.#note(block, first, count);
+  }
+
+  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
+    const fd = this.#data.files[block.index] ?? -1;
+    const result = readAt(fd, this.#page.address, TARGET_PAGE_SIZE, offset);
+    if (result !== TARGET_PAGE_SIZE) {
+      throw storeError(
+        this.#data.directory,
+        block.index,
+        "pread",
+        result < 0 ? -result : ERRNO.EIO,
+      );
+    }
+    page.set(this.#page.bytes.subarray(0, TARGET_PAGE_SIZE));
   }
 
   zeros(block: RamBlock, offset: number, count: number): void {
@@ -90,15 +105,15 @@ export class StoreSink implements PageSink {
     const fd = this.#data.files[block.index] ?? -1;
     for (let done = 0; done < length;) {
       const result = writeAt(fd, address + done, length - done, offset + done);
-      if (result <= 0) throw storeError(this.#data.directory, block.index, -result);
+      if (result <= 0) throw storeError(this.#data.directory, block.index, "pwrite", -result);
       done += result;
     }
   }
 }
 
-function storeError(directory: string, index: number, errno: number): PostcopyError {
+function storeError(directory: string, index: number, call: string, errno: number): PostcopyError {
   const file = `${directory}/${ramFile(index)}`;
-  const cause = new SyscallError("pwrite", errno, file);
+  const cause = new SyscallError(call, errno, file);
   const full = errno === ERRNO.ENOSPC || errno === ERRNO.EDQUOT;
   return new PostcopyError(
     full ? "NO_SPACE" : "CANNOT_STORE",

@@ -13,6 +13,7 @@ import { HUGE_PAGE_BYTES, HugePages, needHugePages } from "../../helpers/huge-pa
 import { requireOrSkip } from "../../helpers/need.ts";
 import type { Need } from "../../helpers/need.ts";
 import { WRITER_WORD } from "../../fixtures/page-writer.ts";
+import type * as PageWriterFixture from "../../fixtures/page-writer.ts";
 
 const PAGE = 4096;
 
@@ -202,7 +203,7 @@ trackingTest("no write is lost while a scan runs", async () => {
   if (block === undefined) throw new Error("no block");
   const control = new Int32Array(new SharedArrayBuffer(8));
   const counts = new Int32Array(new SharedArrayBuffer(pages * 4));
-  await using writer = await startThread<typeof import("../../fixtures/page-writer.ts")>(
+  await using writer = await startThread<typeof PageWriterFixture>(
     import.meta.resolve("../../fixtures/page-writer.ts"),
   );
   const writing = writer.call(

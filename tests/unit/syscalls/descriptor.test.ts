@@ -14,6 +14,7 @@ import { makeSocketPair } from "../../../syscalls/socket.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
+import type * as DescriptorsFixture from "../../fixtures/descriptors.ts";
 
 const open: number[] = [];
 
@@ -78,7 +79,7 @@ describe("a poll set", () => {
   });
 
   test("wakes up when another thread raises an event", async () => {
-    await using other = await startThread<typeof import("../../fixtures/descriptors.ts")>(
+    await using other = await startThread<typeof DescriptorsFixture>(
       import.meta.resolve("../../fixtures/descriptors.ts"),
     );
     const poll = new PollSet();

@@ -4,6 +4,7 @@ import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts"
 import { monotonicNs, openProcess } from "../../../syscalls/process.ts";
 import { spawn } from "../../helpers/spawn.ts";
 import { startThread } from "../../helpers/test-thread.ts";
+import type * as NicenessFixture from "../../fixtures/niceness.ts";
 
 describe("the monotonic clock", () => {
   test("never goes back, and is the one that other processes see", () => {
@@ -50,8 +51,8 @@ describe("the descriptor of a process", () => {
 
 test("a nice value is given to the calling thread alone", async () => {
   const fixture = import.meta.resolve("../../fixtures/niceness.ts");
-  await using nice = await startThread<typeof import("../../fixtures/niceness.ts")>(fixture);
-  await using other = await startThread<typeof import("../../fixtures/niceness.ts")>(fixture);
+  await using nice = await startThread<typeof NicenessFixture>(fixture);
+  await using other = await startThread<typeof NicenessFixture>(fixture);
   const before = await other.call("niceness");
   expect(await nice.call("setNice", 7)).toBe(true);
   expect(await nice.call("niceness")).toBe(7);

@@ -16,6 +16,7 @@ import { Descriptors } from "../../helpers/descriptors.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { patternPages, UserfaultMemory } from "../../helpers/userfault-memory.ts";
+import type * as GuestMemoryFixture from "../../fixtures/guest-memory.ts";
 
 const userfaultTest = requireOrSkip(needUserfaultfd());
 const EVENT_REMOVE = UFFD.UFFD_FEATURE_EVENT_REMOVE;
@@ -36,7 +37,7 @@ function openUserfaults(): number {
 }
 
 function guestThread() {
-  return startThread<typeof import("../../fixtures/guest-memory.ts")>(FIXTURE);
+  return startThread<typeof GuestMemoryFixture>(FIXTURE);
 }
 
 describe("a fault", () => {

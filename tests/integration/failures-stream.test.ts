@@ -1,0 +1,354 @@
+/**
+ * Streams that no source would send, byte by byte from the codecs: each is refused with a sentence
+ * that names what was wrong, the source is told that its guest may go on, and nothing hangs.
+ */
+import { describe, expect } from "bun:test";
+
+import { encodeRamSetup } from "../../src/stream/ram-setup.ts";
+import { HandMadePeer } from "../helpers/hand-made-peer.ts";
+import {
+  BEFORE_PACKAGE,
+  HAND_MADE_BLOCK,
+  WHOLE,
+  advise,
+  bytesOf,
+  command,
+  device,
+  discard,
+  eof,
+  listen,
+  opening,
+  openReturnPath,
+  packaged,
+  page,
+  ping,
+  ramEnd,
+  ramPart,
+  ramStart,
+  run,
+  zeroPages,
+} from "../helpers/hand-made-stream.ts";
+import type { Piece } from "../helpers/hand-made-stream.ts";
+import { startDest } from "../helpers/migration.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+
+const streamTest = requireOrSkip(needUserfaultfd());
+
+/** A stream, and how it is refused. */
+interface Refusal {
+  stream: readonly Piece[];
+  code: string;
+  says: string | RegExp;
+}
+
+/** Sends a stream to a destination of its own, and expects it to be refused in so many words. */
+async function expectRefused(guest: string, { stream, code, says }: Refusal): Promise<void> {
+  await using dest = await startDest({ guest });
+  await using peer = await HandMadePeer.connect(dest.peer);
+  peer.send(bytesOf(...stream));
+  const { exitCode, error, report, stderr } = await dest.end();
+  expect({ exitCode, error, stderr }).toMatchObject({ exitCode: 1, error: { code, exitCode: 1 } });
+  if (typeof says === "string") expect(error?.message).toStartWith(says);
+  else expect(error?.message).toMatch(says);
+  expect(report).toMatchObject({ outcome: "failed", audit: null });
+  expect(stderr).toContain(`postcopy: ${error?.message}`);
+  await peer.otherEnd();
+  // Where there is a way to say it, the source hears that the guest will not run here.
+  if (stream.includes(openReturnPath)) {
+    expect(peer.messages.at(-1)).toEqual({ kind: "shut", status: 1 });
+  }
+}
+
+function refused(name: string, refusal: Refusal): void {
+  streamTest(name, async () => expectRefused("stress", refusal));
+}
+
+const START: readonly Piece[] = [opening(), openReturnPath];
+/** Up to the discards. */
+const PRECOPY: readonly Piece[] = [...START, advise(), ramStart()];
+
+/** Bytes of a guest that nobody has the memory for. */
+const TERABYTE = 2 ** 40;
+
+/** RAM's START with a list in which a second START of the same list follows. */
+const listTwice: Piece = (writer) => {
+  const first = bytesOf(ramStart());
+  // Without EOS and footer, so that the next record stands in the same section.
+  writer.raw(first.subarray(0, first.length - 13));
+  encodeRamSetup(writer, [{ name: "other", length: 4096, pageSize: 4096 }]);
+};
+
+describe("commands in the wrong state", () => {
+  refused("ADVISE twice", {
+    stream: [...START, advise(), advise()],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_ADVISE came in state ADVISE; it may come in NONE",
+  });
+  refused("DISCARD before ADVISE", {
+    stream: [...START, ramStart(), discard()],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_RAM_DISCARD came in state NONE; it may come in ADVISE or DISCARD",
+  });
+  refused("PACKAGED before ADVISE", {
+    stream: [...START, ramStart(), packaged()],
+    code: "WRONG_STATE",
+    says: "PACKAGED came in state NONE",
+  });
+  refused("RUN before LISTEN", {
+    stream: [...BEFORE_PACKAGE, packaged(run)],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_RUN came in state DISCARD; it may come in LISTENING",
+  });
+  refused("LISTEN twice", {
+    stream: [...BEFORE_PACKAGE, packaged(listen, listen)],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_LISTEN came in state LISTENING; it may come in ADVISE or DISCARD",
+  });
+  refused("LISTEN outside of the package", {
+    stream: [...BEFORE_PACKAGE, listen],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_LISTEN came outside of the package",
+  });
+  refused("RUN outside of the package", {
+    stream: [...BEFORE_PACKAGE, run],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_RUN came outside of the package",
+  });
+  refused("LISTEN before the list of RAM blocks", {
+    stream: [...START, advise(), packaged()],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_LISTEN came before the list of RAM blocks",
+  });
+  refused("DISCARD after LISTEN", {
+    stream: [...BEFORE_PACKAGE, packaged(), discard()],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_RAM_DISCARD came while pages were being received",
+  });
+  refused("a package in a package", {
+    stream: [...BEFORE_PACKAGE, packaged(listen, packaged())],
+    code: "WRONG_STATE",
+    says: "PACKAGED came where it is not understood",
+  });
+  refused("PING before the return path is open", {
+    stream: [opening(), ping(1)],
+    code: "WRONG_STATE",
+    says: "PING came before the return path was opened",
+  });
+  refused("a command of recovery without anything to recover", {
+    stream: [...START, command({ kind: "postcopyResume" })],
+    code: "WRONG_STATE",
+    says: "POSTCOPY_RESUME came where it is not understood",
+  });
+  refused("a command that does not exist", {
+    stream: [...START, (writer) => writer.u8(8).u16(99).u16(0)],
+    code: "UNKNOWN_COMMAND",
+    says: "The stream has an unknown command, number 99",
+  });
+});
+
+describe("memory that is not there", () => {
+  refused("a page behind the end of its block", {
+    stream: [...PRECOPY, ramPart(page(16 * 4096, 1))],
+    code: "BAD_OFFSET",
+    says: `The source sends the page at 65536 of ${HAND_MADE_BLOCK}, which has 65536 bytes`,
+  });
+  refused("the same in postcopy", {
+    stream: [...BEFORE_PACKAGE, packaged(), ramPart(page(16 * 4096, 1))],
+    code: "BAD_OFFSET",
+    says: `The source sends the page at 65536 of ${HAND_MADE_BLOCK}, which has 65536 bytes`,
+  });
+  refused("a page of an unknown block", {
+    stream: [...PRECOPY, ramPart(page(0, 1, "pc.ram"))],
+    code: "UNKNOWN_BLOCK",
+    says: 'The source sends pages of an unknown block "pc.ram"',
+  });
+  refused("the same in postcopy", {
+    stream: [...BEFORE_PACKAGE, packaged(), ramPart(page(0, 1, "pc.ram"))],
+    code: "UNKNOWN_BLOCK",
+    says: 'The source sends pages of an unknown block "pc.ram"',
+  });
+  refused("pages before the list of blocks", {
+    stream: [
+      ...START,
+      (writer) => {
+        const start = bytesOf(ramStart());
+        writer.raw(start.subarray(0, 17));
+        page(0, 1)(writer);
+      },
+    ],
+    code: "UNKNOWN_BLOCK",
+    says: `The source sends pages of an unknown block "${HAND_MADE_BLOCK}"`,
+  });
+  refused("a discard of an unknown block", {
+    stream: [...PRECOPY, discard("pc.ram")],
+    code: "UNKNOWN_BLOCK",
+    says: 'The source discards an unknown block "pc.ram"',
+  });
+  refused("a discard behind the end", {
+    stream: [...PRECOPY, discard(HAND_MADE_BLOCK, { start: 61_440, length: 8192 })],
+    code: "BAD_RANGE",
+    says: `The source discards 8192 bytes at 61440 of ${HAND_MADE_BLOCK}`,
+  });
+  refused("a discard that cuts a page", {
+    stream: [...PRECOPY, discard(HAND_MADE_BLOCK, { start: 100, length: 4096 })],
+    code: "BAD_RANGE",
+    says: `The source discards 4096 bytes at 100 of ${HAND_MADE_BLOCK}`,
+  });
+  refused("the list of blocks twice", {
+    stream: [...START, advise(), listTwice],
+    code: "UNEXPECTED",
+    says: "The list of RAM blocks came twice",
+  });
+  refused("target pages of another size", {
+    stream: [...START, advise(16_384, 16_384)],
+    code: "PAGE_SIZE",
+    says: "The source's target pages have 16384 bytes, here they have 4096",
+  });
+  refused("another summary of page sizes", {
+    stream: [...START, advise(4096 | (2 * 2 ** 20)), ramStart()],
+    code: "PAGE_SIZE",
+    says: "The source's RAM has page sizes 0x201000, here they are 0x1000",
+  });
+  refused("a zero page that is not filled with zeros", {
+    stream: [...PRECOPY, ramPart((writer) => writer.u64(2).str8(HAND_MADE_BLOCK).u8(7))],
+    code: "BAD_VALUE",
+    says: `The source fills the page at 0 of ${HAND_MADE_BLOCK} with 7, not zero`,
+  });
+});
+
+describe("sections that are not known", () => {
+  refused("a section of something other than RAM", {
+    stream: [...START, advise(), (writer) => writer.u8(1).u32(5).str8("htab").u32(0).u32(1)],
+    code: "UNKNOWN_SECTION",
+    says: 'The main stream has a section of "htab" (instance 0), and only "ram" is known',
+  });
+  refused("a part of a section that was never started", {
+    stream: [...PRECOPY, (writer) => writer.u8(2).u32(99)],
+    code: "UNKNOWN_SECTION",
+    says: "Section 99 was never started",
+  });
+  refused("the same in postcopy", {
+    stream: [...BEFORE_PACKAGE, packaged(), (writer) => writer.u8(2).u32(99)],
+    code: "UNKNOWN_SECTION",
+    says: "Section 99 is not RAM's",
+  });
+  refused("a byte that begins no section", {
+    stream: [...PRECOPY, (writer) => writer.u8(0x42)],
+    code: "UNKNOWN_SECTION",
+    says: "No section begins with the byte 0x42",
+  });
+  refused("a section with the footer of another", {
+    stream: [
+      ...PRECOPY,
+      (writer) => {
+        const part = bytesOf(ramPart(page(0, 1)));
+        writer.raw(part.subarray(0, part.length - 1)).u8(8);
+      },
+    ],
+    code: "BAD_FOOTER",
+    says: "Section 7 ends with the footer of section 8",
+  });
+  refused("a device that a stress guest does not have", {
+    stream: [
+      ...BEFORE_PACKAGE,
+      packaged(listen, (writer) => writer.u8(4).u32(9).str8("e1000").u32(0).u32(1)),
+    ],
+    code: "UNSUPPORTED_DEVICE",
+    says: 'The stream has a device "e1000" of version 1, which a stress guest does not have',
+  });
+  refused("a device twice", {
+    stream: [...BEFORE_PACKAGE, packaged(listen, device, device, run), ramPart(zeroPages())],
+    code: "UNEXPECTED",
+    says: "The state of the stress guest's device came twice",
+  });
+  refused("a package that does not let the guest run", {
+    stream: [...BEFORE_PACKAGE, packaged(listen, device), ramPart(zeroPages())],
+    code: "BAD_PACKAGE",
+    says: "The package of device state does not end with RUN",
+  });
+  refused("a package beyond all measure", {
+    stream: [...BEFORE_PACKAGE, (writer) => writer.u8(8).u16(7).u16(4).u32(0xffff_fff0)],
+    code: "BAD_LENGTH",
+    says: "The package of device state has 4294967280 bytes, above the limit of",
+  });
+});
+
+describe("streams that end too early", () => {
+  refused("before the guest's memory", {
+    stream: [...BEFORE_PACKAGE, eof],
+    code: "TRUNCATED",
+    says: "The stream ended before the guest's memory did",
+  });
+  refused("before the last page, which the device state waits for", {
+    stream: [...BEFORE_PACKAGE, packaged(), ramPart(zeroPages(0, 15)), ramEnd(), eof],
+    code: "PAGES_MISSING",
+    says: "The stream ended and 1 pages never came",
+  });
+
+  /** Bytes of a whole stream at which it is cut: in the middle of what, and where. */
+  const lengths = WHOLE.map((piece) => bytesOf(piece).length);
+  const startOf = (index: number): number =>
+    lengths.slice(0, index).reduce((sum, length) => sum + length, 0);
+  const cuts: Readonly<Record<string, number>> = {
+    "in the machine type": 15,
+    "in ADVISE": startOf(3) + 9,
+    "in the list of blocks": startOf(4) + 30,
+    "in a discard": startOf(5) + 20,
+    "in the device state": startOf(6) + 100,
+    "in a page": startOf(7) + 40,
+  };
+  for (const [where, cut] of Object.entries(cuts)) {
+    streamTest(where, async () => {
+      await using dest = await startDest();
+      await using peer = await HandMadePeer.connect(dest.peer);
+      peer.send(bytesOf(...WHOLE).subarray(0, cut));
+      peer.endWriting();
+      const { exitCode, error } = await dest.end();
+      expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code: "PEER_CLOSED" } });
+      const last = peer.messages.at(-1);
+      if (cut > startOf(2)) expect(last).toEqual({ kind: "shut", status: 1 });
+    });
+  }
+
+  streamTest("and the whole of it is a guest", async () => {
+    await using dest = await startDest();
+    await using peer = await HandMadePeer.connect(dest.peer);
+    peer.send(bytesOf(...WHOLE));
+    const { exitCode, report } = await dest.end();
+    expect(exitCode).toBe(0);
+    expect(report.audit).toEqual({ pagesChecked: 16, pagesWrong: 0 });
+    const answers = peer.messages.filter(({ kind }) => kind !== "pageRequest");
+    expect(answers).toEqual([
+      { kind: "pong", value: 1 },
+      { kind: "pong", value: 3 },
+      { kind: "shut", status: 0 },
+    ]);
+  });
+});
+
+describe("guests that are not the one that was meant", () => {
+  refused("another machine type", {
+    // It is known before the way back is open: the source only sees that the link is cut.
+    stream: [opening("pc-i440fx-7.2"), ping(1)],
+    code: "WRONG_GUEST",
+    says: 'The source sends a guest of machine type "pc-i440fx-7.2"; a stress guest is expected',
+  });
+  streamTest("another size of RAM than the operator said", async () => {
+    await expectRefused("stress:size=16MiB", {
+      stream: PRECOPY,
+      code: "RAM_SIZE",
+      says: "The guest that arrives has 65536 bytes of RAM, 16777216 were expected",
+    });
+  });
+  streamTest("more RAM than this host has", async () => {
+    await using dest = await startDest();
+    await using peer = await HandMadePeer.connect(dest.peer);
+    const blocks = [{ name: "stress.ram", length: TERABYTE, pageSize: 4096 }];
+    peer.send(bytesOf(...START, advise(), ramStart(blocks)));
+    const { exitCode, error } = await dest.end();
+    expect({ exitCode, error }).toMatchObject({ exitCode: 3, error: { code: "NO_MEMORY" } });
+    expect(error?.message).toStartWith("The guest needs 1 TiB of memory and the host has ");
+    await peer.otherEnd();
+    expect(peer.messages).toEqual([{ kind: "shut", status: 1 }]);
+  });
+});

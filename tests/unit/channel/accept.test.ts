@@ -1,0 +1,222 @@
+import { describe, expect, test } from "bun:test";
+import { ERRNO } from "../../../syscalls/abi/errno.ts";
+import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
+import { readInto } from "../../../syscalls/io.ts";
+import { mapScratch } from "../../../syscalls/memory.ts";
+import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
+import { StoppedError } from "../../../src/channel/channel.ts";
+import { acceptMigration, openListener } from "../../../src/channel/listen.ts";
+import type { Accepted, Listener } from "../../../src/channel/listen.ts";
+import { writeBytes } from "../../fixtures/descriptors.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import { startWatchdog } from "../../helpers/watchdog.ts";
+import type * as ChannelEndsFixture from "../../fixtures/channel-ends.ts";
+
+/** "QEVM", version 3, and something behind it. */
+const OPENING = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3, 7);
+const STRANGER = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n");
+const TURNED_AWAY = "A connection that is not a QEMU migration stream was turned away";
+
+const scratch = mapScratch(64);
+
+/** A listener and those who connect to it. Connections stand in its backlog until they are taken. */
+class Door implements Disposable {
+  readonly descriptors = new Descriptors();
+  readonly listener: Listener;
+  readonly warnings: string[] = [];
+
+  constructor(listener = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }])) {
+    this.listener = listener;
+    this.descriptors.add(listener.fd);
+  }
+
+  /** Connects and says `bytes`. */
+  connect(bytes: Uint8Array = new Uint8Array()): number {
+    const fd = this.descriptors.add(makeSocket(this.listener.address.family));
+    const result = startConnect(fd, this.listener.address);
+    if (result !== -ERRNO.EINPROGRESS) expect(result).toBe(0);
+    const poll = new PollSet();
+    poll.add(fd, POLL.POLLOUT);
+    expect(poll.wait(5000)).toBe(1);
+    if (bytes.length > 0) expect(writeBytes(fd, bytes)).toBe(bytes.length);
+    return fd;
+  }
+
+  /** Accepts; `warned` is called with each warning, in the middle of accepting. */
+  accept(stopFd: number, warned?: () => void): Accepted {
+    const accepted = acceptMigration(this.listener.fd, stopFd, (message) => {
+      this.warnings.push(message);
+      warned?.();
+    });
+    for (const fd of [accepted.main, ...accepted.others]) this.descriptors.add(fd);
+    return accepted;
+  }
+
+  [Symbol.dispose](): void {
+    this.descriptors[Symbol.dispose]();
+  }
+}
+
+/** What can be read from an accepted connection now. */
+function received(fd: number): number[] {
+  const got = readInto(fd, scratch.address, scratch.bytes.length);
+  return [...scratch.bytes.subarray(0, Math.max(0, got))];
+}
+
+/** Whether an accepted connection is the other end of `fd`. */
+function isPeerOf(accepted: number, fd: number): boolean {
+  writeBytes(fd, Uint8Array.of(0x7b));
+  const poll = new PollSet();
+  poll.add(accepted, POLL.POLLIN);
+  return poll.wait(2000) === 1 && received(accepted).at(-1) === 0x7b;
+}
+
+describe("the migration is found", () => {
+  test("alone, with its bytes untouched", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    const source = door.connect(OPENING);
+    const { main, others } = door.accept(watchdog.stopFd);
+    expect(others).toEqual([]);
+    expect(received(main)).toEqual([...OPENING]);
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(door.warnings).toEqual([]);
+  });
+
+  test("beside a silent connection, in any order of the two", async () => {
+    await using watchdog = await startWatchdog();
+    for (const silentFirst of [true, false]) {
+      using door = new Door();
+      const silent = silentFirst ? door.connect() : -1;
+      const source = door.connect(silentFirst ? OPENING : new Uint8Array());
+      const later = silentFirst ? silent : door.connect();
+      if (!silentFirst) writeBytes(source, OPENING);
+      const { main, others } = door.accept(watchdog.stopFd);
+      expect(isPeerOf(main, source)).toBe(true);
+      // The silent one is with us already, or still in the backlog for the urgent channel's thread.
+      for (const other of others) expect(isPeerOf(other, later)).toBe(true);
+      if (silentFirst) expect(others).toHaveLength(1);
+      expect(door.warnings).toEqual([]);
+    }
+  });
+
+  test("behind strangers, who are turned away with a warning each", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    const strangers = [STRANGER, Uint8Array.of(0x51, 0x45, 0x56, 0x4e), Uint8Array.of(0)].map(
+      (bytes) => door.connect(bytes),
+    );
+    const source = door.connect(OPENING);
+    const { main, others } = door.accept(watchdog.stopFd);
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(others).toEqual([]);
+    expect(door.warnings).toEqual([TURNED_AWAY, TURNED_AWAY, TURNED_AWAY]);
+    const poll = new PollSet();
+    const slots = strangers.map((fd) => poll.add(fd, POLL.POLLIN));
+    poll.wait(5000);
+    // They see the end, or a reset where what they sent was not read.
+    for (const [i, slot] of slots.entries()) {
+      expect(poll.ready(slot)).not.toBe(0);
+      expect(received(strangers[i] ?? -1)).toEqual([]);
+    }
+  });
+
+  test("when its first bytes come one by one", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    const source = door.connect(OPENING.subarray(0, 1));
+    let sent = 1;
+    // Each stranger is turned away while the source is known to have been looked at.
+    door.connect(STRANGER);
+    const { main } = door.accept(watchdog.stopFd, () => {
+      writeBytes(source, OPENING.subarray(sent, sent + 1));
+      sent++;
+      if (sent < 5) door.connect(STRANGER);
+    });
+    expect(received(main)).toEqual([...OPENING.subarray(0, sent)]);
+    expect(sent).toBeGreaterThanOrEqual(4);
+  });
+
+  test("behind one who begins like it and hangs up", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    for (let count = 1; count < 4; count++) {
+      door.descriptors.close(door.connect(OPENING.subarray(0, count)));
+    }
+    // The source speaks only when all three are gone: waiting for more of them would not end.
+    const source = door.connect();
+    const { main, others } = door.accept(watchdog.stopFd, () => {
+      if (door.warnings.length === 3) writeBytes(source, OPENING);
+    });
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(others).toEqual([]);
+  });
+
+  test("behind one who says nothing and hangs up, which is worth no warning", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    door.descriptors.close(door.connect());
+    door.connect(OPENING);
+    const { others } = door.accept(watchdog.stopFd);
+    expect(others).toEqual([]);
+    expect(door.warnings).toEqual([]);
+  });
+
+  test("over a unix socket", async () => {
+    await using watchdog = await startWatchdog();
+    await using directory = new TemporaryDirectory("accept");
+    using door = new Door(openListener([{ family: "unix", path: directory.file("socket") }]));
+    door.connect(STRANGER);
+    const source = door.connect(OPENING);
+    const { main } = door.accept(watchdog.stopFd);
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(door.warnings).toEqual([TURNED_AWAY]);
+  });
+});
+
+describe("while nobody speaks", () => {
+  test("sixteen are kept, and each further one is turned away with a warning", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    const silent = Array.from({ length: 16 }, () => door.connect());
+    door.connect();
+    const { main, others } = door.accept(watchdog.stopFd, () => {
+      if (door.warnings.length === 1) door.connect();
+      else writeBytes(silent[9] ?? -1, OPENING);
+    });
+    expect(isPeerOf(main, silent[9] ?? -1)).toBe(true);
+    expect(others).toHaveLength(15);
+    const warning = "More than 16 silent connections: one was turned away";
+    expect(door.warnings).toEqual([warning, warning]);
+  });
+
+  test("a stop ends the waiting, and closes what had been accepted", async () => {
+    const fixture = import.meta.resolve("../../fixtures/channel-ends.ts");
+    await using end = await startThread<typeof ChannelEndsFixture>(fixture);
+    using door = new Door();
+    const stopFd = door.descriptors.event();
+    const silent = door.connect();
+    const accepting = end.call("accept", door.listener.fd, stopFd);
+    // A stranger who has been turned away shows that the silent one has been accepted before.
+    const stranger = door.connect(STRANGER);
+    const poll = new PollSet();
+    const slot = poll.add(stranger, POLL.POLLIN);
+    expect(poll.wait(5000)).toBe(1);
+    raiseEventDescriptor(stopFd);
+    const failure: unknown = await accepting.catch((error: unknown) => error);
+    expect(String(failure)).toBe("StoppedError: Stopped on request");
+    poll.set(slot, silent, POLL.POLLIN);
+    expect(poll.wait(5000)).toBe(1);
+    expect(readInto(silent, scratch.address, 1)).toBe(0);
+  });
+
+  test("a stop that came before is not overlooked for a migration that waits", () => {
+    using door = new Door();
+    const stopFd = door.descriptors.event();
+    raiseEventDescriptor(stopFd);
+    door.connect(OPENING);
+    expect(() => door.accept(stopFd)).toThrow(StoppedError);
+  });
+});

@@ -1,0 +1,54 @@
+import { describe, expect, test } from "bun:test";
+import {
+  blockAt,
+  blockNamed,
+  pageSizeSummary,
+  targetPages,
+  targetPagesPerHostPage,
+  totalBytes,
+  totalPages,
+} from "../../../src/ram/block.ts";
+import type { RamBlock } from "../../../src/ram/block.ts";
+
+const MEBIBYTE = 2 ** 20;
+const GIBIBYTE = 2 ** 30;
+
+/** As a PC has them: a large one, one of huge pages, a ROM of an odd size. */
+const BLOCKS: RamBlock[] = [
+  { index: 0, name: "pc.ram", length: 6 * GIBIBYTE, pageSize: 4096, address: 2 ** 46 },
+  { index: 1, name: "huge", length: 4 * MEBIBYTE, pageSize: 2 * MEBIBYTE, address: 2 ** 45 },
+  { index: 2, name: "/rom@etc/acpi/tables", length: 0x5000, pageSize: 4096, address: 0x10000 },
+];
+
+describe("RAM blocks", () => {
+  test("are counted in target pages, whatever their host pages are", () => {
+    expect(BLOCKS.map(targetPages)).toEqual([1_572_864, 1024, 5]);
+    expect(BLOCKS.map(targetPagesPerHostPage)).toEqual([1, 512, 1]);
+    expect(totalPages(BLOCKS)).toBe(1_573_893);
+    expect(totalBytes(BLOCKS)).toBe(6 * GIBIBYTE + 4 * MEBIBYTE + 0x5000);
+  });
+
+  test("have one summary of their page sizes", () => {
+    expect(pageSizeSummary(BLOCKS)).toBe(0x201000);
+    expect(pageSizeSummary(BLOCKS.slice(1, 2))).toBe(0x200000);
+    const gigantic = { ...BLOCKS[0]!, pageSize: GIBIBYTE };
+    expect(pageSizeSummary([...BLOCKS, gigantic])).toBe(0x40201000);
+  });
+
+  test("are found by an address in them, up to the last byte", () => {
+    const at = (address: number): number | undefined => blockAt(BLOCKS, address)?.index;
+    expect([at(2 ** 46), at(2 ** 46 + 6 * GIBIBYTE - 1)]).toEqual([0, 0]);
+    expect([at(2 ** 46 - 1), at(2 ** 46 + 6 * GIBIBYTE)]).toEqual([undefined, undefined]);
+    expect([at(2 ** 45 + 5), at(0x14fff), at(0x15000), at(0)]).toEqual([
+      1,
+      2,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  test("are found by their whole name", () => {
+    expect(blockNamed(BLOCKS, "huge")).toBe(BLOCKS[1]);
+    expect(blockNamed(BLOCKS, "pc.ra")).toBeUndefined();
+  });
+});

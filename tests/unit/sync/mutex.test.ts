@@ -1,0 +1,68 @@
+import { describe, expect, test } from "bun:test";
+import { SharedEvent } from "../../../src/sync/event.ts";
+import { Mutex } from "../../../src/sync/mutex.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import type * as LocksFixture from "../../fixtures/locks.ts";
+
+const FIXTURE = import.meta.resolve("../../fixtures/locks.ts");
+
+function thread() {
+  return startThread<typeof LocksFixture>(FIXTURE);
+}
+
+describe("a lock", () => {
+  test("lets one thread at a time through, urgent or not", async () => {
+    await using first = await thread();
+    await using second = await thread();
+    await using urgent = await thread();
+    const mutex = new Mutex();
+    const counter = new SharedArrayBuffer(8);
+    const times = 20_000;
+    await Promise.all([
+      first.call("countUnder", mutex.shared, counter, times, false),
+      second.call("countUnder", mutex.shared, counter, times, false),
+      urgent.call("countUnder", mutex.shared, counter, times, true),
+    ]);
+    expect(new Int32Array(counter)[0]).toBe(3 * times);
+    // Nobody is left behind: it is free.
+    mutex.lock();
+    mutex.unlock();
+    mutex.lockUrgent();
+    mutex.unlock();
+  });
+
+  test("that is held keeps a thread waiting until it is free, in both ways of asking", async () => {
+    await using other = await thread();
+    const mutex = new Mutex();
+    const counter = new SharedArrayBuffer(8);
+    for (const urgent of [false, true]) {
+      mutex.lock();
+      const counting = other.call("countUnder", mutex.shared, counter, 1, urgent);
+      // The first word of the lock is 2 once somebody is parked.
+      const word = new Int32Array(mutex.shared);
+      await waitUntil(() => Atomics.load(word, 0) === 2, "a thread that waits for the lock");
+      expect(new Int32Array(counter)[0]).toBe(urgent ? 1 : 0);
+      mutex.unlock();
+      await counting;
+    }
+    expect(new Int32Array(counter)[0]).toBe(2);
+  });
+
+  test("goes to who asks urgently after the piece of work under way", async () => {
+    await using hog = await thread();
+    await using urgent = await thread();
+    const mutex = new Mutex();
+    const counter = new SharedArrayBuffer(8);
+    const stop = new SharedEvent();
+    const hogging = hog.call("hogUntil", mutex.shared, counter, stop.shared, 2);
+    const waited = await urgent.call("turnsWaited", mutex.shared, counter, 100);
+    stop.set();
+    await hogging;
+    // Between two pieces the hog may be faster by one.
+    expect(waited.filter((turns) => turns > 2)).toEqual([]);
+    const many = waited.filter((turns) => turns === 2).length;
+    expect(many).toBeLessThan(50);
+    expect(new Int32Array(counter)[0]).toBeGreaterThan(100);
+  });
+});
