@@ -2,7 +2,7 @@
 import { resolvePeer } from "../channel/address.ts";
 import { prepareDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
-import { EXIT } from "../util/errors.ts";
+import { EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
@@ -19,7 +19,6 @@ import { SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
-import { UsageError } from "../util/errors.ts";
 
 const FLAGS = {
   guest: requiredFlag(guestSchema, {

@@ -145,7 +145,7 @@ export class SourceRun {
     const { times } = crew.shared;
     const moments: [Moment, number][] = [
       ["stopped", times[TIME.stopped] ?? 0],
-      ["running", times[TIME.running] || times[TIME.loaded] || 0],
+      ["running", this.#runningNs(crew)],
     ];
     for (const [moment, atNs] of moments) if (atNs > 0) this.#timeline.note(moment, atNs);
     const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
@@ -161,6 +161,12 @@ export class SourceRun {
     const report = this.#report(crew, failure);
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     return { report, failure, place: result.ok ? "destination" : result.place };
+  }
+
+  /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
+  #runningNs(crew: SourceCrew): number {
+    const running = crew.shared.times[TIME.running] ?? 0;
+    return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
 
   /** The return path often knows better why the link ended than the thread that only writes. */

@@ -110,7 +110,7 @@ export function defineStrictCommand<const Table extends Flags>(
     args: cittyArguments(definition.flags),
     run: ({ data }) => definition.run(data as OptionsOf<Table>),
   });
-  return { citty: citty as CommandDef, example: definition.example, parse };
+  return { citty, example: definition.example, parse };
 }
 
 /** The flags as citty's help wants them. */

@@ -22,7 +22,7 @@ export function dirtyTrackingMissing(): string | undefined {
   try {
     features = userfaultFeatures();
   } catch (error) {
-    return `userfaultfd is not available (${error instanceof Error ? error.message : error})`;
+    return `userfaultfd is not available (${String(error)})`;
   }
   if ((features & NEEDED) !== NEEDED) return "userfaultfd lacks WP_ASYNC (Linux 6.7 has it)";
   return undefined;

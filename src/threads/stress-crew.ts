@@ -37,7 +37,7 @@ export class StressCrew {
   readonly control: StressControl;
   readonly #threads: StressThread[];
   readonly #lives: Promise<StressResult>[];
-  #failure: unknown;
+  #failure: Error | undefined;
 
   /** Starts the guest's threads; they populate, or park, until `control.resume()`. */
   constructor(setup: StressSetup, preloaded: StressThread[] = []) {
@@ -50,7 +50,7 @@ export class StressCrew {
     this.#lives = this.#threads.map((thread, worker) => thread.run({ kind: "run", setup, worker }));
     for (const life of this.#lives) {
       life.catch((error: unknown) => {
-        this.#failure ??= error;
+        this.#failure ??= error instanceof Error ? error : new Error(String(error));
       });
     }
   }

@@ -65,7 +65,7 @@ export function mayRefuse(action: () => unknown): void {
 /** A name as the wire has them: 1 to 255 bytes of any value. */
 export function nameArbitrary(maxLength = 255): fc.Arbitrary<string> {
   const unit = fc.oneof(
-    { weight: 9, arbitrary: fc.constantFrom(..."pc.ram/rom@etc-0123456789:") },
+    { weight: 9, arbitrary: fc.constantFrom(...Array.from("pc.ram/rom@etc-0123456789:")) },
     { weight: 1, arbitrary: fc.integer({ min: 0, max: 255 }).map((c) => String.fromCharCode(c)) },
   );
   return fc.string({ unit, minLength: 1, maxLength });
