@@ -1,4 +1,4 @@
-/** Memory: mmap(2), munmap(2), madvise(2), mlock(2), memfd_create(2). Addresses are numbers. */
+/** Memory: mmap(2), munmap(2), madvise(2), mlock(2). Addresses are numbers. */
 import { ERRNO } from "./abi/errno.ts";
 import { MMAN } from "./abi/mman.ts";
 import { check } from "./error.ts";

@@ -1,7 +1,7 @@
 /**
  * A function of our own that does nothing but execute the `syscall` instruction: 26 bytes of code
- * in a page that is written first and then made executable and read-only. Its result is the
- * kernel's, errno included, so nothing can come between a call and its errno.
+ * on x86-64. Its result is the kernel's, errno included, so nothing can come between a call and its
+ * errno.
  */
 import { CFunction, toArrayBuffer } from "bun:ffi";
 import type { Pointer } from "bun:ffi";
@@ -26,24 +26,44 @@ const CODE_ARM64 = [
   0xc0, 0x03, 0x5f, 0xd6,
 ];
 
+/** Name of the code's file, as /proc/PID/maps shows it. */
+const FILE_NAME = "postcopy-syscall";
+
 /**
- * Makes the function with the help of system calls through `libc`. Returns undefined where a policy
- * forbids code that was written at run time (SELinux execmem, PR_SET_MDWE).
+ * Makes the function with the help of system calls through `libc`. The code is written to a file in
+ * memory (memfd_create(2)) and mapped from there: no page is ever both writable and executable.
+ * Returns undefined where a policy forbids even that (SELinux, memfd_noexec, PR_SET_MDWE).
  */
 export function makeStub(libc: SyscallFunction): SyscallFunction | undefined {
   const writable = MMAN.PROT_READ | MMAN.PROT_WRITE;
   const flags = MMAN.MAP_PRIVATE | MMAN.MAP_ANONYMOUS;
-  const address = libc(NR.mmap, 0, CODE_BYTES, writable, flags, -1, 0);
-  if (address < 0) return undefined;
-  // SAFETY: the page was mapped above, is CODE_BYTES long and is unmapped only below.
-  const code = new Uint8Array(toArrayBuffer(address, 0, CODE_BYTES));
-  code.set(process.arch === "x64" ? CODE_X64 : CODE_ARM64);
-  const executable = MMAN.PROT_READ | MMAN.PROT_EXEC;
-  if (libc(NR.mprotect, address, CODE_BYTES, executable, 0, 0, 0) < 0) {
-    libc(NR.munmap, address, CODE_BYTES, 0, 0, 0, 0);
-    return undefined;
+  const scratch = libc(NR.mmap, 0, CODE_BYTES, writable, flags, -1, 0);
+  if (scratch < 0) return undefined;
+  try {
+    return mapCode(libc, scratch);
+  } finally {
+    libc(NR.munmap, scratch, CODE_BYTES, 0, 0, 0, 0);
   }
-  // SAFETY: the code keeps to the C calling convention that SIGNATURE describes.
+}
+
+function mapCode(libc: SyscallFunction, scratch: number): SyscallFunction | undefined {
+  // SAFETY: the caller mapped CODE_BYTES at `scratch`, and unmaps them after this returns.
+  const bytes = new Uint8Array(toArrayBuffer(scratch, 0, CODE_BYTES));
+  bytes.set(new TextEncoder().encode(FILE_NAME));
+  const fd = libc(NR.memfd_create, scratch, MMAN.MFD_CLOEXEC, 0, 0, 0, 0);
+  if (fd < 0) return undefined;
+  const code = process.arch === "x64" ? CODE_X64 : CODE_ARM64;
+  bytes.set(code);
+  const written = libc(NR.write, fd, scratch, code.length, 0, 0, 0);
+  const executable = MMAN.PROT_READ | MMAN.PROT_EXEC;
+  const address =
+    written === code.length
+      ? libc(NR.mmap, 0, CODE_BYTES, executable, MMAN.MAP_PRIVATE, fd, 0)
+      : -1;
+  libc(NR.close, fd, 0, 0, 0, 0, 0);
+  if (address < 0) return undefined;
+  // SAFETY: the code keeps to the C calling convention that SIGNATURE describes, and the mapping,
+  // which keeps its file alive, is never unmapped.
   const stub = CFunction({ ptr: address as Pointer, ...SIGNATURE });
   return stub as unknown as SyscallFunction;
 }

@@ -6,11 +6,13 @@
  * writes holds the channel's lock if more than one does.
  */
 import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
-import { POLL, PollSet } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
-import { GatherList, readInto } from "../../syscalls/io.ts";
+import { readInto, writeFrom } from "../../syscalls/io.ts";
+import type { GatherList } from "../../syscalls/io.ts";
 import { mapScratch, scratchAt } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
+import { shutdownSocket } from "../../syscalls/socket.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { PostcopyError } from "../util/errors.ts";
 
@@ -64,7 +66,6 @@ export class Channel {
   bytesRead = 0;
   bytesWritten = 0;
   readonly #poll = new PollSet();
-  readonly #small = new GatherList(1);
   #smallScratch: Scratch | undefined;
 
   /** `from` is where another thread's channel stopped reading: its buffer is read on. */
@@ -136,21 +137,19 @@ export class Channel {
     for (let done = 0; done < bytes.length;) {
       const part = Math.min(bytes.length - done, SMALL_WRITE_BYTES);
       scratch.bytes.set(bytes.subarray(done, done + part));
-      this.#small.clear();
-      this.#small.add(scratch.address, part);
-      this.writeAll(this.#small);
+      this.#writeScratch(scratch, part);
       done += part;
     }
   }
 
-  /** Waits until the peer has closed its end; bytes that still arrive are thrown away. */
-  drainToEnd(): void {
-    for (;;) {
-      this.reader.pos = this.reader.end;
-      this.reader.compact();
-      const got = this.tryRead();
-      if (got < 0) return;
-      if (got === 0) this.#wait(POLL.POLLIN, "did not close");
+  #writeScratch(scratch: Scratch, length: number): void {
+    for (let done = 0; done < length;) {
+      const result = writeFrom(this.fd, scratch.address + done, length - done);
+      if (result >= 0) {
+        done += result;
+        this.bytesWritten += result;
+      } else if (result === -ERRNO.EAGAIN) this.#wait(POLL.POLLOUT, "took nothing");
+      else throw this.#broken("write", -result);
     }
   }
 
@@ -175,6 +174,15 @@ export class Channel {
     const code = reset ? "PEER_CLOSED" : errnoName(errno);
     return new ChannelError(code, `The connection to ${this.peer} broke`, { cause });
   }
+}
+
+/**
+ * Closes a connection for good: also where another process holds a copy of the descriptor (`fd:`),
+ * the peer sees its end at once.
+ */
+export function endConnection(fd: number): void {
+  shutdownSocket(fd);
+  closeDescriptor(fd);
 }
 
 let waiter: PollSet | undefined;

@@ -21,6 +21,10 @@ export interface KernelFacts {
   features: number;
   /** Null when PAGEMAP_SCAN found a page that was written; else why not. */
   pagemapScan: string | null;
+  /** Null when a page could be locked into memory; else the name of the errno. */
+  memoryLock: string | null;
+  /** Null when a process could be watched by a descriptor; else the name of the errno. */
+  processDescriptor: string | null;
 }
 
 export interface Facts {

@@ -3,8 +3,15 @@ import { errnoName } from "../../syscalls/abi/errno.ts";
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
-import { BASE_PAGE_BYTES, mapAnonymous, viewMemory } from "../../syscalls/memory.ts";
+import {
+  BASE_PAGE_BYTES,
+  mapAnonymous,
+  mlock,
+  munlock,
+  viewMemory,
+} from "../../syscalls/memory.ts";
 import { PageMap } from "../../syscalls/pagemap.ts";
+import { openProcess } from "../../syscalls/process.ts";
 import { openUserfault, tryUserfaultWay, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
 import type { KernelFacts } from "./facts.ts";
@@ -18,7 +25,36 @@ export function askKernel(): KernelFacts {
   };
   const granted = Object.values(userfault).includes(null);
   const features = granted ? userfaultFeatures() : 0;
-  return { userfault, features, pagemapScan: tryPagemapScan(granted, features) };
+  return {
+    userfault,
+    features,
+    pagemapScan: tryPagemapScan(granted, features),
+    memoryLock: tryMemoryLock(),
+    processDescriptor: tryProcessDescriptor(),
+  };
+}
+
+function tryMemoryLock(): string | null {
+  using memory = mapAnonymous(BASE_PAGE_BYTES);
+  return refusal(() => {
+    mlock(memory.address, memory.length);
+    munlock(memory.address, memory.length);
+  });
+}
+
+function tryProcessDescriptor(): string | null {
+  return refusal(() => closeDescriptor(openProcess(process.pid)));
+}
+
+/** The name of the errno that a system call ended with, null when it did what it should. */
+function refusal(act: () => void): string | null {
+  try {
+    act();
+    return null;
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    return error.code;
+  }
 }
 
 function tryWay(way: UserfaultWay): string | null {

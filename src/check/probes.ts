@@ -134,12 +134,24 @@ function probeHugePages({ hugePools }: Facts): ProbeResult {
     : { state: "limited", detail, fix };
 }
 
-function probeMemlock({ memlockBytes, hasCapability }: Facts): ProbeResult {
+function probeMemlock({ kernel, memlockBytes, hasCapability }: Facts): ProbeResult {
+  if (kernel !== null && kernel.memoryLock !== null) {
+    const detail = `not a page may be locked (${kernel.memoryLock})`;
+    return { state: "missing", detail, fix: "sudo prlimit --pid $$ --memlock=unlimited" };
+  }
   if (memlockBytes === Infinity) return { state: "ok", detail: "no limit" };
   if (hasCapability(CAP_IPC_LOCK)) return { state: "ok", detail: "no limit, by CAP_IPC_LOCK" };
   const detail = `${formatBytes(memlockBytes)} may be locked; a guest with --mlock must fit`;
   if (memlockBytes >= MEMLOCK_MIN) return { state: "ok", detail };
   return { state: "limited", detail, fix: "sudo prlimit --pid $$ --memlock=unlimited" };
+}
+
+function probePidfd({ kernel }: Facts): ProbeResult {
+  if (kernel === null) return { state: "missing", detail: "it needs Linux" };
+  const { processDescriptor } = kernel;
+  if (processDescriptor === null) return { state: "ok", detail: "a process's end can be watched" };
+  const fix = "boot a kernel from Linux 5.3 on";
+  return { state: "missing", detail: `pidfd_open failed: ${processDescriptor}`, fix };
 }
 
 function probeKvm({ kvm, user }: Facts): ProbeResult {
@@ -217,6 +229,7 @@ export const PROBES = [
   },
   { name: "hugepages", group: "optional", roles: BOTH, run: probeHugePages },
   { name: "memlock", group: "optional", roles: DEST, run: probeMemlock },
+  { name: "pidfd", group: "optional", roles: BOTH, run: probePidfd },
   { name: "kvm", group: "optional", roles: BOTH, run: probeKvm },
   { name: "qemu", group: "optional", roles: BOTH, run: probeQemu },
 ] as const satisfies readonly Probe[];

@@ -11,8 +11,3 @@ function statusBytes(field: string): number {
 export function peakResidentBytes(): number {
   return statusBytes("VmHWM");
 }
-
-/** What is locked into memory now (VmLck), in bytes. */
-export function lockedBytes(): number {
-  return statusBytes("VmLck");
-}

@@ -8,7 +8,8 @@ import { DEST, DEST_PHASES } from "../report/counters.ts";
 import type { DestPhase } from "../report/counters.ts";
 import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
-import { readStreamOpening } from "../stream/header.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURES_OURS, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
 import { checkPackageHead, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
@@ -58,7 +59,16 @@ export class IncomingLoader {
   #receive(): IncomingOutcome {
     const { reader } = this.#context.channel;
     this.#setPhase("precopy");
-    this.#context.guest.configure(readStreamOpening(reader));
+    const configuration = readStreamOpening(reader);
+    const pageSize = targetPageSizeOf(configuration);
+    if (pageSize !== TARGET_PAGE_SIZE) {
+      const here = `here they have ${TARGET_PAGE_SIZE}`;
+      throw new StreamError(
+        "PAGE_SIZE",
+        `The source's target pages have ${pageSize} bytes, ${here}`,
+      );
+    }
+    this.#context.guest.configure(configuration);
     for (;;) {
       const section = readSectionHeader(reader);
       if (section.kind === "eof") return this.#completeInPrecopy();

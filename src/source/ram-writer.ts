@@ -20,8 +20,6 @@ const SECTION_HEADER_BYTES = 5;
 const TRAILER_BYTES = 16;
 /** Gather pieces kept for the end of a section. */
 const TRAILER_PIECES = 1;
-/** Most target pages between `begin` and `finish`: two pieces each. */
-export const PAGES_PER_WRITE_MAX = (IOVEC_COUNT_MAX - TRAILER_PIECES - 2) / 2;
 
 export class RamWriter {
   /** Pages since `begin`, by kind. */

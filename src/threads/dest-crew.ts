@@ -4,7 +4,7 @@ import {
   makeEventDescriptor,
   raiseEventDescriptor,
 } from "../../syscalls/descriptor.ts";
-import { Channel, StoppedError } from "../channel/channel.ts";
+import { Channel, endConnection, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import { refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
@@ -162,7 +162,7 @@ export class DestCrew {
     // A thread that still is at work must not find another file under its descriptors; it waits
     // for a page that nobody will bring, and ends with the process.
     if (threads.some((thread) => thread.busy)) return;
-    for (const fd of [this.#main, this.#stopFd, this.#faultStopFd])
-      if (fd >= 0) closeDescriptor(fd);
+    if (this.#main >= 0) endConnection(this.#main);
+    for (const fd of [this.#stopFd, this.#faultStopFd]) closeDescriptor(fd);
   }
 }

@@ -4,6 +4,7 @@ import {
   makeEventDescriptor,
   raiseEventDescriptor,
 } from "../../syscalls/descriptor.ts";
+import { endConnection } from "../channel/channel.ts";
 import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
@@ -104,6 +105,7 @@ export class SourceCrew {
     this.#migration.end();
     this.#returnPath.end();
     const urgentFd = Atomics.load(this.shared.control, WORD.urgentFd);
-    for (const fd of [this.#fd, urgentFd, this.#stopFd]) if (fd >= 0) closeDescriptor(fd);
+    for (const fd of [this.#fd, urgentFd]) if (fd >= 0) endConnection(fd);
+    closeDescriptor(this.#stopFd);
   }
 }

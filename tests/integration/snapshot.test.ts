@@ -4,6 +4,8 @@ import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { HandMadePeer } from "../helpers/hand-made-peer.ts";
+import { WHOLE, bytesOf, opening } from "../helpers/hand-made-stream.ts";
 import {
   SMALL_GUEST,
   expectAgreement,
@@ -121,6 +123,26 @@ snapshotTest("half a guest is no snapshot: refused, then cleared away for the ne
   const warning = kept.dest.events.find((event) => event.event === "warning");
   expect(warning).toMatchObject({ code: "HALF_SNAPSHOT" });
 });
+
+snapshotTest(
+  "the guest of another machine is kept, but not run by a stress destination",
+  async () => {
+    await using directory = new TemporaryDirectory("snapshot");
+    const path = directory.file("guest");
+    await using keeper = await startDest({ guest: `snapshot:${path}` });
+    await using pc = await HandMadePeer.connect(keeper.peer);
+    pc.send(bytesOf(opening("pc-i440fx-7.2"), ...WHOLE.slice(1)));
+    const kept = await keeper.end();
+    expect({ exitCode: kept.exitCode, stderr: kept.stderr }).toMatchObject({ exitCode: 0 });
+    expect(pc.messages.at(-1)).toEqual({ kind: "shut", status: 0 });
+
+    const { source, dest } = await restore(path);
+    expect(dest).toMatchObject({ exitCode: 1, error: { code: "WRONG_GUEST" } });
+    expect(dest.error?.message).toContain('a guest of machine type "pc-i440fx-7.2"');
+    expect(source).toMatchObject({ exitCode: 1, error: { code: "MIGRATION_FAILED" } });
+    expect(source.error?.message).toStartWith("The migration failed; the guest goes on here");
+  },
+);
 
 /** What a destination says that is to receive into a directory which it cannot take. */
 async function refusal(path: string): Promise<{ exitCode: number | null; stderr: string }> {

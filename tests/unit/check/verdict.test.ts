@@ -11,6 +11,8 @@ const kernel: KernelFacts = {
   userfault: { "system call": null, "/dev/userfaultfd": null, "user mode only": null },
   features: 0x1ffff,
   pagemapScan: null,
+  memoryLock: null,
+  processDescriptor: null,
 };
 
 /** A host that has everything. */
@@ -54,6 +56,8 @@ const container: Partial<Facts> = {
   kernel: {
     features: 0,
     pagemapScan: "it needs a userfaultfd",
+    memoryLock: null,
+    processDescriptor: null,
     userfault: {
       "system call": "EPERM",
       "/dev/userfaultfd": "ENOENT",
@@ -146,6 +150,8 @@ test.each<[string, Partial<Facts>, string]>([
   ["wp-async", { kernel: { ...kernel, features: UFFD.UFFD_FEATURE_WP_ASYNC } }, "ok"],
   ["wp-async", { kernel: { ...kernel, features: 0x7fff } }, "missing"],
   ["pagemap-scan", { kernel: { ...kernel, pagemapScan: "ENOTTY" } }, "missing"],
+  ["memlock", { kernel: { ...kernel, memoryLock: "EPERM" } }, "missing"],
+  ["pidfd", { kernel: { ...kernel, processDescriptor: "ENOSYS" } }, "missing"],
   ["priority", { hasCapability: () => false, niceLimit: 34 }, "missing"],
   ["priority", { hasCapability: () => false, niceLimit: 35 }, "ok"],
   ["cores", { cores: 1 }, "limited"],

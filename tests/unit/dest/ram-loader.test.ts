@@ -1,0 +1,274 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { mapScratch } from "../../../syscalls/memory.ts";
+import { RamLoader } from "../../../src/dest/ram-loader.ts";
+import type { LoadEnd } from "../../../src/dest/ram-loader.ts";
+import type { PageSink } from "../../../src/dest/guest.ts";
+import type { RamBlock } from "../../../src/ram/block.ts";
+import { StreamReader } from "../../../src/stream/reader.ts";
+import { StreamError } from "../../../src/util/errors.ts";
+import { RamRecords } from "../../helpers/ram-records.ts";
+
+const PAGE = 4096;
+const BUFFER_BYTES = 20 * PAGE;
+/** Longest run that a sink may be given. */
+const RUN_PAGES_MAX = 64;
+
+const BLOCKS: RamBlock[] = [
+  { index: 0, name: "pc.ram", length: 100 * PAGE, pageSize: PAGE, address: 0 },
+  { index: 1, name: "vga.vram", length: 30 * PAGE, pageSize: PAGE, address: 0 },
+];
+
+type Delivery = [block: string, page: number, fill: number];
+
+/** A page whose bytes all differ from those of others: the first word says which, the rest too. */
+function pageOf(fill: number): Uint8Array {
+  return new Uint8Array(PAGE).map((_, i) => (fill + i * (fill | 1)) & 0xff);
+}
+
+/** Keeps what is delivered, page by page, and is the memory over which XBZRLE is decoded. */
+class ModelSink implements PageSink {
+  readonly deliveries: Delivery[] = [];
+  readonly runs: number[] = [];
+  readonly memory = new Map<string, Uint8Array>();
+  readonly #bytes: Uint8Array;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  #keep(block: RamBlock, offset: number, data: Uint8Array): void {
+    this.memory.set(`${block.name}:${offset}`, data);
+    this.deliveries.push([block.name, offset / PAGE, data[0] ?? -1]);
+  }
+
+  pages(block: RamBlock, offset: number, at: number, count: number): void {
+    this.runs.push(count);
+    for (let i = 0; i < count; i++) {
+      const data = this.#bytes.slice(at + i * PAGE, at + (i + 1) * PAGE);
+      this.#keep(block, offset + i * PAGE, data);
+    }
+  }
+
+  zeros(block: RamBlock, offset: number, count: number): void {
+    this.runs.push(count);
+    for (let i = 0; i < count; i++) this.#keep(block, offset + i * PAGE, new Uint8Array(PAGE));
+  }
+
+  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
+    page.set(this.memory.get(`${block.name}:${offset}`) ?? new Uint8Array(PAGE));
+  }
+}
+
+/** A loader over a buffer that a test fills. */
+class Bench {
+  readonly buffer = mapScratch(BUFFER_BYTES + PAGE);
+  readonly reader = new StreamReader(this.buffer.bytes.subarray(0, BUFFER_BYTES), 0);
+  readonly sink = new ModelSink(this.buffer.bytes);
+  readonly loader = new RamLoader({
+    reader: this.reader,
+    buffer: this.buffer,
+    sideAt: BUFFER_BYTES,
+  });
+
+  constructor() {
+    this.loader.blocks = BLOCKS;
+    this.loader.sink = this.sink;
+  }
+
+  /** Feeds bytes in chunks and loads after each; what the last load said. */
+  feed(bytes: Uint8Array, chunks: readonly number[] = []): LoadEnd {
+    let end: LoadEnd = "needs more";
+    for (let at = 0, n = 0; at < bytes.length; n++) {
+      this.reader.compact();
+      const room = BUFFER_BYTES - this.reader.end;
+      const length = Math.min(chunks[n % Math.max(1, chunks.length)] ?? room, room);
+      const part = bytes.subarray(at, at + length);
+      this.buffer.bytes.set(part, this.reader.end);
+      this.reader.end += part.length;
+      at += part.length;
+      end = this.loader.load();
+      // Nothing of a stream may be left waiting in the loader.
+      if (end === "needs more") expect(this.reader.available).toBeLessThan(2 * PAGE);
+    }
+    return end;
+  }
+}
+
+interface Record {
+  kind: "page" | "zero" | "compressed" | "xbzrle";
+  block: number;
+  page: number;
+  fill: number;
+  count: number;
+  named: boolean;
+}
+
+/** Stretches of consecutive pages of one kind, as sources send them. */
+const stretch: fc.Arbitrary<Record> = fc.record({
+  kind: fc.constantFrom("page", "page", "zero", "compressed", "xbzrle"),
+  block: fc.nat({ max: 1 }),
+  page: fc.nat({ max: 29 }),
+  fill: fc.integer({ min: 1, max: 255 }),
+  count: fc.integer({ min: 1, max: 12 }),
+  named: fc.boolean(),
+});
+
+const chunks = fc.oneof(
+  fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 5 }),
+  fc.constant([PAGE + 8]),
+  fc.constant([]),
+);
+
+/** The records of the stretches, and what a plain model says that they deliver. */
+function compose(stretches: readonly Record[]): {
+  bytes: Uint8Array;
+  deliveries: Delivery[];
+  memory: Map<string, Uint8Array>;
+} {
+  const records = new RamRecords();
+  const deliveries: Delivery[] = [];
+  const memory = new Map<string, Uint8Array>();
+  for (const { kind, block: index, page: first, fill, count, named } of stretches) {
+    const { name } = BLOCKS[index] ?? BLOCKS[0]!;
+    for (let page = first; page < Math.min(30, first + count); page++) {
+      const [offset, key] = [page * PAGE, `${name}:${page * PAGE}`];
+      const data = kind === "zero" ? new Uint8Array(PAGE) : pageOf(fill + page);
+      const old = memory.get(key) ?? new Uint8Array(PAGE);
+      if (kind === "zero") records.zero(name, offset, named);
+      else if (kind === "page") records.page(name, offset, data, named);
+      else if (kind === "compressed") records.compressed(name, offset, data, named);
+      else {
+        // Near enough to the old page that XBZRLE is worth it.
+        const changed = old.slice();
+        changed.set(data.subarray(0, 100), 50);
+        data.set(changed);
+        records.xbzrle(name, offset, old, data, named);
+      }
+      memory.set(key, data);
+      deliveries.push([name, page, data[0] ?? -1]);
+    }
+  }
+  return { bytes: records.endOfSection().bytes, deliveries, memory };
+}
+
+/** The code of the StreamError that a body is refused with. */
+function refusalOf(records: RamRecords): string {
+  try {
+    new Bench().feed(records.bytes);
+  } catch (error) {
+    if (error instanceof StreamError) return error.code;
+    throw error;
+  }
+  throw new Error("nothing was refused");
+}
+
+describe("the pages of a stream", () => {
+  test("are delivered once each, in order and unchanged, however they arrive", () => {
+    fc.assert(
+      fc.property(fc.array(stretch, { maxLength: 12 }), chunks, (stretches, sizes) => {
+        const { bytes, deliveries, memory } = compose(stretches);
+        const bench = new Bench();
+        expect(bench.feed(bytes, sizes)).toBe("end of section");
+        expect(bench.sink.deliveries).toEqual(deliveries);
+        for (const [key, data] of memory) {
+          expect(Buffer.compare(bench.sink.memory.get(key) ?? new Uint8Array(), data)).toBe(0);
+        }
+        expect(bench.sink.memory.size).toBe(memory.size);
+        expect(bench.loader.normal + bench.loader.zero).toBe(deliveries.length);
+        expect(bench.reader.offset).toBe(bytes.length);
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("are joined to long runs where they are consecutive and of one kind", () => {
+    const records = new RamRecords();
+    for (let page = 0; page < 4; page++) records.page("pc.ram", page * PAGE, pageOf(page + 1));
+    for (let page = 4; page < 9; page++) records.zero("pc.ram", page * PAGE);
+    for (let page = 9; page < 11; page++) records.page("pc.ram", page * PAGE, pageOf(9), true);
+    records.page("vga.vram", 11 * PAGE, pageOf(3)).page("vga.vram", 13 * PAGE, pageOf(4));
+    const bench = new Bench();
+    bench.feed(records.endOfSection().bytes);
+    expect(bench.sink.runs).toEqual([4, 5, 2, 1, 1]);
+    expect([bench.loader.normal, bench.loader.zero]).toEqual([8, 5]);
+  });
+
+  test("are joined to runs of a limited length", () => {
+    const records = new RamRecords();
+    for (let page = 0; page < 100; page++) records.zero("pc.ram", page * PAGE);
+    const bench = new Bench();
+    bench.feed(records.endOfSection().bytes);
+    expect(bench.sink.runs).toEqual([RUN_PAGES_MAX, 100 - RUN_PAGES_MAX]);
+  });
+
+  test("may be sent again, and backwards", () => {
+    const records = new RamRecords();
+    for (const page of [3, 2, 1, 2, 2]) records.page("pc.ram", page * PAGE, pageOf(page));
+    const bench = new Bench();
+    bench.feed(records.endOfSection().bytes);
+    expect(bench.sink.deliveries.map(([, page]) => page)).toEqual([3, 2, 1, 2, 2]);
+  });
+
+  test("are with the sink as soon as they are whole, although more of the section comes", () => {
+    const bench = new Bench();
+    const { bytes } = new RamRecords().page("pc.ram", 0, pageOf(1)).page("pc.ram", PAGE, pageOf(2));
+    expect(bench.feed(bytes.subarray(0, bytes.length - 1))).toBe("needs more");
+    expect(bench.sink.deliveries).toHaveLength(1);
+    expect(bench.feed(bytes.subarray(bytes.length - 1))).toBe("needs more");
+    expect(bench.sink.deliveries).toHaveLength(2);
+  });
+
+  test("of the next section go on with the block of the last one", () => {
+    const bench = new Bench();
+    const records = new RamRecords().page("vga.vram", 0, pageOf(1)).endOfSection();
+    const first = records.bytes.length;
+    const { bytes } = records.page("vga.vram", PAGE, pageOf(2)).endOfSection();
+    expect(bench.feed(bytes.subarray(0, first))).toBe("end of section");
+    expect(bench.feed(bytes.subarray(first))).toBe("end of section");
+    expect(bench.sink.deliveries.at(-1)).toEqual(["vga.vram", 1, pageOf(2)[0] ?? -1]);
+  });
+});
+
+describe("a stream is refused", () => {
+  const records = () => new RamRecords();
+
+  test("for a block that is not there, or was never named", () => {
+    expect(refusalOf(records().zero("pc.rom", 0))).toBe("UNKNOWN_BLOCK");
+    const bench = new Bench();
+    const { bytes } = records().zero("pc.ram", 0).zero("pc.ram", PAGE);
+    // From the second record on: it says CONTINUE, and nothing came before.
+    const second = bytes.subarray(8 + 7 + 1);
+    expect(() => bench.feed(second)).toThrow("The first page of a channel does not name its block");
+  });
+
+  test("for a page behind the end of its block", () => {
+    expect(refusalOf(records().page("vga.vram", 30 * PAGE, pageOf(1)))).toBe("BAD_OFFSET");
+    expect(refusalOf(records().zero("vga.vram", 2 ** 40))).toBe("BAD_OFFSET");
+    expect(new Bench().feed(records().zero("vga.vram", 29 * PAGE).bytes)).toBe("needs more");
+  });
+
+  test("for a page that is filled with anything but zeros", () => {
+    expect(refusalOf(records().zero("pc.ram", 0, false, 7))).toBe("BAD_VALUE");
+  });
+
+  test("for what belongs to other capabilities", () => {
+    expect(refusalOf(records().raw(0x200))).toBe("UNSUPPORTED");
+    expect(refusalOf(records().raw(0x80))).toBe("BAD_FLAGS");
+  });
+
+  test("for an XBZRLE page when pages are placed for good", () => {
+    const bench = new Bench();
+    const { pages, zeros } = bench.sink;
+    bench.loader.sink = { pages: pages.bind(bench.sink), zeros: zeros.bind(bench.sink) };
+    const { bytes } = records().xbzrle("pc.ram", 0, new Uint8Array(PAGE), pageOf(1).fill(0, 9));
+    expect(() => bench.feed(bytes)).toThrow("an XBZRLE page after the switchover");
+  });
+});
+
+test("the list of RAM blocks stops the loader, with the total", () => {
+  const bench = new Bench();
+  const { bytes } = new RamRecords().memorySize(130 * PAGE);
+  expect(bench.feed(bytes)).toBe("memory size");
+  expect(bench.loader.memoryTotal).toBe(130 * PAGE);
+});
