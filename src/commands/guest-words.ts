@@ -1,5 +1,5 @@
 /** GUEST words: what they name, and what each needs before it can be sent or received. */
-import { parseStressGuest } from "../guests/stress/guest-word.ts";
+import { parseStressGuest, STRESS_KEYS } from "../guests/stress/guest-word.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { UsageError } from "../util/errors.ts";
 import { fromText } from "../util/schemas.ts";
@@ -30,6 +30,14 @@ function parseGuest(text: string): GuestWord {
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
     hint: near === undefined ? "guests are stress and snapshot:DIRECTORY" : `did you mean ${near}?`,
   });
+}
+
+/** The keys of the stress guest, for the help. */
+export function stressKeysText(): string {
+  const rows = STRESS_KEYS.map((row) => {
+    return `  ${row.key.padEnd(10)}  ${row.meaning} (Default: ${row.default})`;
+  });
+  return ["KEYS OF THE STRESS GUEST", "", ...rows].join("\n");
 }
 
 /** A GUEST word on the command line. */

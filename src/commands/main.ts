@@ -141,7 +141,8 @@ async function programHelp(program: Program): Promise<string> {
 
 async function commandHelp(program: Program, command: StrictCommand): Promise<string> {
   const usage = await renderUsage(command.citty, rootCommand(program));
-  return `${usage}\n${exampleText(command.example)}`;
+  const notes = command.notes === undefined ? "" : `${command.notes}\n\n`;
+  return `${usage}\n${notes}${exampleText(command.example)}`;
 }
 
 function exampleText(example: string): string {

@@ -10,7 +10,7 @@ import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
-import { guestSchema } from "./guest-words.ts";
+import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { peerSchema } from "./peers.ts";
 import { SourceRun } from "./run-source.ts";
@@ -34,6 +34,7 @@ export const source = defineStrictCommand({
     ...REPORT_FLAG,
     ...COMMON_FLAGS,
   },
+  notes: stressKeysText(),
   example: [
     "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 &",
     "postcopy source --guest stress:size=1GiB,rate=200MiB/s --to tcp:127.0.0.1:4444",

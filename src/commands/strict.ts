@@ -79,6 +79,8 @@ export interface StrictDefinition<Table extends Flags> {
   name: string;
   description: string;
   flags: Table;
+  /** What the help says between the flags and the example. */
+  notes?: string;
   /** A whole working example, which ends the help. */
   example: string;
   /** Throws a UsageError when flags contradict each other. */
@@ -90,6 +92,7 @@ export interface StrictDefinition<Table extends Flags> {
 /** A command as main() runs it. */
 export interface StrictCommand {
   citty: CommandDef;
+  notes: string | undefined;
   example: string;
   /** Typed options of a command line; throws a UsageError. */
   parse: (argv: readonly string[]) => unknown;
@@ -110,7 +113,7 @@ export function defineStrictCommand<const Table extends Flags>(
     args: cittyArguments(definition.flags),
     run: ({ data }) => definition.run(data as OptionsOf<Table>),
   });
-  return { citty, example: definition.example, parse };
+  return { citty, notes: definition.notes, example: definition.example, parse };
 }
 
 /** The flags as citty's help wants them. */
