@@ -2,8 +2,9 @@
  * The incoming thread's care for the guest's memory: the list of blocks, precopy pages, discards,
  * and at LISTEN the hand-over to the fault and listen threads.
  */
-import { BASE_PAGE_BYTES, discardPages, mlockall, munlockall } from "../../syscalls/memory.ts";
+import { BASE_PAGE_BYTES, mlockall, munlockall } from "../../syscalls/memory.ts";
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
+import { DiscardList } from "../../syscalls/discard-list.ts";
 import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
@@ -33,6 +34,8 @@ export class IncomingMemory {
   complete = false;
   readonly #context: IncomingContext;
   readonly #loader: RamLoader;
+  /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
+  readonly #discards = new DiscardList();
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -78,6 +81,8 @@ export class IncomingMemory {
     } else if (section.sectionId !== this.#ramSectionId) {
       throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
     }
+    // A page that comes after its range was discarded must not be forgotten with it.
+    this.#discards.flush();
     for (;;) {
       const end = this.#loader.load();
       this.#account();
@@ -157,7 +162,7 @@ export class IncomingMemory {
             `${block.length} bytes in pages of ${block.pageSize}`,
         );
       }
-      if (block.address !== 0) discardPages(block.address + start, length);
+      if (block.address !== 0) this.#discards.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
       this.#pages?.received[block.index]?.clearRange(first, last - first);
@@ -185,6 +190,8 @@ export class IncomingMemory {
     if (this.#pages === undefined || this.#pageData === undefined) {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
+    this.#discards.flush();
+    this.#discards.close();
     Atomics.store(shared.control, WORD.missing, countMissing(this.#blocks, this.#pages));
     shared.counters.set(DEST.missingPages, Atomics.load(shared.control, WORD.missing));
     let userfault: Userfault | undefined;

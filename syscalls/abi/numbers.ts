@@ -37,6 +37,7 @@ export const SYSCALLS_X64 = {
   memfd_create: 319,
   userfaultfd: 323,
   pidfd_open: 434,
+  process_madvise: 440,
 } as const;
 
 export const SYSCALLS_ARM64: Record<keyof typeof SYSCALLS_X64, number> = {
@@ -76,6 +77,7 @@ export const SYSCALLS_ARM64: Record<keyof typeof SYSCALLS_X64, number> = {
   memfd_create: 279,
   userfaultfd: 282,
   pidfd_open: 434,
+  process_madvise: 440,
 };
 
 if (process.arch !== "x64" && process.arch !== "arm64") {

@@ -1,0 +1,120 @@
+/** A fault thread at work over the memory of an arriving guest; the test plays the source. */
+import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
+import { Channel } from "../../src/channel/channel.ts";
+import { DEST } from "../../src/report/counters.ts";
+import { readReturnPathMessage } from "../../src/stream/return-path.ts";
+import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
+import { ArrivingMemory } from "./arriving-memory.ts";
+import type { ArrivingOptions } from "./arriving-memory.ts";
+import { Descriptors } from "./descriptors.ts";
+import { startThread } from "./test-thread.ts";
+import type { TestThread } from "./test-thread.ts";
+import type * as GuestMemory from "../fixtures/guest-memory.ts";
+import type * as PostcopyThreads from "../fixtures/postcopy-threads.ts";
+
+const GUEST = import.meta.resolve("../fixtures/guest-memory.ts");
+const POSTCOPY = import.meta.resolve("../fixtures/postcopy-threads.ts");
+
+/** Longest time that the test waits for a request. */
+const REQUEST_LIMIT_MS = 5_000;
+
+export type Guest = TestThread<typeof GuestMemory>;
+
+export class FaultBench implements AsyncDisposable {
+  readonly arriving: ArrivingMemory;
+  readonly descriptors = new Descriptors();
+  /** The source's end of the main connection. */
+  readonly main: Channel;
+  readonly #destFd: number;
+  readonly #stopFd: number;
+  readonly #threads: AsyncDisposable[] = [];
+  #running: Promise<string[]> | undefined;
+
+  constructor(options: ArrivingOptions = {}) {
+    this.arriving = new ArrivingMemory(options);
+    const [destFd, sourceFd] = this.descriptors.pair();
+    this.#destFd = destFd;
+    this.#stopFd = this.descriptors.event();
+    const peer = "the destination";
+    const stopFd = this.descriptors.event();
+    this.main = new Channel({ fd: sourceFd, stopFd, peer, bufferBytes: 4096 });
+    this.main.timeoutMs = REQUEST_LIMIT_MS;
+  }
+
+  /** A thread that touches the guest's memory. */
+  async guest(): Promise<Guest> {
+    const thread = await startThread<typeof GuestMemory>(GUEST);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  /** Another thread of the destination, or of its source. */
+  async helper(): Promise<TestThread<typeof PostcopyThreads>> {
+    const thread = await startThread<typeof PostcopyThreads>(POSTCOPY);
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  /** Starts the fault thread. */
+  async start(options: { listenFd?: number; early?: number[] } = {}): Promise<void> {
+    const thread = await this.helper();
+    const { data, blocks, pageData, shared } = this.arriving;
+    this.#running = thread.call("serveFaults", {
+      shared: data,
+      blocks,
+      pages: pageData,
+      fd: this.#destFd,
+      listenFd: options.listenFd ?? -1,
+      early: options.early ?? [],
+      stopFd: this.#stopFd,
+    });
+    // Whoever asks for the result sees its failure.
+    this.#running.catch(() => undefined);
+    if (!shared.faultThreadSem.wait(REQUEST_LIMIT_MS)) throw new Error("no fault thread");
+  }
+
+  /** An urgent connection that the fault thread has from the start: both ends. */
+  urgentPair(): { early: number; channel: Channel } {
+    const [destFd, sourceFd] = this.descriptors.pair();
+    const stopFd = this.descriptors.event();
+    const peer = "the destination";
+    const channel = new Channel({ fd: sourceFd, stopFd, peer, bufferBytes: 4096 });
+    channel.timeoutMs = REQUEST_LIMIT_MS;
+    // The fault thread closes what it was given.
+    return { early: this.descriptors.release(destFd), channel };
+  }
+
+  /** The next message of the fault thread to the source. */
+  request(): ReturnPathMessage {
+    return readReturnPathMessage(this.main.reader);
+  }
+
+  /** Whether nothing was asked for that has not been looked at. */
+  get noRequest(): boolean {
+    return this.main.reader.available === 0 && this.main.tryRead() === 0;
+  }
+
+  /** What the fault thread counted. */
+  count(counter: keyof typeof DEST): number {
+    return this.arriving.shared.counters.get(DEST[counter]);
+  }
+
+  /** Ends the fault thread; its warnings, or its failure. */
+  async stop(): Promise<string[]> {
+    raiseEventDescriptor(this.#stopFd);
+    const warnings = await this.#running;
+    this.#running = undefined;
+    return warnings ?? [];
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    raiseEventDescriptor(this.#stopFd);
+    await this.#running?.catch(() => undefined);
+    // Whoever waits in a fault goes on when the memory is given back.
+    const { memory } = this.arriving;
+    memory.userfault.unregister(memory.address, memory.pages * 4096);
+    for (const thread of this.#threads) await thread[Symbol.asyncDispose]();
+    this.descriptors[Symbol.dispose]();
+    this.arriving[Symbol.dispose]();
+  }
+}
