@@ -32,8 +32,11 @@ import {
 
 /** Longest wait for the peer's answer to the hello, which it gives as soon as it reads. */
 const HELLO_TIMEOUT_MS = 10_000;
-/** Longest silence of the destination after everything has been sent. */
-const SHUT_TIMEOUT_MS = 120_000;
+/**
+ * Longest wait for the end after everything has been sent: a snapshot of a large guest is made
+ * durable first, on a disk of any speed. A destination that is gone is noticed much sooner.
+ */
+const SHUT_TIMEOUT_MS = 3_600_000;
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
 
@@ -55,17 +58,19 @@ export type GuestPlace =
 export class MigrationError extends PostcopyError {
   readonly place: GuestPlace;
 
-  constructor(place: GuestPlace, owedPages: number, cause: unknown) {
-    const lost = `the guest is at the destination; ${owedPages} of its pages are only here`;
-    super(
-      "MIGRATION_FAILED",
-      place === "source"
-        ? "The migration failed; the guest goes on here"
-        : `The link broke: ${lost}`,
-      { cause },
-    );
+  constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
+    super("MIGRATION_FAILED", failureText(place, context), { cause });
     this.place = place;
   }
+}
+
+function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
+  if (place === "destination") {
+    const owed = Atomics.load(shared.control, WORD.owed);
+    return `The link broke: the guest is at the destination; ${owed} of its pages are only here`;
+  }
+  const unharmed = guest.live ? "the guest goes on here" : "what was kept is as it was";
+  return `The migration failed; ${unharmed}`;
 }
 
 function setPhase(context: SourceContext, phase: SourcePhase): void {
@@ -77,16 +82,15 @@ function setPhase(context: SourceContext, phase: SourcePhase): void {
 
 /** Sends the guest. @throws MigrationError, which says where the guest is. */
 export function migrate(context: SourceContext): SourceOutcome {
-  const { shared } = context;
   const progress = { stopped: false, passed: false };
   try {
     return run(context, progress);
   } catch (error) {
     if (progress.passed && !refusedByPeer(context)) {
-      throw new MigrationError("destination", Atomics.load(shared.control, WORD.owed), error);
+      throw new MigrationError("destination", context, error);
     }
     if (progress.stopped) context.guest.resume();
-    throw new MigrationError("source", 0, error);
+    throw new MigrationError("source", context, error);
   }
 }
 
