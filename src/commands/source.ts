@@ -89,11 +89,16 @@ async function runOnHere(
   crew: StressCrew,
 ): Promise<void> {
   log.info("The guest goes on here");
+  const before = crew.control.totals().operations;
   await crew.runFor(crew.setup.parameters.durationMs, () => false);
   await crew.stop();
+  const operations = crew.control.totals().operations - before;
   const audit = await auditGuest(crew);
-  log.info(`The guest that stayed: checked ${audit.pagesChecked} pages, ${audit.pagesWrong} wrong`);
-  job.output.events.emit({ event: "stayed", ...audit });
+  log.info(
+    `The guest that stayed: ${operations} operations since, checked ${audit.pagesChecked} pages, ` +
+      `${audit.pagesWrong} wrong`,
+  );
+  job.output.events.emit({ event: "stayed", operations, ...audit });
 }
 
 function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {

@@ -29,7 +29,7 @@ import type { DestShared, PageState } from "./shared.ts";
 /** Urgent connections served at once; further ones are turned away. */
 const URGENT_CHANNELS_MAX = 4;
 /** Urgent connections served in all: each leaves a few pages of memory behind. */
-const URGENT_CONNECTIONS_MAX = 1000;
+const URGENT_CONNECTIONS_MAX = 100;
 /** Scheduling favour of this thread where the host allows it: it is short and others wait for it. */
 const NICE = -15;
 

@@ -166,7 +166,8 @@ const TICK_NS = 100;
 
 /** A time of the monotonic clock as the non-zero ticks that `requestedAt` holds. */
 export function requestTicks(nowNs: number): number {
-  return Math.floor(nowNs / TICK_NS) | 1;
+  const ticks = Math.floor(nowNs / TICK_NS) | 0;
+  return ticks === 0 ? -1 : ticks;
 }
 
 /** Nanoseconds from a request to now. */

@@ -47,6 +47,7 @@ export const eventsSchema = z
     }),
     eventSchema("drained", "No page is missing any more", { sinceStartMs: nonnegative }),
     eventSchema("stayed", "The migration failed and the guest ran on at the source", {
+      operations: count.describe("What it did since"),
       pagesChecked: count,
       pagesWrong: count,
     }),

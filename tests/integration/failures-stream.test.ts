@@ -305,6 +305,7 @@ describe("streams that end too early", () => {
       peer.endWriting();
       const { exitCode, error } = await dest.end();
       expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code: "PEER_CLOSED" } });
+      await peer.otherEnd();
       const last = peer.messages.at(-1);
       if (cut > startOf(2)) expect(last).toEqual({ kind: "shut", status: 1 });
     });
@@ -315,6 +316,7 @@ describe("streams that end too early", () => {
     await using peer = await HandMadePeer.connect(dest.peer);
     peer.send(bytesOf(...WHOLE));
     const { exitCode, report } = await dest.end();
+    await peer.otherEnd();
     expect(exitCode).toBe(0);
     expect(report.audit).toEqual({ pagesChecked: 16, pagesWrong: 0 });
     const answers = peer.messages.filter(({ kind }) => kind !== "pageRequest");

@@ -121,7 +121,7 @@ const WARNING =
 
 interruptTest("in postcopy: the first press warns, and the guest arrives", async () => {
   await using dest = await startDest();
-  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "8MiB/s"];
+  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "4MiB/s"];
   await using source = startSource({ to: dest.peer, flags });
   await dest.event("running");
   dest.program.kill("SIGINT");

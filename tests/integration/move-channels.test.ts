@@ -93,8 +93,8 @@ function startWithDescriptor(fd: number, words: readonly string[]) {
     stdio: ["ignore", "pipe", "pipe", fd],
   });
   closeDescriptor(fd);
-  const stdout = new TextLog("stdout", child.stdout as ReadableStream<Uint8Array>);
-  const stderr = new TextLog("stderr", child.stderr as ReadableStream<Uint8Array>);
+  const stdout = new TextLog("stdout", child.stdout);
+  const stderr = new TextLog("stderr", child.stderr);
   return { child, stdout, stderr };
 }
 

@@ -134,6 +134,7 @@ snapshotTest(
     pc.send(bytesOf(opening("pc-i440fx-7.2"), ...WHOLE.slice(1)));
     const kept = await keeper.end();
     expect({ exitCode: kept.exitCode, stderr: kept.stderr }).toMatchObject({ exitCode: 0 });
+    await pc.otherEnd();
     expect(pc.messages.at(-1)).toEqual({ kind: "shut", status: 0 });
 
     const { source, dest } = await restore(path);

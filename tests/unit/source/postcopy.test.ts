@@ -1,0 +1,245 @@
+import { describe, expect, test } from "bun:test";
+import { WORD } from "../../../src/source/shared.ts";
+import { computeOwed, pushOwed, RequestServer } from "../../../src/source/postcopy.ts";
+import { Channel } from "../../../src/channel/channel.ts";
+import { SOURCE } from "../../../src/report/counters.ts";
+import { SharedEvent } from "../../../src/sync/event.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { PageReceiver } from "../../helpers/page-receiver.ts";
+import type { Received } from "../../helpers/page-receiver.ts";
+import { pageWord, SendingGuest, sourceContext } from "../../helpers/sending-guest.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import type * as PageReceivers from "../../fixtures/page-receivers.ts";
+import type * as SendingThreads from "../../fixtures/sending-threads.ts";
+import type { Wish } from "../../fixtures/sending-threads.ts";
+
+const PAGE = 4096;
+const RECEIVERS = import.meta.resolve("../../fixtures/page-receivers.ts");
+const SENDERS = import.meta.resolve("../../fixtures/sending-threads.ts");
+
+const startReceiver = () => startThread<typeof PageReceivers>(RECEIVERS);
+const startSender = () => startThread<typeof SendingThreads>(SENDERS);
+
+/** Names of pages, for comparing sets of them. */
+function names(pages: readonly Received[]): string[] {
+  return pages.map(({ block, page }) => `${block}:${page}`);
+}
+
+/** Every page came once, from one channel or the other, with the bytes that it has. */
+function expectEachOnce(pages: readonly Received[], expected: readonly string[]): void {
+  expect(names(pages).toSorted()).toEqual([...expected].toSorted());
+  const wrong = pages.filter(({ block, page, word, zero }) => {
+    return word !== pageWord(block, page) || zero !== (word === 0);
+  });
+  expect(wrong).toEqual([]);
+}
+
+/** Wishes of a guest that jumps about, with repeats. */
+function wishesFor(counts: readonly number[], total: number, seed: number): Wish[] {
+  let state = seed;
+  const next = (below: number): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  return Array.from({ length: total }, () => {
+    const block = next(counts.length);
+    const pages = counts[block] ?? 1;
+    const hostPage = next(pages);
+    // QEMU asks for one page at a time, but may ask for more.
+    const count = next(10) === 0 ? Math.min(pages - hostPage, 1 + next(5)) : 1;
+    return [block, hostPage, count];
+  });
+}
+
+describe("push and requests together", () => {
+  const CASES: [name: string, counts: number[], perHostPage: number, urgent: boolean][] = [
+    ["on one channel", [2000, 300], 1, false],
+    ["on two channels", [2000, 300], 1, true],
+    ["on one channel, with huge pages", [1024, 64], 16, false],
+    ["on two channels, with pages of 2 MiB", [2048, 512], 512, true],
+  ];
+
+  test.each(CASES)("send every page once %s", async (_name, counts, perHostPage, urgent) => {
+    await using pusher = await startSender();
+    await using server = await startSender();
+    await using main = await startReceiver();
+    await using other = await startReceiver();
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest(counts, perHostPage * PAGE);
+    const stopFd = descriptors.event();
+    const [fd, mainFd] = descriptors.pair();
+    const [urgentFd, urgentPeer] = descriptors.pair();
+    const { shared, blocks } = guest;
+    if (urgent) Atomics.store(shared.control, WORD.urgentFd, urgentFd);
+
+    // All but every seventh host page is owed.
+    const expected: string[] = [];
+    for (const block of blocks) {
+      const pages = counts[block.index] ?? 0;
+      for (let page = 0; page < pages; page++) {
+        if (Math.floor(page / perHostPage) % 7 === 5) continue;
+        shared.dirty[block.index]?.set(page);
+        expected.push(`${block.index}:${page}`);
+      }
+    }
+    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
+    computeOwed(context);
+
+    const [go, next] = [new SharedEvent(), new SharedEvent()];
+    const order = { shared: guest.data, blocks, fd, stopFd, go: go.shared };
+    const wishes = wishesFor(
+      counts.map((count) => Math.ceil(count / perHostPage)),
+      400,
+      perHostPage,
+    );
+    const receiving = [
+      main.call("receiveMain", mainFd, stopFd, blocks, Infinity),
+      urgent
+        ? other.call("receiveUrgent", urgentPeer, stopFd, blocks)
+        : { pages: [], torn: [], sections: [] },
+    ];
+    const [, served] = await Promise.all([
+      pusher.call("push", { ...order, go: next.shared }),
+      server.call("serve", order, wishes, next.shared),
+      go.set(),
+    ]);
+    const [onMain, onUrgent] = await Promise.all(receiving);
+    if (onMain === undefined || onUrgent === undefined) throw new Error("nothing was received");
+    expectEachOnce([...onMain.pages, ...onUrgent.pages], expected);
+    expect([...onMain.torn, ...onUrgent.torn]).toEqual([]);
+    expect(onMain.sections.slice(-2)).toEqual(["end", "eof"]);
+    expect(Atomics.load(shared.control, WORD.owed)).toBe(0);
+    const requested = served.reduce((sum, pages) => sum + pages, 0) * perHostPage;
+    const { counters } = shared;
+    expect(counters.get(SOURCE.pagesRequested) + counters.get(SOURCE.pagesRequestedZero)).toBe(
+      requested,
+    );
+    expect(requested).toBeGreaterThan(0);
+    if (urgent) expect(onUrgent.pages).toHaveLength(requested);
+    expectWhole([...onMain.pages], perHostPage);
+    expectWhole([...onUrgent.pages], perHostPage);
+  });
+
+  /** The target pages of each host page came one behind the other, from the first to the last. */
+  function expectWhole(pages: readonly Received[], perHostPage: number): void {
+    for (let i = 0; i < pages.length; i += perHostPage) {
+      const first = pages[i];
+      const part = pages.slice(i, i + perHostPage);
+      expect((first?.page ?? -1) % perHostPage).toBe(0);
+      const broken = part.some(({ block, page }, n) => {
+        return block !== first?.block || page !== first.page + n;
+      });
+      expect(broken).toBe(false);
+    }
+  }
+});
+
+function writing(fd: number, stopFd: number): Channel {
+  return new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 0 });
+}
+
+describe("a request", () => {
+  /** A server over a guest of which everything is owed, and a receiver of its main channel. */
+  function bench(descriptors: Descriptors, guest: SendingGuest) {
+    const [fd, peerFd] = descriptors.pair();
+    const stopFd = descriptors.event();
+    const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
+    for (const bitmap of guest.shared.dirty) bitmap.setAll();
+    computeOwed(context);
+    const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
+    peer.timeoutMs = 5000;
+    const receiver = new PageReceiver(peer, guest.blocks);
+    return { context, peer, receiver, server: new RequestServer(context, guest.blocks) };
+  }
+
+  test("is answered once; a repeat brings nothing, not even an empty section", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { receiver, server, peer } = bench(descriptors, guest);
+    expect(server.serve(guest.block(0), 5 * PAGE, PAGE)).toBe(1);
+    expect(server.serve(guest.block(0), 5 * PAGE, PAGE)).toBe(0);
+    expect(server.serve(guest.block(0), 4 * PAGE, 3 * PAGE)).toBe(2);
+    receiver.main(3);
+    expect(names(receiver.pages)).toEqual(["0:5", "0:4", "0:6"]);
+    expect(peer.tryRead()).toBe(0);
+    expect(peer.reader.available).toBe(0);
+  });
+
+  test("moves the push on to what lies behind it", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([8, 40]);
+    const { context, receiver, server } = bench(descriptors, guest);
+    server.serve(guest.block(1), 20 * PAGE, PAGE);
+    receiver.main(1);
+    pushOwed(context);
+    receiver.main(48);
+    const pushed = names(receiver.pages.slice(1));
+    // From there to the end of the block, then round all blocks.
+    expect(pushed.slice(0, 19)).toEqual(Array.from({ length: 19 }, (_, i) => `1:${21 + i}`));
+    expect(pushed.slice(19, 27)).toEqual(Array.from({ length: 8 }, (_, i) => `0:${i}`));
+    expect(pushed.slice(27)).toEqual(Array.from({ length: 20 }, (_, i) => `1:${i}`));
+  });
+
+  test("for the last page of all sends the push back to the beginning", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([4, 4]);
+    const { context, receiver, server } = bench(descriptors, guest);
+    server.serve(guest.block(1), 3 * PAGE, PAGE);
+    receiver.main(1);
+    pushOwed(context);
+    receiver.main(8);
+    expect(names(receiver.pages)).toEqual([
+      "1:3",
+      ...["0:0", "0:1", "0:2", "0:3"],
+      ...["1:0", "1:1", "1:2"],
+    ]);
+  });
+});
+
+describe("the push", () => {
+  test("gives up when the destination has gone, or the operator asks for it", () => {
+    for (const [change, message] of [
+      [(guest: SendingGuest) => guest.shared.finished.set(), "The destination went away"],
+      [
+        (guest: SendingGuest) => {
+          Atomics.store(guest.shared.control, WORD.shutStatus, 1);
+          guest.shared.finished.set();
+        },
+        "The destination reported failure 1",
+      ],
+      [
+        (guest: SendingGuest) => Atomics.store(guest.shared.control, WORD.stop, 1),
+        "Stopped on request",
+      ],
+    ] as const) {
+      using descriptors = new Descriptors();
+      using guest = new SendingGuest([64]);
+      const [fd] = descriptors.pair();
+      const stopFd = descriptors.event();
+      const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
+      guest.shared.dirty[0]?.setAll();
+      computeOwed(context);
+      change(guest);
+      expect(() => pushOwed(context)).toThrow(message);
+    }
+  });
+
+  test("is held back by its limit, but not when there is nothing left to push", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([40]);
+    const [fd] = descriptors.pair();
+    const stopFd = descriptors.event();
+    const settings = { maxPostcopyBandwidth: 256 * 1024 };
+    const channel = writing(fd, stopFd);
+    const context = sourceContext(guest.blocks, guest.shared, channel, stopFd, settings);
+    guest.shared.dirty[0]?.setAll();
+    computeOwed(context);
+    const began = performance.now();
+    pushOwed(context);
+    const tookMs = performance.now() - began;
+    // A first chunk of 88 KiB, of which 25 KiB are free; nothing is waited for after the last one.
+    expect(tookMs).toBeGreaterThan(200);
+    expect(tookMs).toBeLessThan((channel.bytesWritten / settings.maxPostcopyBandwidth) * 1000);
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(0);
+  });
+});

@@ -1,0 +1,168 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { IOVEC_COUNT_MAX } from "../../../syscalls/io.ts";
+import { Channel } from "../../../src/channel/channel.ts";
+import type { RamBlock } from "../../../src/ram/block.ts";
+import { MemoryWindows } from "../../../src/ram/windows.ts";
+import { RamWriter } from "../../../src/source/ram-writer.ts";
+import { SECTION } from "../../../src/stream/constants.ts";
+import { scratchAt } from "../../../syscalls/memory.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { PageReceiver } from "../../helpers/page-receiver.ts";
+import { pageWord, SendingGuest } from "../../helpers/sending-guest.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import type * as PageReceivers from "../../fixtures/page-receivers.ts";
+
+const PAGE = 4096;
+const SECTION_ID = 42;
+
+/** Both ends of a connection. */
+function ends(descriptors: Descriptors) {
+  const [fd, peerFd] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const open = (each: number): Channel => {
+    const channel = new Channel({ fd: each, stopFd, peer: "the peer", bufferBytes: 2 ** 20 });
+    channel.timeoutMs = 8000;
+    return channel;
+  };
+  return { channel: open(fd), peer: open(peerFd), peerFd, stopFd };
+}
+
+function writerOver(blocks: readonly RamBlock[]): RamWriter {
+  return new RamWriter(blocks.map(({ address, length }) => new MemoryWindows(address, length)));
+}
+
+/** Pages to send, by block and number, in any order and with repeats. */
+const choice = fc.array(fc.record({ block: fc.nat({ max: 2 }), page: fc.nat({ max: 29 }) }), {
+  maxLength: 40,
+});
+
+function expectedOf(chosen: readonly { block: number; page: number }[]) {
+  return chosen.map(({ block, page }) => {
+    const word = pageWord(block, page);
+    return { block, page, word, zero: word === 0 };
+  });
+}
+
+describe("what a writer composes", () => {
+  const guest = new SendingGuest([30, 30, 30]);
+
+  test("is read back as the pages that were chosen, gathered or copied", () => {
+    const writer = writerOver(guest.blocks);
+    fc.assert(
+      fc.property(fc.array(choice, { maxLength: 3 }), fc.boolean(), (sections, copying) => {
+        using descriptors = new Descriptors();
+        const { channel, peer } = ends(descriptors);
+        const receiver = new PageReceiver(peer, guest.blocks);
+        writer.copying = copying;
+        for (const chosen of sections) {
+          writer.begin(SECTION_ID);
+          for (const { block, page } of chosen) writer.page(guest.block(block), page * PAGE);
+          const zeros = expectedOf(chosen).filter(({ zero }) => zero).length;
+          expect([writer.normal, writer.zero]).toEqual([chosen.length - zeros, zeros]);
+          // Small enough for the socket's buffer: nobody reads meanwhile.
+          channel.writeAll(writer.finish());
+          receiver.main(receiver.pages.length + chosen.length);
+        }
+        expect(receiver.pages).toEqual(expectedOf(sections.flat()));
+        expect(receiver.torn).toEqual([]);
+      }),
+      { numRuns: 80 },
+    );
+  });
+
+  test("says where each section begins and ends, and names its block anew", () => {
+    using descriptors = new Descriptors();
+    const { channel, peer } = ends(descriptors);
+    const writer = writerOver(guest.blocks);
+    for (const type of [SECTION.part, SECTION.end]) {
+      writer.begin(SECTION_ID, type);
+      writer.page(guest.block(1), 2 * PAGE);
+      channel.writeAll(writer.finish());
+      const head = [type, 0, 0, 0, SECTION_ID];
+      const zeroRecord = [0, 0, 0, 0, 0, 0, 0x20, 0x02, 6, ...Buffer.from("block1"), 0];
+      const tail = [0, 0, 0, 0, 0, 0, 0, 0x10, 0x7e, 0, 0, 0, SECTION_ID];
+      const length = head.length + zeroRecord.length + tail.length;
+      expect([...peer.reader.take(length)]).toEqual([...head, ...zeroRecord, ...tail]);
+    }
+  });
+
+  test("for the urgent channel is bare records, whose block holds on, and an EOS at the end", () => {
+    using descriptors = new Descriptors();
+    const { channel, peer } = ends(descriptors);
+    const writer = writerOver(guest.blocks);
+    const receiver = new PageReceiver(peer, guest.blocks);
+    const chosen = [2, 5, 4].map((page) => ({ block: 2, page }));
+    for (const { block, page } of chosen) {
+      writer.begin(undefined);
+      writer.page(guest.block(block), page * PAGE);
+      channel.writeAll(writer.finish());
+    }
+    const named = 8 + 1 + 6 + 1;
+    expect(channel.bytesWritten).toBe(named + (8 + 1) + (8 + PAGE));
+    channel.writeAll(writerOver(guest.blocks).finishUrgent());
+    expect(receiver.body()).toBe("end of section");
+    expect(receiver.pages).toEqual(expectedOf(chosen));
+    expect(peer.reader.available).toBe(0);
+  });
+
+  test("is checked page by page where the memory was stored", () => {
+    const windows = guest.blocks.map(({ address, length }) => new MemoryWindows(address, length));
+    const checked: [string, number][] = [];
+    const writer = new RamWriter(windows, (block, offset) => {
+      checked.push([block.name, offset]);
+      if (offset === 3 * PAGE) throw new Error("damaged");
+    });
+    writer.begin(SECTION_ID);
+    writer.page(guest.block(0), 2 * PAGE);
+    expect(() => writer.page(guest.block(1), 3 * PAGE)).toThrow("damaged");
+    expect(checked).toEqual([
+      ["block0", 2 * PAGE],
+      ["block1", 3 * PAGE],
+    ]);
+    expect([writer.normal, writer.zero]).toEqual([0, 1]);
+  });
+});
+
+describe("a full writer", () => {
+  const fixture = import.meta.resolve("../../fixtures/page-receivers.ts");
+  const PAGES = 1500;
+
+  test.each([true, false])("says so before anything is cut off (copying: %p)", async (copying) => {
+    await using thread = await startThread<typeof PageReceivers>(fixture);
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([PAGES]);
+    const block = guest.block(0);
+    // No page is zero: the most there can be of each piece.
+    const words = new Uint32Array(scratchAt(block.address, block.length).bytes.buffer);
+    for (let page = 0; page < PAGES; page++) words.fill(page + 1, page * 1024, (page + 1) * 1024);
+    const { channel, peerFd, stopFd } = ends(descriptors);
+    const receiving = thread.call("receiveMain", peerFd, stopFd, guest.blocks, PAGES);
+    const writer = writerOver(guest.blocks);
+    writer.copying = copying;
+    const counts: number[] = [];
+    for (let page = 0; page < PAGES;) {
+      writer.begin(SECTION_ID);
+      while (page < PAGES && writer.hasRoom) writer.page(block, page++ * PAGE);
+      counts.push(writer.normal);
+      channel.writeAll(writer.finish());
+    }
+    const { pages, torn } = await receiving;
+    expect(pages.map(({ word }) => word)).toEqual(Array.from({ length: PAGES }, (_, i) => i + 1));
+    expect(torn).toEqual([]);
+    // It is of use: precopy puts 256 pages into each chunk without asking.
+    expect(Math.min(...counts.slice(0, -1))).toBeGreaterThanOrEqual(256);
+    expect(Math.max(...counts)).toBeLessThan(IOVEC_COUNT_MAX / 2);
+  });
+
+  test("has room for as many zero pages as a chunk can have", () => {
+    using guest = new SendingGuest([3]);
+    const writer = writerOver(guest.blocks);
+    writer.begin(SECTION_ID);
+    let pages = 0;
+    for (; writer.hasRoom && pages < 1_000_000; pages++) writer.page(guest.block(0), 2 * PAGE);
+    expect(pages).toBeGreaterThan(1000);
+    expect(pages).toBeLessThan(1_000_000);
+    expect(writer.finish().remaining).toBeGreaterThan(pages * 9);
+  });
+});
