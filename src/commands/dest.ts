@@ -112,9 +112,10 @@ async function receive(options: DestOptions): Promise<number> {
 async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Promise<number> {
   const crew = run.stress;
   if (crew === undefined) throw new Error("no guest arrived");
-  interrupts.handler = (count) => {
+  interrupts.onInterrupt((count) => {
     if (count > 1) interrupts.exitNow();
-  };
+    return true;
+  });
   await crew.runFor(crew.setup.parameters.durationMs, () => interrupts.interrupted);
   await crew.stop();
   const figures = await auditGuest(crew);

@@ -5,10 +5,16 @@ import { EXIT } from "../util/errors.ts";
 const SIGNALS = { SIGINT: EXIT.interrupt, SIGTERM: EXIT.terminate, SIGHUP: 129 } as const;
 type SignalName = keyof typeof SIGNALS;
 
+/**
+ * Answers a signal that asks to end. `count` says how often it was asked since this answer was set,
+ * from 1. Returns whether the program obeys: a first press may only be warned about.
+ */
+export type InterruptAnswer = (count: number) => boolean;
+
 export class Interrupts {
-  /** What the next signal does; it is given the number of signals so far, from 1. */
-  handler: (count: number) => void = () => this.exitNow();
+  #answer: InterruptAnswer = () => this.exitNow();
   #count = 0;
+  #obeyed = false;
   #exitCode = 0;
   readonly #listeners: [NodeJS.Signals, () => void][] = [];
   #switchover: (() => void) | undefined;
@@ -19,7 +25,7 @@ export class Interrupts {
       const listener = (): void => {
         this.#count++;
         this.#exitCode = SIGNALS[name];
-        this.handler(this.#count);
+        if (this.#answer(this.#count)) this.#obeyed = true;
       };
       this.#listen(name, listener);
     }
@@ -41,9 +47,20 @@ export class Interrupts {
     if (this.#switchoverAsked) switchover();
   }
 
-  /** Whether a signal came. */
+  /** Sets what a signal does from now on, and begins to count anew. */
+  onInterrupt(answer: InterruptAnswer): void {
+    this.#answer = answer;
+    this.#count = 0;
+  }
+
+  /** From now on a signal ends the process where it stands. */
+  exitOnInterrupt(): void {
+    this.onInterrupt(() => this.exitNow());
+  }
+
+  /** Whether a signal came and was obeyed; one that was only warned about does not count. */
   get interrupted(): boolean {
-    return this.#count > 0;
+    return this.#obeyed;
   }
 
   /** The exit code of the last signal; 0 if there was none. */

@@ -11,10 +11,18 @@ import { fromText } from "../util/schemas.ts";
 /** A PEER word on the command line. */
 export const peerSchema = fromText(parsePeer);
 
-/** Runs the command of `exec:` with a socket as its standard input and output; returns our end. */
+/**
+ * Runs the command of `exec:` with a socket as its standard input and output; returns our end. It
+ * has a session of its own: a Ctrl-C is for us to answer, and must not end it under a guest's pages.
+ */
 function openCommand(command: string): number {
   const [ours, theirs] = makeSocketPair();
-  Bun.spawn(["/bin/sh", "-c", command], { stdin: theirs, stdout: theirs, stderr: "inherit" });
+  Bun.spawn(["/bin/sh", "-c", command], {
+    stdin: theirs,
+    stdout: theirs,
+    stderr: "inherit",
+    detached: true,
+  });
   closeDescriptor(theirs);
   setNonBlocking(ours, true);
   return ours;

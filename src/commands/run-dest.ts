@@ -1,9 +1,10 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { unlinkSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
+import { FATE } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
@@ -33,6 +34,15 @@ import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
+
+/** Removes the file of our socket; that it is gone already is no failure of a migration. */
+function removeSocket(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch (error) {
+    log.warn(`The socket ${path} could not be removed: ${String(error)}`);
+  }
+}
 
 /** What is received, where, and how. */
 export interface DestJob {
@@ -91,7 +101,7 @@ export class DestRun {
   async receive(): Promise<void> {
     const { output, interrupts } = this.#job;
     const crew = this.#crew;
-    interrupts.handler = (count) => this.#interrupt(count);
+    interrupts.onInterrupt((count) => this.#interrupt(count));
     let connectedMs = 0;
     const progress = output.startProgress(() => {
       if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
@@ -103,7 +113,7 @@ export class DestRun {
       output.events.emit({ event: "drained", sinceStartMs });
     } finally {
       progress.stop();
-      interrupts.handler = () => interrupts.exitNow();
+      interrupts.exitOnInterrupt();
       crew.end();
       this.#closeListener();
     }
@@ -112,7 +122,7 @@ export class DestRun {
   #closeListener(): void {
     const { arrival, path } = this.#opened;
     if (arrival.kind === "listen") closeDescriptor(arrival.fd);
-    if (path !== undefined) unlinkSync(path);
+    if (path !== undefined) removeSocket(path);
   }
 
   #connected(peer: string): void {
@@ -156,17 +166,18 @@ export class DestRun {
   }
 
   /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
-  #interrupt(count: number): void {
+  #interrupt(count: number): boolean {
     if (this.#crew.refuse() || count > 1) {
       this.#crew.stop();
       if (count > 1) this.#job.interrupts.exitNow();
-      return;
+      return true;
     }
     const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
     log.warn(
       `The guest is here already and ${missing} of its pages are not: ending now loses it. ` +
         "Interrupt once more to give it up.",
     );
+    return false;
   }
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */
@@ -181,12 +192,24 @@ export class DestRun {
     return { ms, method: "one-clock" };
   }
 
+  /** Where the guest is that did not start here: what the source knows of that makes a difference. */
+  #refusedText(): string {
+    const told = Atomics.load(this.#crew.shared.control, WORD.fate) === FATE.told;
+    if (this.#timeline.at("device") === undefined || told) {
+      return "The guest did not start here: it is the source's to go on with";
+    }
+    return (
+      "The guest did not start here, and the source could not be told: it holds the guest, " +
+      "stopped, and whole"
+    );
+  }
+
   /** Says where a failure leaves the guest. */
   sayWhere(): void {
     const { guest, output } = this.#job;
     if (this.#timeline.at("connected") === undefined) return;
     if (this.#crew.refuse()) {
-      log.info("The guest did not start here: it is the source's to go on with");
+      log.info(this.#refusedText());
       return;
     }
     const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));

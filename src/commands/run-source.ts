@@ -26,6 +26,11 @@ import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
+/** Precopy rounds that a report lists; a migration of more has long ceased to converge. */
+const REPORT_ROUNDS_MAX = 1000;
+/** An operator who interrupts more often than this wants out, whatever it costs. */
+const INTERRUPTS_MAX = 2;
+
 /** What is sent, where, and how. */
 export interface SourceJob {
   guest: SourceGuestData;
@@ -72,9 +77,11 @@ export class SourceRun {
       event: (event) => this.#take(event),
     });
     this.#crew = crew;
-    interrupts.handler = (count) => this.#interrupt(count);
+    interrupts.onInterrupt((count) => this.#interrupt(count));
     interrupts.onSwitchover(() => crew.switchover());
-    const stopListening = options.json ? readSwitchover(() => crew.switchover()) : () => {};
+    // A terminal is not read: in the background that would stop the whole process (SIGTTIN).
+    const reads = options.json && !process.stdin.isTTY;
+    const stopListening = reads ? readSwitchover(() => crew.switchover()) : () => {};
     const progress = output.startProgress(() => {
       return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
     });
@@ -85,7 +92,7 @@ export class SourceRun {
     } finally {
       progress.stop();
       stopListening();
-      interrupts.handler = () => interrupts.exitNow();
+      interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
       crew.end();
     }
@@ -109,7 +116,7 @@ export class SourceRun {
         output.events.emit({ event: "phase", phase: event.phase });
         break;
       case "round":
-        this.#rounds.push(event.result);
+        if (this.#rounds.length < REPORT_ROUNDS_MAX) this.#rounds.push(event.result);
         output.events.emit({ event: "round", ...event.result });
         break;
       case "switchover": {
@@ -125,20 +132,20 @@ export class SourceRun {
   }
 
   /** Before the point of no return the guest stays; after it, the operator must insist. */
-  #interrupt(count: number): void {
+  #interrupt(count: number): boolean {
     const crew = this.#crew;
-    if (crew === undefined) this.#job.interrupts.exitNow();
-    const passed = (crew.shared.times[TIME.packageSent] ?? 0) > 0;
-    if (!passed || count > 1) {
+    if (crew === undefined || count > INTERRUPTS_MAX) this.#job.interrupts.exitNow();
+    if (crew.cancel()) return true;
+    if (count > 1) {
       crew.stop();
-      if (count > 2) this.#job.interrupts.exitNow();
-      return;
+      return true;
     }
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
     log.warn(
       `The guest runs at the destination already; ${owed} of its pages are only here, and it is ` +
         "lost without them. Interrupt once more to give it up.",
     );
+    return false;
   }
 
   #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {

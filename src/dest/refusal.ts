@@ -41,6 +41,7 @@ export function tellRefusal(shared: DestShared, returnPath: ReturnPath): void {
   try {
     returnPath.send({ kind: "shut", status: 1 });
   } catch {
-    // The link is gone: the source notices by itself.
+    // The link is gone: the source notices that, but not what was decided here.
+    Atomics.store(control, WORD.fate, FATE.refused);
   }
 }

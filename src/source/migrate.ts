@@ -14,6 +14,7 @@ import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import { FEATURE, FEATURES_OURS, chosenValue } from "../stream/hello.ts";
 import { PostcopyError } from "../util/errors.ts";
+import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { computeOwed, countOwedPages, finishUrgent, pushOwed } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
@@ -37,6 +38,8 @@ const HELLO_TIMEOUT_MS = 10_000;
  * durable first, on a disk of any speed. A destination that is gone is noticed much sooner.
  */
 const SHUT_TIMEOUT_MS = 3_600_000;
+/** How long a refusal may be on its way when the link has just ended. */
+const REFUSAL_TIMEOUT_MS = 2000;
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
 
@@ -67,7 +70,8 @@ export class MigrationError extends PostcopyError {
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
   if (place === "destination") {
     const owed = Atomics.load(shared.control, WORD.owed);
-    return `The link broke: the guest is at the destination; ${owed} of its pages are only here`;
+    const lost = `the guest is at the destination, and ${owed} of its pages are only here`;
+    return `The migration failed after the switchover: ${lost}`;
   }
   const unharmed = guest.live ? "the guest goes on here" : "what was kept is as it was";
   return `The migration failed; ${unharmed}`;
@@ -94,11 +98,16 @@ export function migrate(context: SourceContext): SourceOutcome {
   }
 }
 
-/** The destination said that it will not run the guest: SHUT with a status, before RUN. */
-function refusedByPeer(context: SourceContext): boolean {
-  const { shared } = context;
-  const status = Atomics.load(shared.control, WORD.shutStatus);
-  return shared.finished.isSet && status > 0 && shared.times[TIME.loaded] === 0;
+/**
+ * The destination said that it will not run the guest. One of ours decides that atomically, so a
+ * SHUT with a status is always a refusal; of a QEMU it is one only before the device state was
+ * loaded. The message may still be on its way to the thread that reads it.
+ */
+function refusedByPeer({ shared }: SourceContext): boolean {
+  shared.finished.wait(REFUSAL_TIMEOUT_MS);
+  const { control, times } = shared;
+  if (!(Atomics.load(control, WORD.shutStatus) > 0)) return false;
+  return Atomics.load(control, WORD.peerFeatures) > 0 || times[TIME.loaded] === 0;
 }
 
 interface Progress {
@@ -115,7 +124,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   setPhase(context, "setup");
   sendOpening(context);
   markAllDirty(context);
-  const tracker = guest.live ? startTracking(context) : undefined;
+  const tracker = needsTracking(context) ? startTracking(context) : undefined;
   try {
     end = precopy(context, tracker);
     if (end.action === "postcopy") openUrgentChannel(context);
@@ -135,26 +144,36 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   return { completedIn: end.action === "complete" ? "precopy" : "postcopy", reason: end.reason };
 }
 
+/** What stands still is never dirty, and pure postcopy sends everything anyway. */
+function needsTracking({ guest, settings }: SourceContext): boolean {
+  return guest.live && settings.policy.kind !== "now";
+}
+
 function startTracking(context: SourceContext): DirtyTracker | undefined {
-  const missing = dirtyTrackingMissing();
-  if (missing !== undefined) {
-    const message = `${missing}: no precopy; every page follows after the switchover`;
-    context.emit({ kind: "warning", message });
-    return undefined;
+  let missing = dirtyTrackingMissing();
+  if (missing === undefined) {
+    const tracker = new DirtyTracker(context.guest.blocks);
+    try {
+      tracker.start();
+      return tracker;
+    } catch (error) {
+      tracker.close();
+      missing = `dirty pages cannot be tracked (${String(error)})`;
+    }
   }
-  const tracker = new DirtyTracker(context.guest.blocks);
-  tracker.start();
-  return tracker;
+  const message = `${missing}: no precopy; every page follows after the switchover`;
+  context.emit({ kind: "warning", message });
+  return undefined;
 }
 
 function precopy(context: SourceContext, tracker: DirtyTracker | undefined): PrecopyEnd {
   const { guest, settings } = context;
   if (!guest.live) return { action: "postcopy", reason: "the guest stands still" };
-  if (tracker === undefined) {
-    return { action: "postcopy", reason: "dirty pages cannot be tracked on this host" };
-  }
   if (settings.policy.kind === "now") {
     return { action: "postcopy", reason: "asked to switch at once" };
+  }
+  if (tracker === undefined) {
+    return { action: "postcopy", reason: "dirty pages cannot be tracked on this host" };
   }
   setPhase(context, "precopy");
   return runPrecopy(context, tracker);
@@ -195,20 +214,32 @@ function postcopy(context: SourceContext, progress: Progress): void {
   shared.counters.set(SOURCE.owedPages, countOwedPages(context));
   sendDiscards(context);
   const bytes = guest.devicePackage();
-  // Requests may come as soon as the package's first command has been read.
-  Atomics.store(shared.control, WORD.serving, 1);
-  sendPackage(context, bytes);
-  progress.passed = true;
-  shared.times[TIME.packageSent] = monotonicNs();
-  sendListeningPing(context);
+  commit(shared);
+  withMainLock(context, () => {
+    // Requests may come as soon as the package's first command has been read; where their answers
+    // go on the main channel too, they wait for the lock.
+    Atomics.store(shared.control, WORD.serving, 1);
+    sendPackage(context, bytes);
+    progress.passed = true;
+    shared.times[TIME.packageSent] = monotonicNs();
+    sendListeningPing(context);
+  });
   shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
   pushOwed(context);
   finishUrgent(context);
+  withMainLock(context, () => {
+    sendRamEnd(context);
+    Atomics.store(shared.control, WORD.ended, 1);
+    sendEof(context);
+  });
+}
+
+/** Writes on the main channel while no other thread does. */
+function withMainLock({ shared }: SourceContext, write: () => void): void {
   shared.mainLock.lock();
   try {
-    sendRamEnd(context);
-    sendEof(context);
+    write();
   } finally {
     shared.mainLock.unlock();
   }
@@ -222,6 +253,8 @@ function completeInPrecopy(context: SourceContext, progress: Progress): void {
   sendLastPages(context);
   sendRamEnd(context);
   sendSections(context, guest.deviceSections());
+  commit(context.shared);
+  Atomics.store(context.shared.control, WORD.ended, 1);
   sendEof(context);
   progress.passed = true;
 }

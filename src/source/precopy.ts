@@ -18,6 +18,9 @@ import type { Decision, RoundResult } from "./switchover.ts";
 /** Target pages written with one writev: 1 MiB of data. */
 const PAGES_PER_CHUNK = 256;
 
+/** How often a guest that writes nothing is looked at. */
+const IDLE_ROUND_MS = 50;
+
 /** Why and how precopy ended. */
 export type PrecopyEnd = Exclude<Decision, { action: "another round" }>;
 
@@ -47,6 +50,8 @@ export function runPrecopy(context: SourceContext, tracker: DirtyTracker): Preco
     const seconds = result.durationMs / 1000;
     shared.counters.set(SOURCE.dirtyRate, result.dirtyPagesAfter / Math.max(seconds, 1e-6));
     context.emit({ kind: "round", result });
+    checkStop(shared);
+    checkPeer(shared);
     if (switchoverAsked(context)) {
       return { action: "postcopy", reason: "the operator asked for it" };
     }
@@ -59,7 +64,19 @@ export function runPrecopy(context: SourceContext, tracker: DirtyTracker): Preco
       context.guest.deviceSections !== undefined,
     );
     if (decision.action !== "another round") return decision;
+    if (result.dirtyPagesAfter === 0) awaitWrites(context, tracker, began);
     previous = result;
+  }
+}
+
+/** Waits a moment for a guest that writes nothing: a round without pages is none. */
+function awaitWrites(context: SourceContext, tracker: DirtyTracker, began: number): void {
+  const idle = new Int32Array(new SharedArrayBuffer(4));
+  while (countDirty(context) === 0 && !mustEnd(context, began)) {
+    Atomics.wait(idle, 0, 0, IDLE_ROUND_MS);
+    checkStop(context.shared);
+    checkPeer(context.shared);
+    tracker.collect(context.shared.dirty);
   }
 }
 

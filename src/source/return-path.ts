@@ -18,6 +18,9 @@ import { TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { PING_LOADED } from "./stream.ts";
 
+/** Largest status that is kept as it came: what an Int32Array holds. */
+const STATUS_MAX = 0x7fffffff;
+
 /** What the loop works with. */
 export interface ReturnPathContext {
   /** The main channel, which this thread reads. */
@@ -69,7 +72,7 @@ function readUntilShut(context: ReturnPathContext): void {
         takePong(context.shared, record.value, arrived);
         break;
       case RETURN_PATH.shut:
-        Atomics.store(context.shared.control, WORD.shutStatus, Math.min(record.value, 0x7fffffff));
+        takeShut(context.shared, record.value);
         return;
       case RETURN_PATH.switchoverAck:
         break;
@@ -79,6 +82,14 @@ function readUntilShut(context: ReturnPathContext): void {
       }
     }
   }
+}
+
+/** SHUT ends the return path. That all is well it can only say when it has everything. */
+function takeShut(shared: SourceShared, status: number): void {
+  if (status === 0 && Atomics.load(shared.control, WORD.ended) === 0) {
+    throw new StreamError("UNEXPECTED", "The destination said that it is done, which it cannot be");
+  }
+  Atomics.store(shared.control, WORD.shutStatus, Math.min(status, STATUS_MAX));
 }
 
 function namedBlock(context: ReturnPathContext, record: ReturnPathRecord): RamBlock {

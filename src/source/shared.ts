@@ -31,6 +31,10 @@ export const WORD = {
   serving: 6,
   /** 1: give up as soon as possible (Ctrl-C); waits are ended by the stop descriptor. */
   stop: 7,
+  /** Whether the point of no return has been passed (commitment.ts). */
+  commitment: 8,
+  /** 1 once everything has been sent: only then SHUT may say that all is well. */
+  ended: 9,
 } as const;
 const WORDS = 16;
 

@@ -49,6 +49,9 @@ export function decideAfterRound(
     case "now":
       return { action: "postcopy", reason: "asked to switch at once" };
     case "rounds":
+      if (result.dirtyPagesAfter === 0) {
+        return { action: "postcopy", reason: "nothing is dirty any more" };
+      }
       if (result.round < policy.rounds) return { action: "another round" };
       return { action: "postcopy", reason: `asked to switch after ${policy.rounds} rounds` };
     case "after":

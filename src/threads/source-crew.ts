@@ -7,6 +7,7 @@ import {
 import { endConnection } from "../channel/channel.ts";
 import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
+import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
@@ -92,6 +93,13 @@ export class SourceCrew {
   /** Switches over as soon as the piece of work under way is done. */
   switchover(): void {
     Atomics.store(this.shared.control, WORD.switchoverNow, 1);
+  }
+
+  /** Decides that the guest stays here, and gives up; false when it is too late for that. */
+  cancel(): boolean {
+    if (!cancel(this.shared)) return false;
+    this.stop();
+    return true;
   }
 
   /** Gives up as soon as possible; `run` then resolves with a failure. */

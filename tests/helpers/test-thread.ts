@@ -40,6 +40,9 @@ export interface ThreadFailure {
 /** How long a call may take: far more than any does. */
 const CALL_LIMIT_MS = 15_000;
 
+/** How long a thread may still run when its test is over. */
+const LAST_WAIT_MS = 1_000;
+
 /** An error that a function of the thread threw. */
 export class ThreadCallError extends Error {
   readonly code: string | undefined;
@@ -92,11 +95,20 @@ export class TestThread<Module extends Functions> implements AsyncDisposable {
     else this.#waiting.resolve(answer.kind === "done" ? answer.result : undefined);
   }
 
-  /** A thread that still runs something is left alone: terminating it could wait for ever. */
+  /**
+   * Ends the thread. One that still runs something, after a test that failed, is waited for a
+   * little and then left alone: terminating it could take for ever.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#busy) {
+      const settled = this.#waiting.promise.then(
+        () => undefined,
+        () => undefined,
+      );
+      await Promise.race([settled, Bun.sleep(LAST_WAIT_MS)]);
+    }
     if (this.#busy) this.#worker.unref();
     else this.#worker.terminate();
-    await Promise.resolve();
   }
 }
 

@@ -63,7 +63,9 @@ export class UserfaultMemory implements Disposable {
     // Whoever still waits in a fault goes on, with zeros.
     this.userfault.unregister(this.address, this.pages * this.#pageBytes);
     this.userfault.close();
-    this.#mapping[Symbol.dispose]();
+    // Huge pages go back to the pool. Others stay mapped: a thread that a failed test left behind
+    // may still touch them, and would take the whole run with it.
+    if (this.#pageBytes !== PAGE_BYTES) this.#mapping[Symbol.dispose]();
   }
 }
 

@@ -229,8 +229,11 @@ trackingTest("no write is lost while a scan runs", async () => {
     return copied;
   };
   let rounds = 0;
-  for (const end = performance.now() + 1500; performance.now() < end; rounds++) copyDirty();
-  Atomics.store(control, WRITER_WORD.stop, 1);
+  try {
+    for (const end = performance.now() + 1500; performance.now() < end; rounds++) copyDirty();
+  } finally {
+    Atomics.store(control, WRITER_WORD.stop, 1);
+  }
   const writes = await writing;
   copyDirty();
   expect(copyDirty()).toBe(0);

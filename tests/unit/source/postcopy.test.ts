@@ -65,7 +65,8 @@ describe("push and requests together", () => {
     await using main = await startReceiver();
     await using other = await startReceiver();
     using descriptors = new Descriptors();
-    using guest = new SendingGuest(counts, perHostPage * PAGE);
+    // Never unmapped: threads that a failure left behind may still read it.
+    const guest = new SendingGuest(counts, perHostPage * PAGE);
     const stopFd = descriptors.event();
     const [fd, mainFd] = descriptors.pair();
     const [urgentFd, urgentPeer] = descriptors.pair();
