@@ -7,11 +7,11 @@ import { waitUntil } from "./deadline.ts";
 import type { HandMadePeer } from "./hand-made-peer.ts";
 
 /**
- * A guest with 256 KiB of device state (its table of versions), hardly any memory that is touched,
+ * A guest with 512 KiB of device state (its table of versions), hardly any memory that is touched,
  * and so little time to live on that a test does not wait for it. A unix socket takes 208 KiB.
  */
-export const STUCK_GUEST = "stress:size=256MiB,zero=0.999,hot=0.001,rate=1MiB/s,duration=100ms";
-export const STUCK_PAGES = 65_536;
+export const STUCK_GUEST = "stress:size=512MiB,zero=0.999,hot=0.001,rate=1MiB/s,duration=100ms";
+export const STUCK_PAGES = 131_072;
 
 /** Header, configuration and first commands: what a source sends before it waits for an answer. */
 const OPENING_BYTES = 60;

@@ -50,7 +50,7 @@ function expectGone(source: RoleEnd<SourceReport>): void {
     report: { outcome: "failed", phase: "postcopy" },
   });
   expect(source.error?.message).toMatch(
-    /^The link broke: the guest is at the destination; \d+ of its pages are only here: /,
+    /^The migration failed after the switchover: the guest is at the destination, and \d+ of its pages are only here: /,
   );
 }
 

@@ -147,7 +147,9 @@ interruptTest("in postcopy: the second press gives the guest up", async () => {
   source.program.kill("SIGINT");
   const end = await source.end();
   expect(end).toMatchObject({ exitCode: 130, stayed: undefined, report: { outcome: "cancelled" } });
-  expect(end.report.error?.message).toMatch(/the guest is at the destination; \d+ of its pages/);
+  expect(end.report.error?.message).toMatch(
+    /the guest is at the destination, and \d+ of its pages/,
+  );
   const destEnd = await dest.end();
   expect(destEnd).toMatchObject({ exitCode: 1, report: { outcome: "failed", phase: "postcopy" } });
 });

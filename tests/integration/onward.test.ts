@@ -95,7 +95,7 @@ migrationTest("C goes away in postcopy: B says that the guest is there", async (
   expect(first.exitCode).toBe(0);
   expect(end.exitCode).toBe(1);
   expect(end.error?.message).toMatch(
-    /the guest is at the destination; \d+ of its pages are only here/,
+    /the guest is at the destination, and \d+ of its pages are only here/,
   );
   expect(reportsOf(end).at(-1)).toMatchObject({ role: "source", outcome: "failed" });
 });

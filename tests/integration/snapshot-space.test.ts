@@ -58,6 +58,8 @@ spaceTest(
     expect(destEnd.report).toMatchObject({ outcome: "failed", snapshot: null });
     expect(destEnd.stderr).toContain("The guest was taken over and is no whole snapshot");
     expect(sourceEnd.exitCode).toBe(1);
-    expect(sourceEnd.error?.message).toStartWith("The link broke: the guest is at the destination");
+    expect(sourceEnd.error?.message).toStartWith(
+      "The migration failed after the switchover: the guest is at the destination",
+    );
   },
 );

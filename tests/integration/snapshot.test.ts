@@ -141,7 +141,7 @@ snapshotTest(
     expect(dest).toMatchObject({ exitCode: 1, error: { code: "WRONG_GUEST" } });
     expect(dest.error?.message).toContain('a guest of machine type "pc-i440fx-7.2"');
     expect(source).toMatchObject({ exitCode: 1, error: { code: "MIGRATION_FAILED" } });
-    expect(source.error?.message).toStartWith("The migration failed; the guest goes on here");
+    expect(source.error?.message).toStartWith("The migration failed; what was kept is as it was");
   },
 );
 

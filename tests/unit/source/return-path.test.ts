@@ -44,6 +44,8 @@ class Bench implements Disposable {
     for (const bitmap of shared.dirty) bitmap.setAll();
     computeOwed(context);
     Atomics.store(shared.control, WORD.serving, serving ? 1 : 0);
+    // As if everything had been sent: otherwise SHUT could not say that all is well.
+    Atomics.store(shared.control, WORD.ended, 1);
     this.#server = new RequestServer(context, blocks);
   }
 
@@ -142,6 +144,14 @@ describe("the return path", () => {
       expect(bench.word("shutStatus")).toBe(kept);
       expect(bench.guest.shared.finished.isSet).toBe(true);
     }
+  });
+
+  test("does not believe that all is well before everything was sent", () => {
+    using bench = new Bench();
+    Atomics.store(bench.guest.shared.control, WORD.ended, 0);
+    expect(bench.failure(SHUT)).toBe("UNEXPECTED");
+    expect(bench.word("shutStatus")).toBe(-1);
+    expect(bench.guest.shared.finished.isSet).toBe(true);
   });
 
   test("that breaks is finished, too", () => {

@@ -89,10 +89,16 @@ describe("--switchover auto", () => {
 describe("--switchover", () => {
   test("rounds=3 switches after the third round, fitting or not", () => {
     const policy: SwitchoverPolicy = { kind: "rounds", rounds: 3 };
-    const decisions = [1, 2, 3, 4].map((n) => decide(policy, round(0, { round: n })));
+    const decisions = [1, 2, 3, 4].map((n) => decide(policy, round(1, { round: n })));
     const reason = "asked to switch after 3 rounds";
     const switched: Decision = { action: "postcopy", reason };
     expect(decisions).toEqual([AGAIN, AGAIN, switched, switched]);
+  });
+
+  test("rounds=3 switches before that when no page is dirty", () => {
+    const policy: SwitchoverPolicy = { kind: "rounds", rounds: 3 };
+    const reason = "nothing is dirty any more";
+    expect(decide(policy, round(0, { round: 1 }))).toEqual({ action: "postcopy", reason });
   });
 
   test("after=500ms switches when the time is over", () => {
