@@ -23,6 +23,7 @@ const TEXTS: Record<string, string> = {
   EPERM: "operation not permitted",
   ENOENT: "no such file or directory",
   EIO: "input/output error",
+  EBADF: "bad file descriptor",
   EAGAIN: "resource temporarily unavailable",
   ENOMEM: "out of memory",
   EACCES: "permission denied",

@@ -18,7 +18,8 @@ import { waitReady } from "./channel.ts";
 const RETRY_PAUSE_MS = 50;
 
 /**
- * Connects to the first address that answers, trying again until `patienceMs` is over.
+ * Connects to the first address that answers, trying again until `patienceMs` is over; `waiting` is
+ * called once when the first try has failed.
  * @returns a connected non-blocking descriptor.
  * @throws PostcopyError CANNOT_CONNECT with the last reason; StoppedError.
  */
@@ -26,8 +27,10 @@ export function connectTo(
   addresses: readonly SocketAddress[],
   stopFd: number,
   patienceMs: number,
+  waiting: () => void = () => {},
 ): number {
   const deadline = performance.now() + patienceMs;
+  let told = false;
   for (;;) {
     let failure: SyscallError | undefined;
     for (const address of addresses) {
@@ -43,6 +46,8 @@ export function connectTo(
         hint: "start the receiving end first, or raise --connect-timeout",
       });
     }
+    if (!told) waiting();
+    told = true;
     waitReady(stopFd, POLL.POLLIN, stopFd, RETRY_PAUSE_MS);
   }
 }

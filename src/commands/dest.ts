@@ -1,8 +1,9 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
-import { resolvePeer } from "../channel/address.ts";
+import { formatPeer } from "../channel/address.ts";
 import { prepareDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
+import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
@@ -11,7 +12,7 @@ import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
-import { peerSchema } from "./peers.ts";
+import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { SourceRun } from "./run-source.ts";
 import type { SourceEnd } from "./run-source.ts";
@@ -116,7 +117,9 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
     if (count > 1) interrupts.exitNow();
     return true;
   });
-  await crew.runFor(crew.setup.parameters.durationMs, () => interrupts.interrupted);
+  const { durationMs } = crew.setup.parameters;
+  log.info(`The guest runs here for ${formatDuration(durationMs)}; then every page is checked`);
+  await crew.runFor(durationMs, () => interrupts.interrupted);
   await crew.stop();
   const figures = await auditGuest(crew);
   crew.end();
@@ -138,12 +141,15 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
+  log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
   let end: SourceEnd;
   try {
+    const route = await openRoute(options.onward, options.insecure, options.connectTimeout);
     end = await new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
       peer: options.onward,
+      route,
       options,
       output,
       interrupts,

@@ -1,6 +1,5 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { rmSync } from "node:fs";
-import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
@@ -20,6 +19,7 @@ import { destCounts, destProgress } from "../report/summary.ts";
 import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { errorChain } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
@@ -115,14 +115,9 @@ export class DestRun {
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
-      this.#closeListener();
+      const { path } = this.#opened;
+      if (path !== undefined) removeSocket(path);
     }
-  }
-
-  #closeListener(): void {
-    const { arrival, path } = this.#opened;
-    if (arrival.kind === "listen") closeDescriptor(arrival.fd);
-    if (path !== undefined) removeSocket(path);
   }
 
   #connected(peer: string): void {
@@ -169,7 +164,10 @@ export class DestRun {
   #interrupt(count: number): boolean {
     if (this.#crew.refuse() || count > 1) {
       this.#crew.stop();
-      if (count > 1) this.#job.interrupts.exitNow();
+      if (count > 1) {
+        log.warn("Given up: the guest is lost");
+        this.#job.interrupts.exitNow();
+      }
       return true;
     }
     const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
@@ -220,6 +218,12 @@ export class DestRun {
     output.warn("GUEST_LOST", `${what}: ${missing} of its pages never came`);
   }
 
+  /** Pages come from the package on, also while the guest is still being loaded. */
+  #postcopyRate(pages: number): number | null {
+    if (pages === 0) return null;
+    return ratePerSecond(pages * TARGET_PAGE_SIZE, this.#timeline.ms("device", "drained"));
+  }
+
   /** The report, after `receive`; `failure` if that threw. */
   report(audit: AuditFigures | null, failure: Error | undefined): DestReport {
     const { guestText, interrupts } = this.#job;
@@ -253,13 +257,10 @@ export class DestRun {
       times,
       rates: {
         precopy: null,
-        postcopy: ratePerSecond(
-          4096 * (counts.pages.pushedNormal + counts.pages.urgentNormal),
-          times.postcopy,
-        ),
+        postcopy: this.#postcopyRate(counts.pages.pushedNormal + counts.pages.urgentNormal),
       },
       memory: { guestBytes: totalBytes(this.blocks), peakRssBytes: peakResidentBytes() },
-      urgentChannel: Atomics.load(control, WORD.urgentSeen) > 0,
+      urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
       phase: counts.phase,
       pages: counts.pages,
       places: counts.places,

@@ -12,15 +12,15 @@ import { sourceCounts, sourceProgress } from "../report/summary.ts";
 import type { SourceEvent } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
-import type { MigrationResult, Stamped } from "../threads/tasks.ts";
+import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
+import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { VERSION } from "../util/version.ts";
 import { errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { openRoute } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
@@ -37,6 +37,8 @@ export interface SourceJob {
   /** The guest in words, for the report. */
   guestText: string;
   peer: Peer;
+  /** How to get there, from `openRoute`. */
+  route: Route;
   options: SourceOptions & { json: boolean };
   output: Output;
   interrupts: Interrupts;
@@ -66,13 +68,16 @@ export class SourceRun {
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
-    const { guest, peer, options, output, interrupts } = this.#job;
-    const route = await openRoute(peer, options.insecure, options.connectTimeout);
+    const { guest, peer, route, options, output, interrupts } = this.#job;
     const crew = new SourceCrew({
       guest,
       route,
       settings: sourceSettings(options),
       peer: `the destination at ${formatPeer(peer)}`,
+      waiting: () => {
+        const patience = formatDuration(options.connectTimeout);
+        log.info(`Nobody is at ${formatPeer(peer)} yet; trying for ${patience}`);
+      },
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });

@@ -5,14 +5,14 @@ import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
-import { EXIT } from "../util/errors.ts";
+import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
 import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
-import { peerSchema } from "./peers.ts";
+import { openRoute, peerSchema } from "./peers.ts";
 import { SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
@@ -43,7 +43,9 @@ export const source = defineStrictCommand({
   run: async (options) => {
     using interrupts = new Interrupts();
     const output = openOutput(options);
-    const job = { peer: options.to, options, output, interrupts };
+    // First, as a wrong address should be found out before a guest has been made.
+    const route = await openRoute(options.to, options.insecure, options.connectTimeout);
+    const job = { peer: options.to, route, options, output, interrupts };
     if (options.guest.kind === "snapshot") {
       const snapshot = openSnapshot(options.guest.directory);
       const guestText = `snapshot of ${snapshot.machineType} in ${snapshot.directory}`;
@@ -103,7 +105,10 @@ async function runOnHere(
 
 function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
   if (end.failure === undefined) return EXIT.ok;
-  if (job.interrupts.interrupted) return job.interrupts.exitCode;
+  if (job.interrupts.interrupted) {
+    if (end.place === "destination") log.warn(errorChain(end.failure));
+    return job.interrupts.exitCode;
+  }
   throw end.failure;
 }
 

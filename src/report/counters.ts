@@ -112,7 +112,6 @@ export const SOURCE_COUNTERS = defineCounters([
   "pagesPushed",
   "pagesPushedZero",
   "owedPages", // pages that the destination lacked at the switchover
-  "stopTime", // when the guest was stopped
   // Written by the return-path thread.
   "bytesRequested", // answers to requests, on whichever channel
   "pagesRequested",
@@ -136,7 +135,6 @@ export const DEST_COUNTERS = defineCounters([
   "placeExists", // EEXIST: the page was here already
   "placeRetries", // EAGAIN: the address space was changing
   "missingPages", // pages that lacked at LISTEN
-  "runTime", // when the guest was started
   // Written by the fault thread.
   "bytesUrgent", // on the urgent channel
   "pagesUrgent",

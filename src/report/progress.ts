@@ -14,6 +14,8 @@ const REDRAW_INTERVAL_MS = 125;
 /** Plain lines go to logs and pipes, where a line a second is plenty. */
 const PLAIN_INTERVAL_MS = 1000;
 const EVENT_INTERVAL_MS = 500;
+/** A plain line that says nothing new comes this often, as a sign of life. */
+const REPEAT_INTERVAL_MS = 60_000;
 /** Weight of the newest interval in the smoothed rates is 1 - e^(-interval / this). */
 const RATE_SMOOTHING_MS = 1500;
 /** An estimate beyond this says nothing: the rate is about zero. */
@@ -118,7 +120,9 @@ function lineParts(figures: ProgressFigures): string[] {
   const parts = [`${formatBytes(figures.bytes)} at ${formatRate(figures.bytesPerSecond)}`];
   if (figures.remainingPages !== null) {
     const remaining = formatBytes(figures.remainingPages * TARGET_PAGE_SIZE);
-    parts.push(`${remaining} left${figures.etaMs === null ? "" : ` (~${etaText(figures.etaMs)})`}`);
+    const eta =
+      figures.etaMs === null || figures.remainingPages === 0 ? "" : etaText(figures.etaMs);
+    parts.push(`${remaining} left${eta === "" ? "" : ` (~${eta})`}`);
   }
   const asked = figures.role === "source" ? "requests" : "faults";
   parts.push(`${asked} ${formatCount(figures.faults)}`);
@@ -173,10 +177,19 @@ export function startProgress(options: ProgressOptions): Progress {
   const { mode, sample, terminal, events } = options;
   if (mode === "none") return { stop: () => {} };
   let figures: ProgressFigures | undefined;
+  let last = "";
+  let lastMs = -Infinity;
+  // A log is not filled with a line that says again what the last one said.
+  const showPlain = (line: string): void => {
+    if (line === last && performance.now() - lastMs < REPEAT_INTERVAL_MS) return;
+    last = line;
+    lastMs = performance.now();
+    terminal.writeLines(line);
+  };
   const show = (): void => {
     figures = estimate(sample(), figures);
     if (mode === "events") events.emit({ event: "progress", ...figures });
-    else if (mode === "plain") terminal.writeLines(renderPlain(figures));
+    else if (mode === "plain") showPlain(renderPlain(figures));
     // The last column stays free: a terminal that has written there may wrap.
     else terminal.setStatus(renderLine(figures, terminal.columns - 1, terminal.paint));
   };

@@ -6,14 +6,16 @@
  * guest, and this side never runs it again unless the destination says in so many words that it
  * will not. Any failure before that lets the guest run on here.
  */
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
-import { ChannelError } from "../channel/channel.ts";
+import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import { FEATURE, FEATURES_OURS, chosenValue } from "../stream/hello.ts";
-import { PostcopyError } from "../util/errors.ts";
+import { FEATURE, FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../stream/hello.ts";
+import { PostcopyError, errorChain } from "../util/errors.ts";
+import { formatBytes, formatCount } from "../util/units.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { computeOwed, countOwedPages, finishUrgent, pushOwed } from "./postcopy.ts";
@@ -62,19 +64,44 @@ export class MigrationError extends PostcopyError {
   readonly place: GuestPlace;
 
   constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
-    super("MIGRATION_FAILED", failureText(place, context), { cause });
+    const hint = failureHint(place, context);
+    super("MIGRATION_FAILED", failureText(place, context), {
+      cause,
+      ...(hint === undefined ? {} : { hint }),
+    });
     this.place = place;
   }
 }
 
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
   if (place === "destination") {
-    const owed = Atomics.load(shared.control, WORD.owed);
+    const owed = formatCount(Atomics.load(shared.control, WORD.owed));
     const lost = `the guest is at the destination, and ${owed} of its pages are only here`;
-    return `The migration failed after the switchover: ${lost}`;
+    const rest = guest.live ? "it is lost with this process" : "what was kept is as it was";
+    return `The migration failed after the switchover: ${lost}; ${rest}`;
   }
   const unharmed = guest.live ? "the guest goes on here" : "what was kept is as it was";
   return `The migration failed; ${unharmed}`;
+}
+
+/** Most RAM blocks that a hint lists. */
+const BLOCKS_SHOWN_MAX = 3;
+
+/** What a kept guest needs of the QEMU that it is restored in: most failures lie there. */
+function failureHint(place: GuestPlace, { guest, shared }: SourceContext): string | undefined {
+  if (guest.live || Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
+  if (place === "destination") {
+    return "restore it in a new QEMU; the one that has the rest may take a kill -9 to end";
+  }
+  const blocks = guest.blocks
+    .slice(0, BLOCKS_SHOWN_MAX)
+    .map(({ name, length }) => `${name} of ${formatBytes(length)}`);
+  const more = guest.blocks.length > BLOCKS_SHOWN_MAX ? ", ..." : "";
+  return (
+    "the QEMU's own output says why. It must have the same machine and devices " +
+    `(${guest.machineType}; ${blocks.join(", ")}${more}), and before migrate_incoming: ` +
+    "migrate_set_capability postcopy-ram on"
+  );
 }
 
 function setPhase(context: SourceContext, phase: SourcePhase): void {
@@ -193,17 +220,43 @@ function awaitHello(context: SourceContext): void {
   }
 }
 
-/** Opens the urgent channel where the peer is one of ours and understands it. */
+/**
+ * Says what is in force from here on, and opens the urgent channel where the peer is one of ours
+ * and takes one. Connecting comes first: where that fails requests are answered on the main channel.
+ */
 function openUrgentChannel(context: SourceContext): void {
-  const { shared } = context;
   awaitHello(context);
-  const features = Atomics.load(shared.control, WORD.peerFeatures);
+  const features = Atomics.load(context.shared.control, WORD.peerFeatures);
   if (features <= 0) return;
-  const canConnect = context.connectUrgent !== undefined;
-  const chosen = features & FEATURES_OURS & (canConnect ? ~0 : ~FEATURE.urgentChannel);
+  let chosen = features & FEATURES_OURS;
+  const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
+  if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
+    for (const value of tokenValues(token)) sendCommand(context, { kind: "ping", value });
+  } else {
+    chosen &= ~FEATURE.urgentChannel;
+  }
   sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
-  if ((chosen & FEATURE.urgentChannel) === 0 || context.connectUrgent === undefined) return;
-  Atomics.store(shared.control, WORD.urgentFd, context.connectUrgent());
+}
+
+/** Connects the urgent channel and sends its head; false, with a warning, where that fails. */
+function connectUrgent(context: SourceContext, token: number): boolean {
+  if (context.connectUrgent === undefined) return false;
+  try {
+    const fd = context.connectUrgent();
+    try {
+      context.openChannel(fd).write(urgentHead(token));
+    } catch (error) {
+      closeDescriptor(fd);
+      throw error;
+    }
+    Atomics.store(context.shared.control, WORD.urgentFd, fd);
+    return true;
+  } catch (error) {
+    if (error instanceof StoppedError || !(error instanceof Error)) throw error;
+    const message = `There is no urgent channel, requests wait for bulk data: ${errorChain(error)}`;
+    context.emit({ kind: "warning", message });
+    return false;
+  }
 }
 
 function postcopy(context: SourceContext, progress: Progress): void {
@@ -214,12 +267,11 @@ function postcopy(context: SourceContext, progress: Progress): void {
   shared.counters.set(SOURCE.owedPages, countOwedPages(context));
   sendDiscards(context);
   const bytes = guest.devicePackage();
-  commit(shared);
   withMainLock(context, () => {
     // Requests may come as soon as the package's first command has been read; where their answers
     // go on the main channel too, they wait for the lock.
     Atomics.store(shared.control, WORD.serving, 1);
-    sendPackage(context, bytes);
+    sendPackage(context, bytes, () => commit(shared));
     progress.passed = true;
     shared.times[TIME.packageSent] = monotonicNs();
     sendListeningPing(context);

@@ -13,12 +13,15 @@ import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import { checkPeer, checkStop, hostPages, stopAsked, WORD } from "./shared.ts";
+import { checkPeer, checkStop, hostPages, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { RAM_SECTION_ID } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
+/** How long the push waits for the guest to start; it then starts beside it. */
+const START_GRACE_MS = 100;
+const START_LOOK_MS = 0.2;
 /** Unsent bytes that may lie before a requested page where there is one channel only. */
 const UNSENT_BYTES_MAX = 128 * 1024;
 
@@ -76,6 +79,7 @@ export function pushOwed(context: SourceContext): void {
   const writer = context.makeWriter();
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
+  letGuestStart(shared);
   const cursor = new PushCursor(guest.blocks, shared);
   const chooser = new CopyChooser();
   const hurry = (): boolean => {
@@ -100,6 +104,20 @@ export function pushOwed(context: SourceContext): void {
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
     bandwidth.spend(bytes, hurry);
+  }
+}
+
+/**
+ * Holds the push back until the destination says that the guest runs, or a moment has passed: bulk
+ * data would only keep its processors and the link from the one thing that the guest waits for.
+ */
+function letGuestStart(shared: SourceShared): void {
+  const idle = new Int32Array(new SharedArrayBuffer(4));
+  const deadline = performance.now() + START_GRACE_MS;
+  const ours = Atomics.load(shared.control, WORD.peerFeatures) > 0;
+  const sign = ours ? TIME.running : TIME.loaded;
+  while (performance.now() < deadline && shared.times[sign] === 0 && !shared.finished.isSet) {
+    Atomics.wait(idle, 0, 0, START_LOOK_MS);
   }
 }
 

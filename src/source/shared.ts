@@ -112,10 +112,6 @@ export function checkStop(shared: SourceShared): void {
   if (stopAsked(shared)) throw new StoppedError();
 }
 
-const QEMU_HINT =
-  "if it is a QEMU, its own messages say why; it must be started with the same machine, and with " +
-  "migrate_set_capability postcopy-ram on";
-
 /**
  * Looks whether the destination is still there, from a thread that only writes.
  * @throws PostcopyError PEER_FAILED with its status, ChannelError PEER_CLOSED.
@@ -124,13 +120,10 @@ export function checkPeer(shared: SourceShared): void {
   if (!shared.finished.isSet) return;
   const status = Atomics.load(shared.control, WORD.shutStatus);
   if (status > 0) {
-    throw new PostcopyError("PEER_FAILED", `The destination reported failure ${status}`);
+    throw new PostcopyError("PEER_FAILED", "The destination refused the guest, or gave it up");
   }
   if (status >= 0) return;
-  const foreign = Atomics.load(shared.control, WORD.peerFeatures) === 0;
-  throw new ChannelError("PEER_CLOSED", "The destination went away", {
-    ...(foreign ? { hint: QEMU_HINT } : {}),
-  });
+  throw new ChannelError("PEER_CLOSED", "The destination went away");
 }
 
 /** Host pages of a block. */

@@ -29,6 +29,7 @@ const STOP_GRACE_MS = 300;
 /** What a destination crew is started with. */
 export interface DestCrewOptions {
   guest: DestGuestData;
+  /** A listening socket is the crew's from here on. */
   arrival: Arrival;
   lockMemory: boolean;
   /** The connection stands; `peer` names who is there. */
@@ -155,7 +156,7 @@ export class DestCrew {
     tellRefusal(this.shared, new ReturnPath(new Channel(options), this.shared.returnPathLock));
   }
 
-  /** Closes what is open and ends the threads; after `run`. */
+  /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
     const threads = [this.#incoming, this.#listen, this.#fault];
     for (const thread of threads) thread.end();
@@ -163,6 +164,10 @@ export class DestCrew {
     // for a page that nobody will bring, and ends with the process.
     if (threads.some((thread) => thread.busy)) return;
     if (this.#main >= 0) endConnection(this.#main);
+    const { arrival } = this.#options;
+    if (arrival.kind === "listen") closeDescriptor(arrival.fd);
+    // Once started, the fault thread has closed them.
+    if (this.#helpers.length === 0) this.#others.forEach(closeDescriptor);
     for (const fd of [this.#stopFd, this.#faultStopFd]) closeDescriptor(fd);
   }
 }

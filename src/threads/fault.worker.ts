@@ -1,4 +1,5 @@
 /** The destination's fault thread: parked until LISTEN, then at the service of faults. */
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
 import { FaultThread } from "../dest/fault.ts";
@@ -16,7 +17,12 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
   const { memory, stopFd, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
-  awaitThread(shared, (ms) => shared.faultStart.wait(ms));
+  try {
+    awaitThread(shared, (ms) => shared.faultStart.wait(ms));
+  } catch (error) {
+    for (const fd of task.early) closeDescriptor(fd);
+    throw error;
+  }
   const main = new Channel({ fd: task.fd, stopFd, peer, bufferBytes: 0 });
   const thread = new FaultThread({
     shared,
@@ -51,7 +57,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
   shared.faultThreadSem.post();
   thread.run();
   // The listen thread closes the userfaultfd once nobody reads it any more.
-  shared.faultThreadSem.post();
+  shared.faultThreadDone.post();
 }
 
 serveThread(run);

@@ -6,9 +6,10 @@ import { acceptMigration } from "../channel/listen.ts";
 import type { Accepted } from "../channel/listen.ts";
 import { remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { IncomingLoader } from "../dest/incoming.ts";
+import { HANDSHAKE_TIMEOUT_MS, IncomingLoader } from "../dest/incoming.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
+import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
 import { openDestGuest } from "../guests/registry.ts";
 import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
@@ -53,6 +54,9 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     returnPath: new ReturnPath(channel, shared.returnPathLock),
     guest: openDestGuest(task.guest, tell),
     shared,
+    // A further connection comes only where this process listens.
+    features: FEATURES_OURS & (task.arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
+    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
     lockMemory: task.lockMemory,
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,

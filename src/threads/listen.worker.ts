@@ -49,7 +49,7 @@ function run(task: ListenTask): void {
     ramSectionId: memory.ramSectionId,
     stopFaultThread: () => {
       raiseEventDescriptor(task.faultStopFd);
-      awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
+      awaitThread(shared, (ms) => shared.faultThreadDone.wait(ms));
     },
   });
 }

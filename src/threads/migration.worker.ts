@@ -3,7 +3,6 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import { Channel } from "../channel/channel.ts";
 import { connectTo } from "../channel/connect.ts";
 import { openSourceGuest } from "../guests/registry.ts";
-import { MemoryWindows } from "../ram/windows.ts";
 import { migrate, MigrationError } from "../source/migrate.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { SourceShared } from "../source/shared.ts";
@@ -17,16 +16,17 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
     const fd =
-      route.kind === "descriptor" ? route.fd : connectTo(route.addresses, stopFd, route.patienceMs);
+      route.kind === "descriptor"
+        ? route.fd
+        : connectTo(route.addresses, stopFd, route.patienceMs, () => tell({ kind: "waiting" }));
     tell({ kind: "connected", fd });
-    const windows = guest.blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    const verify = guest.verifyPage?.bind(guest);
+    const pages = guest.openPages();
     const outcome = migrate({
       guest,
       channel: openChannel(fd),
       shared: new SourceShared(task.shared, guest.blocks),
       settings: task.settings,
-      makeWriter: () => new RamWriter(windows, verify),
+      makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"
           ? () => connectTo(route.addresses, stopFd, route.patienceMs)

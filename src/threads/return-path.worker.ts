@@ -1,7 +1,6 @@
 /** The source's return-path thread: reads requests and answers them itself. */
 import { Channel } from "../channel/channel.ts";
 import { openSourceGuest } from "../guests/registry.ts";
-import { MemoryWindows } from "../ram/windows.ts";
 import { RequestServer } from "../source/postcopy.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { runReturnPath } from "../source/return-path.ts";
@@ -16,14 +15,13 @@ function run(task: ReturnPathTask): void {
   const guest = openSourceGuest(task.guest);
   const { blocks } = guest;
   const shared = new SourceShared(task.shared, blocks);
-  const windows = blocks.map(({ address, length }) => new MemoryWindows(address, length));
-  const verify = guest.verifyPage?.bind(guest);
+  const pages = guest.openPages();
   const channel = new Channel({ fd, stopFd, peer, bufferBytes: RETURN_PATH_BUFFER_BYTES });
   const server = new RequestServer(
     {
       shared,
       channel,
-      makeWriter: () => new RamWriter(windows, verify),
+      makeWriter: () => new RamWriter(pages),
       openChannel: (urgent) => new Channel({ fd: urgent, stopFd, peer, bufferBytes: 0 }),
     },
     blocks,

@@ -28,6 +28,8 @@ export interface SourceCrewOptions {
   settings: SourceSettings;
   /** Names the peer in errors. */
   peer: string;
+  /** Nobody is there yet; it is tried again. */
+  waiting: () => void;
   /** The connection stands. */
   connected: () => void;
   event: (event: Stamped<SourceEvent>) => void;
@@ -71,6 +73,10 @@ export class SourceCrew {
   }
 
   #hear(news: MigrationNews): void {
+    if (news.kind === "waiting") {
+      this.#options.waiting();
+      return;
+    }
     if (news.kind !== "connected") {
       this.#options.event(news);
       return;

@@ -29,7 +29,11 @@ export interface MigrationTask {
 /** An event and when it happened, in nanoseconds of the monotonic clock. */
 export type Stamped<Event> = Event & { atNs: number };
 
-export type MigrationNews = { kind: "connected"; fd: number } | Stamped<SourceEvent>;
+export type MigrationNews =
+  | { kind: "connected"; fd: number }
+  /** Nobody is there yet; it is tried again. */
+  | { kind: "waiting" }
+  | Stamped<SourceEvent>;
 
 /** How the migration thread ended: an error says where it leaves the guest. */
 export type MigrationResult =

@@ -58,6 +58,7 @@ export class Thread<Task, News, Result> {
   readonly #ready = Promise.withResolvers<void>();
   #task = Promise.withResolvers<Result>();
   #busy = false;
+  #loaded = false;
 
   /** Starts loading the worker; `news` is called for each message it sends while at work. */
   constructor(name: ThreadName, news: (news: News) => void) {
@@ -83,7 +84,10 @@ export class Thread<Task, News, Result> {
     this.#task = Promise.withResolvers<Result>();
     this.#ready.promise.then(
       () => this.#worker.postMessage(task),
-      (error: unknown) => this.#task.reject(error),
+      (error: unknown) => {
+        this.#busy = false;
+        this.#task.reject(error);
+      },
     );
     return this.#task.promise;
   }
@@ -101,6 +105,7 @@ export class Thread<Task, News, Result> {
   #take(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
+        this.#loaded = true;
         this.#ready.resolve();
         break;
       case "news":
@@ -118,7 +123,9 @@ export class Thread<Task, News, Result> {
   }
 
   #fail(error: Error): void {
-    this.#busy = false;
+    // A worker that has a task may sit in a system call, whatever else went wrong in it; one that
+    // never was ready never gets its task.
+    if (!this.#loaded) this.#busy = false;
     this.#ready.reject(error);
     this.#task.reject(error);
   }

@@ -1,8 +1,8 @@
 /**
  * Sizes, rates and counts as people write them. IEC prefixes (Ki, Mi, Gi, Ti) are powers of 1024,
- * SI prefixes (k, M, G, T) powers of 1000, as IEEE 1541 has it. A bare "4G" means 1000 or 1024
- * depending on the tool one comes from, so it is refused with both spellings offered; only page
- * sizes take "4K" and "2M", because they are powers of two in every tool (QEMU, hugetlbfs).
+ * SI prefixes with their B (kB, MB, GB) powers of 1000, as IEEE 1541 has it. A bare "4G" is taken as
+ * QEMU takes it in `-m 4G`, as a power of 1024, for sizes; for rates it is refused with both
+ * spellings offered, because there habits differ, and so is a rate without a unit.
  *
  * Every parser throws a UsageError that says what was written and what could be written; the one
  * who asked puts the name of the flag before it.
@@ -27,6 +27,14 @@ const BYTE_UNITS: ReadonlyMap<string, number> = new Map([
   ["TB", 1e12],
 ]);
 
+/** Suffixes of QEMU's own sizes (`-m 4G`). */
+const QEMU_UNITS: ReadonlyMap<string, number> = new Map([
+  ["K", 2 ** 10],
+  ["M", 2 ** 20],
+  ["G", 2 ** 30],
+  ["T", 2 ** 40],
+]);
+
 const BIT_UNITS: ReadonlyMap<string, number> = new Map([
   ["bit", 1 / 8],
   ["kbit", 1e3 / 8],
@@ -49,8 +57,8 @@ const PAGE_UNITS: ReadonlyMap<string, number> = new Map([
 const PAGE_SIZE_MIN = 2 ** 12;
 const PAGE_SIZE_MAX = 2 ** 30;
 
-const SIZE_HINT = "write a size as 4096, 512MiB or 1.5GiB (powers of 1024), or 2MB (of 1000)";
-const RATE_HINT = "write a rate as 200MiB/s, 125MB/s or 1Gbit/s; a plain number is bytes a second";
+const SIZE_HINT = "write a size as 4096, 512MiB, 4G (powers of 1024), or 2MB (of 1000)";
+const RATE_HINT = "write a rate as 200MiB/s, 125MB/s or 1Gbit/s";
 const PAGE_HINT = "write a page size as 4096, 4K or 2M";
 
 /** A text of the user's in quotes, cut when it is long, for use inside a message. */
@@ -90,13 +98,13 @@ function wholeBytes(text: string, value: number): number {
   });
 }
 
-/** Bytes from "4096", "1GiB", "2MB". Fractions are rounded to whole bytes. */
+/** Bytes from "4096", "1GiB", "4G", "2MB". Fractions are rounded to whole bytes. */
 export function parseBytes(text: string): number {
   const quantity = splitQuantity(text);
   if (quantity === undefined) {
     throw new UsageError("BAD_SIZE", `${quoted(text)} is not a size`, { hint: SIZE_HINT });
   }
-  const factor = BYTE_UNITS.get(quantity.unit);
+  const factor = BYTE_UNITS.get(quantity.unit) ?? QEMU_UNITS.get(quantity.unit);
   if (factor === undefined) {
     throw new UsageError(
       "BAD_SIZE",
@@ -122,15 +130,15 @@ export function parsePageSize(text: string): number {
 }
 
 /**
- * Bytes a second from "200MiB/s", "1Gbit/s" or a plain number of bytes. Zero stays zero: what it
- * means (QEMU takes it for "no limit") is for the flag to say.
+ * Bytes a second from "200MiB/s" or "1Gbit/s". Zero needs no unit: what it means (QEMU takes it for
+ * "no limit") is for the flag to say.
  */
 export function parseRate(text: string): number {
   const quantity = splitQuantity(text);
   if (quantity === undefined) {
     throw new UsageError("BAD_RATE", `${quoted(text)} is not a rate`, { hint: RATE_HINT });
   }
-  if (quantity.unit === "") return wholeBytes(text, quantity.value);
+  if (quantity.unit === "" && quantity.value === 0) return 0;
   const unit = quantity.unit.endsWith("/s") ? quantity.unit.slice(0, -2) : undefined;
   const factor = unit === undefined ? undefined : (BYTE_UNITS.get(unit) ?? BIT_UNITS.get(unit));
   if (unit !== undefined && unit !== "" && factor !== undefined) {

@@ -121,9 +121,9 @@ describe("exit codes", () => {
   });
 
   test("a wrong value is 2", async () => {
-    const { stderr, exitCode } = await fixture("move", "--guest=x", "--size=4G");
+    const { stderr, exitCode } = await fixture("move", "--guest=x", "--size=4g");
     expect(exitCode).toBe(2);
-    expect(stderr).toStartWith('fixture: Flag --size: "4G" has no known unit of size');
+    expect(stderr).toStartWith('fixture: Flag --size: "4g" has no known unit of size');
   });
 });
 

@@ -71,8 +71,8 @@ test("a mistyped flag is reported before the one that is then missing", () => {
 });
 
 test("a wrong value is named with the flag and what is allowed", () => {
-  expect(refusal("--guest", "x", "--page-bytes", "4K")).toMatch(
-    /^Flag --page-bytes: "4K" has no known unit.*4KiB|KiB.* \| write a size as/,
+  expect(refusal("--guest", "x", "--page-bytes", "4k")).toMatch(
+    /^Flag --page-bytes: "4k" has no known unit.*4KiB|KiB.* \| write a size as/,
   );
   expect(refusal("--guest", "x", "--mode", "slow")).toBe(
     'Flag --mode: Invalid option: expected one of "fast"|"safe", not "slow" | How to',
