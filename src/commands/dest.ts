@@ -1,5 +1,5 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
-import { formatPeer } from "../channel/address.ts";
+import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { prepareDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
