@@ -57,16 +57,6 @@ function forbidHugePages(address: number, length: number): void {
   if (result !== -ERRNO.EINVAL) check("madvise", result, `${length} bytes, MADV_NOHUGEPAGE`);
 }
 
-/** A file's first `length` bytes, read-only and shared with the page cache. */
-export function mapFileReadOnly(fd: number, length: number): Mapping {
-  const address = check(
-    "mmap",
-    syscall(NR.mmap, 0, length, MMAN.PROT_READ, MMAN.MAP_SHARED, fd, 0),
-    `${length} bytes of fd ${fd}`,
-  );
-  return new Mapping(address, length);
-}
-
 /** madvise(2) with an advice of abi/mman.ts. */
 export function madvise(address: number, length: number, advice: number): void {
   check("madvise", syscall(NR.madvise, address, length, advice), `${length} bytes, ${advice}`);

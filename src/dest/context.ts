@@ -28,9 +28,13 @@ export interface GuestMemory {
 /** What the incoming thread works with. */
 export interface IncomingContext {
   channel: Channel;
-  returnPath: ReturnPath;
+  returnPath: Pick<ReturnPath, "send">;
   guest: DestGuest;
   shared: DestShared;
+  /** What this end can do (FEATURE of stream/hello.ts). */
+  features: number;
+  /** Longest silence of the source until it has sent the list of RAM blocks. */
+  handshakeTimeoutMs: number;
   /** Locks the process's memory except during postcopy (`--mlock`). */
   lockMemory: boolean;
   /** Tells the listen and fault threads what they need before they can start. */

@@ -1,74 +1,45 @@
 /**
  * The fault thread (QEMU's `postcopy_ram_fault_thread`): turns the guest's page faults into page
- * requests, and owns the urgent channels on which requested pages come back. It also accepts every
- * further connection, as any of them may be the source's urgent channel.
+ * requests, and owns the urgent channel on which requested pages come back.
  */
-import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { setThreadNice, monotonicNs } from "../../syscalls/process.ts";
-import { acceptConnection } from "../../syscalls/socket.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
-import { ChannelError } from "../channel/channel.ts";
-import type { Channel } from "../channel/channel.ts";
 import { blockAt } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { PostcopyError, StreamError } from "../util/errors.ts";
-import type { PageSink } from "./guest.ts";
-import type { PlaceCounts } from "./placer.ts";
-import { RamLoader } from "./ram-loader.ts";
+import { PostcopyError } from "../util/errors.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { requestTicks, WORD } from "./shared.ts";
-import type { DestShared, PageState } from "./shared.ts";
+import type { PageState } from "./shared.ts";
+import { UrgentChannels } from "./urgent-channels.ts";
+import type { UrgentOptions } from "./urgent-channels.ts";
 
-/** Urgent connections served at once; further ones are turned away. */
-const URGENT_CHANNELS_MAX = 4;
-/** Urgent connections served in all: each leaves a few pages of memory behind. */
-const URGENT_CONNECTIONS_MAX = 100;
 /** Scheduling favour of this thread where the host allows it: it is short and others wait for it. */
 const NICE = -15;
 
 /** What the fault thread works with. */
-export interface FaultContext {
-  shared: DestShared;
-  blocks: readonly RamBlock[];
+export interface FaultContext extends UrgentOptions {
   pages: PageState;
   returnPath: ReturnPath;
-  /** Listening socket for further connections, -1 where there can be none. */
-  listenFd: number;
-  /** Connections that came with the main one and have said nothing yet. */
-  early: readonly number[];
   /** Raised when this thread is to end. */
   stopFd: number;
-  /** A reading channel and its sink over an urgent connection. */
-  openUrgent: (fd: number) => { channel: Channel; sink: PageSink; counts?: PlaceCounts };
-  warn: (message: string) => void;
-}
-
-interface Urgent {
-  channel: Channel;
-  loader: RamLoader;
-  counts: PlaceCounts | undefined;
-  slot: number;
-  /** A page has come on it: it is the source's, not a stranger's. */
-  proven: boolean;
 }
 
 export class FaultThread {
   readonly #context: FaultContext;
   readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
-  readonly #urgent: Urgent[] = [];
-  readonly #freeSlots: number[] = [];
+  readonly #urgent: UrgentChannels;
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
   #zeros: Scratch | undefined;
-  #accepted = 0;
 
   constructor(context: FaultContext) {
     this.#context = context;
@@ -76,9 +47,7 @@ export class FaultThread {
     this.#userfault = fd < 0 ? undefined : new Userfault(fd);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
-    this.#poll.add(context.listenFd, POLL.POLLIN);
-    for (let i = 0; i < URGENT_CHANNELS_MAX; i++) this.#freeSlots.push(this.#poll.add(-1, 0));
-    for (const early of context.early) this.#addUrgent(early);
+    this.#urgent = new UrgentChannels(context, this.#poll);
   }
 
   /** Serves faults until the stop descriptor is raised. */
@@ -87,18 +56,14 @@ export class FaultThread {
     while (this.#turn()) {
       // One turn handles all that is ready.
     }
-    for (const urgent of this.#urgent.splice(0)) closeDescriptor(urgent.channel.fd);
+    this.#urgent.close();
   }
 
   #turn(): boolean {
     this.#poll.wait(Infinity);
-    // Requested pages first: somebody waits for each of them.
-    for (const urgent of [...this.#urgent]) {
-      if (this.#poll.ready(urgent.slot) !== 0) this.#readUrgent(urgent);
-    }
+    this.#urgent.serve();
     if (this.#poll.ready(1) !== 0) this.drainEvents();
     this.#requestFaults();
-    if (this.#poll.ready(2) !== 0) this.#acceptUrgent();
     return this.#poll.ready(0) === 0;
   }
 
@@ -233,103 +198,4 @@ export class FaultThread {
     }
     return this.#userfault.copy(target, this.#zeros.address, pageSize);
   }
-
-  #acceptUrgent(): void {
-    const fd = acceptConnection(this.#context.listenFd);
-    if (fd >= 0) {
-      this.#addUrgent(fd);
-      this.#accepted++;
-    }
-    // Neither who connects over and over nor a lack of descriptors may cost the guest its life.
-    const full = fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE;
-    if (!full && this.#accepted < URGENT_CONNECTIONS_MAX) return;
-    this.#poll.set(2, -1, 0);
-    this.#context.warn("Further connections are not accepted any more");
-  }
-
-  #addUrgent(fd: number): void {
-    const slot = this.#freeSlots.pop();
-    if (slot === undefined) {
-      this.#context.warn("A further connection was turned away");
-      closeDescriptor(fd);
-      return;
-    }
-    const { channel, sink, counts } = this.#context.openUrgent(fd);
-    const loader = new RamLoader(channel);
-    loader.blocks = this.#context.blocks;
-    loader.sink = sink;
-    this.#poll.set(slot, fd, POLL.POLLIN);
-    this.#urgent.push({ channel, loader, counts, slot, proven: false });
-    Atomics.add(this.#context.shared.control, WORD.urgentSeen, 1);
-  }
-
-  /**
-   * Reads an urgent channel. One that breaks has ended: if it was the source's, the main channel
-   * will show it. A stranger's bytes must not cost the running guest its life.
-   */
-  #readUrgent(urgent: Urgent): void {
-    try {
-      this.#loadUrgent(urgent);
-    } catch (error) {
-      const { normal, zero } = urgent.loader;
-      const stranger = error instanceof StreamError && !urgent.proven && normal + zero === 0;
-      if (!stranger && !(error instanceof ChannelError)) throw error;
-      this.#context.warn(`A further connection was dropped: ${error.message}`);
-      this.#closeUrgent(urgent);
-    }
-  }
-
-  /** Places all that has arrived on an urgent channel. */
-  #loadUrgent(urgent: Urgent): void {
-    const { shared } = this.#context;
-    for (;;) {
-      const got = urgent.channel.tryRead();
-      if (got === 0) return;
-      if (got < 0) {
-        this.#closeUrgent(urgent);
-        return;
-      }
-      const end = urgent.loader.load();
-      this.#account(urgent, got);
-      if (end === "end of section") {
-        Atomics.store(shared.control, WORD.urgentEnded, 1);
-        Atomics.notify(shared.control, WORD.urgentEnded);
-        this.#closeUrgent(urgent);
-        return;
-      }
-    }
-  }
-
-  #account(urgent: Urgent, got: number): void {
-    const { counters } = this.#context.shared;
-    const { loader, counts } = urgent;
-    if (loader.normal + loader.zero > 0) urgent.proven = true;
-    counters.add(DEST.bytesUrgent, got);
-    counters.add(DEST.pagesUrgent, loader.normal);
-    counters.add(DEST.pagesUrgentZero, loader.zero);
-    loader.normal = 0;
-    loader.zero = 0;
-    if (counts === undefined) return;
-    counters.add(DEST.urgentExists, counts.exists);
-    counters.add(DEST.urgentRetries, counts.retries);
-    counters.add(DEST.urgentDropped, counts.dropped);
-    counts.exists = 0;
-    counts.retries = 0;
-    counts.dropped = 0;
-  }
-
-  #closeUrgent(urgent: Urgent): void {
-    this.#poll.set(urgent.slot, -1, 0);
-    this.#freeSlots.push(urgent.slot);
-    this.#urgent.splice(this.#urgent.indexOf(urgent), 1);
-    closeDescriptor(urgent.channel.fd);
-  }
-}
-
-/** Target pages that are missing now; what WORD.missing starts with at LISTEN. */
-export function countMissing(blocks: readonly RamBlock[], pages: PageState): number {
-  return blocks.reduce((sum, block) => {
-    const received = pages.received[block.index];
-    return sum + (received === undefined ? 0 : received.pages - received.count());
-  }, 0);
 }

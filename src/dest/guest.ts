@@ -51,6 +51,11 @@ export interface DestGuest {
   configure(configuration: StreamConfiguration | undefined): void;
   /** The list of RAM blocks arrived: makes room for them. `pageSizeSummary` is ADVISE's. */
   prepareMemory(setup: readonly RamSetupBlock[], advice: PageSizes | undefined): RamBlock[];
+  /**
+   * For "stored": the bytes [start, start + length) of a block will come in postcopy, when there is
+   * no way back. @throws PostcopyError when there will be no room for them.
+   */
+  reserve?(block: RamBlock, start: number, length: number): void;
   /** For "stored": takes pages of every phase, through the receive buffer given. */
   storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
   /** Plain data from which other threads make their own sinks. */

@@ -9,6 +9,7 @@ import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts"
 import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
+import { PageBitmap } from "../ram/bitmap.ts";
 import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import type { ByteRange } from "../stream/command.ts";
@@ -19,10 +20,9 @@ import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
-import { countMissing } from "./fault.ts";
 import type { PageSink, PageSizes } from "./guest.ts";
-import { neededFeatures } from "./listen.ts";
 import { MemorySink } from "./memory-sink.ts";
+import { settleMissing } from "./missing-pages.ts";
 import { RamLoader } from "./ram-loader.ts";
 import { attachPageState, createPageState, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
@@ -36,6 +36,8 @@ export class IncomingMemory {
   readonly #loader: RamLoader;
   /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
   readonly #discards = new DiscardList();
+  /** Target pages that the source ever discarded, by block. */
+  #discarded: PageBitmap[] = [];
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -113,6 +115,13 @@ export class IncomingMemory {
       basePageSize: BASE_PAGE_BYTES,
     });
     const advice = this.#advice;
+    if (advice === undefined && guest.devices.kind === "opaque") {
+      // Now, while the guest still runs there: a migration without postcopy would end with a guest
+      // that stands still, and with device state that cannot be kept.
+      throw new StreamError("NO_POSTCOPY", "The source migrates without postcopy", {
+        hint: "at the QEMU: migrate_set_capability postcopy-ram on, then migrate again",
+      });
+    }
     this.#blocks = guest.prepareMemory(setup, advice);
     const summary = pageSizeSummary(this.#blocks);
     if (advice !== undefined && summary !== advice.pageSizeSummary) {
@@ -122,6 +131,9 @@ export class IncomingMemory {
           `0x${summary.toString(16)}: postcopy needs the same on both sides`,
       );
     }
+    // The source has shown what it is; from here on a guest that stands still has nothing to send.
+    channel.timeoutMs = Infinity;
+    this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
     const pageData = createPageState(this.#blocks);
     const pages = attachPageState(pageData, this.#blocks);
     this.#pageData = pageData;
@@ -162,11 +174,13 @@ export class IncomingMemory {
             `${block.length} bytes in pages of ${block.pageSize}`,
         );
       }
+      this.#context.guest.reserve?.(block, start, length);
       if (block.address !== 0) this.#discards.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
       this.#pages?.received[block.index]?.clearRange(first, last - first);
       this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
+      this.#discarded[block.index]?.setRange(first, last - first);
     }
   }
 
@@ -192,12 +206,13 @@ export class IncomingMemory {
     }
     this.#discards.flush();
     this.#discards.close();
-    Atomics.store(shared.control, WORD.missing, countMissing(this.#blocks, this.#pages));
-    shared.counters.set(DEST.missingPages, Atomics.load(shared.control, WORD.missing));
+    const missing = settleMissing(this.#pages, this.#discarded);
+    Atomics.store(shared.control, WORD.missing, missing);
+    shared.counters.set(DEST.missingPages, missing);
     let userfault: Userfault | undefined;
     if (guest.memory === "userfault") {
       userfault = this.#openUserfault();
-      userfault.enable(neededFeatures(this.#blocks, BASE_PAGE_BYTES));
+      userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
       Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
     }
     shared.faultStart.post();
@@ -212,6 +227,12 @@ export class IncomingMemory {
   }
 }
 
+/** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */
+function neededFeatures(pageSizes: number): number {
+  const huge = (pageSizes & ~BASE_PAGE_BYTES) !== 0;
+  return UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+}
+
 /** What postcopy needs of this host. @throws HostError that names what is missing. */
 function checkHost(ram: PageSizes): void {
   let features: number;
@@ -223,8 +244,7 @@ function checkHost(ram: PageSizes): void {
       hint: "postcopy check says how to get it",
     });
   }
-  const huge = (ram.pageSizeSummary & ~BASE_PAGE_BYTES) !== 0;
-  const needed = UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+  const needed = neededFeatures(ram.pageSizeSummary);
   if ((features & needed) === needed) return;
   throw new HostError("NO_USERFAULTFD", "The kernel's userfaultfd lacks what postcopy needs", {
     hint: "it takes Linux 4.11 or later",

@@ -3,26 +3,29 @@
  * and starts the guest (QEMU's `qemu_loadvm_state`). At LISTEN the listen thread takes the stream
  * over, and this one goes on with what is left of the package.
  */
-import { monotonicNs } from "../../syscalls/process.ts";
 import { DEST, DEST_PHASES } from "../report/counters.ts";
 import type { DestPhase } from "../report/counters.ts";
 import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
-import { FEATURES_OURS, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
+import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
+import type { Hello } from "../stream/hello.ts";
 import { checkPackageHead, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { StoppedError } from "../channel/channel.ts";
-import { StreamError } from "../util/errors.ts";
+import { StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
+
+/** Longest silence of a source that has connected, until it has sent the list of RAM blocks. */
+export const HANDSHAKE_TIMEOUT_MS = 30_000;
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -33,8 +36,11 @@ export class IncomingLoader {
   readonly #context: IncomingContext;
   readonly #state = new StateMachine();
   readonly #memory: IncomingMemory;
-  /** The source is one of ours and knows it: it wants to be told when the guest runs. */
-  #ours = false;
+  /** The source is one of ours and wants to be told when the guest runs. */
+  #tellsRunning = false;
+  /** Halves of the urgent channel's token, as far as they have come. */
+  #tokenHigh: number | undefined;
+  #tokenLow: number | undefined;
 
   constructor(context: IncomingContext) {
     this.#context = context;
@@ -58,6 +64,7 @@ export class IncomingLoader {
 
   #receive(): IncomingOutcome {
     const { reader } = this.#context.channel;
+    this.#context.channel.timeoutMs = this.#context.handshakeTimeoutMs;
     this.#setPhase("precopy");
     const configuration = readStreamOpening(reader);
     const pageSize = targetPageSizeOf(configuration);
@@ -111,9 +118,12 @@ export class IncomingLoader {
         if (devices.kind === "opaque") {
           throw new StreamError(
             "UNSUPPORTED_DEVICE",
-            `The device "${section.idstr}" came outside of the package, where its end is unknown`,
+            "The source finished before it switched to postcopy, and its device state (first " +
+              `"${section.idstr}") cannot be kept that way`,
             {
-              hint: "switch to postcopy before the source completes: migrate_start_postcopy",
+              hint:
+                "if QEMU shows postmigrate, cont lets the guest go on; then migrate again, and " +
+                "migrate_start_postcopy while it still sends memory",
             },
           );
         }
@@ -162,18 +172,44 @@ export class IncomingLoader {
       throw new StreamError("WRONG_STATE", "PING came before the return path was opened");
     }
     const hello = readHello(value);
-    if (hello?.kind === "chosen") this.#ours = true;
-    const answer = hello?.kind === "hello" ? answerValue(FEATURES_OURS) : value;
+    if (hello !== undefined) this.#takeHello(hello);
+    const answer = hello?.kind === "hello" ? answerValue(this.#context.features) : value;
     this.#context.returnPath.send({ kind: "pong", value: answer });
   }
 
+  #takeHello({ kind, bits }: Hello): void {
+    if (kind === "token high") this.#tokenHigh = bits;
+    if (kind === "token low") this.#tokenLow = bits;
+    if (kind !== "chosen") return;
+    this.#tellsRunning = (bits & FEATURE.running) !== 0;
+    if ((bits & FEATURE.urgentChannel) === 0) return;
+    if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
+      throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
+    }
+    const { control } = this.#context.shared;
+    Atomics.store(control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
+    Atomics.store(control, WORD.urgentChosen, 1);
+  }
+
   #startGuest(): void {
-    const { guest, shared } = this.#context;
+    const { guest, shared, returnPath } = this.#context;
     if (!decideToRun(shared)) throw new StoppedError();
     guest.run();
-    shared.counters.set(DEST.runTime, monotonicNs());
     this.#context.emit({ kind: "running" });
-    if (this.#ours) this.#context.returnPath.send({ kind: "pong", value: PONG_RUNNING });
+    if (!this.#tellsRunning) return;
+    this.#orWarn("The source was not told that the guest runs", () => {
+      returnPath.send({ kind: "pong", value: PONG_RUNNING });
+    });
+  }
+
+  /** Does what the guest does not depend on: its failure is worth a warning, not the guest. */
+  #orWarn(failure: string, act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      const why = error instanceof Error ? errorChain(error) : String(error);
+      this.#context.emit({ kind: "warning", message: `${failure}: ${why}` });
+    }
   }
 
   #completeInPostcopy(size: number): IncomingOutcome {
@@ -194,15 +230,26 @@ export class IncomingLoader {
 
   /** LISTEN, then device after device, then RUN: each may need pages that are not here yet. */
   #loadPackage(bytes: Uint8Array): void {
+    checkPackageHead(bytes);
     const reader = new StreamReader(bytes, bytes.length);
     while (reader.available > 0) {
       const section = readSectionHeader(reader);
-      if (section.kind === "command") {
-        this.#take(readCommand(reader));
-        // RUN ends the package whatever stands behind it, as in QEMU (LOADVM_QUIT).
-        if (this.#state.state === "RUNNING") return;
-      } else {
-        this.#load(section, reader);
+      switch (section.kind) {
+        case "command":
+          this.#take(readCommand(reader));
+          // RUN ends the package whatever stands behind it, as in QEMU (LOADVM_QUIT).
+          if (this.#state.state === "RUNNING") return;
+          break;
+        case "start":
+        case "part":
+        case "end":
+          // Its pages are in the main stream, which the listen thread reads by now.
+          throw new StreamError(
+            "BAD_PACKAGE",
+            `The package of device state has a section of memory (${section.kind})`,
+          );
+        default:
+          this.#load(section, reader);
       }
     }
   }
@@ -221,6 +268,7 @@ export class IncomingLoader {
     if (!this.#memory.complete) {
       throw new StreamError("TRUNCATED", "The stream ended before the guest's memory did");
     }
+    this.#state.requireEndAllowed();
     if (this.#context.guest.devices.kind === "opaque") {
       throw new StreamError("NO_DEVICES", "The stream ended without the guest's device state");
     }
@@ -229,12 +277,18 @@ export class IncomingLoader {
     return this.#finish("precopy");
   }
 
+  /** When the guest has finished it is whole here: nothing that follows may lose it again. */
   #finish(completedIn: IncomingOutcome["completedIn"]): IncomingOutcome {
+    const { guest, returnPath } = this.#context;
     this.#setPhase("drained");
-    this.#context.guest.finish();
-    this.#memory.restoreLock();
+    guest.finish();
     this.#state.end();
-    if (this.#returnPathOpen) this.#context.returnPath.send({ kind: "shut", status: 0 });
+    this.#orWarn("The memory is not locked", () => this.#memory.restoreLock());
+    if (this.#returnPathOpen) {
+      this.#orWarn("The source was not told that the guest is whole here", () => {
+        returnPath.send({ kind: "shut", status: 0 });
+      });
+    }
     this.#setPhase("completed");
     return { completedIn };
   }

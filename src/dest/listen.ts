@@ -3,7 +3,6 @@
  * over at LISTEN and places pages, while the incoming thread goes on loading device state that may
  * itself need pages which are not here yet.
  */
-import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -134,7 +133,7 @@ function awaitUrgentPages(context: ListenContext): void {
   const deadline = performance.now() + URGENT_TIMEOUT_MS;
   while (Atomics.load(control, WORD.missing) > 0) {
     checkStop(context.shared);
-    if (Atomics.load(control, WORD.urgentSeen) === 0) return;
+    if (Atomics.load(control, WORD.urgentChosen) === 0) return;
     if (Atomics.load(control, WORD.urgentEnded) === 1) return;
     if (performance.now() > deadline) return;
     Atomics.wait(control, WORD.urgentEnded, 0, URGENT_PAUSE_MS);
@@ -148,10 +147,4 @@ function releaseMemory(context: ListenContext): void {
   const userfault = new Userfault(fd);
   for (const { address, length } of context.blocks) userfault.unregister(address, length);
   userfault.close();
-}
-
-/** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */
-export function neededFeatures(blocks: readonly RamBlock[], basePageSize: number): number {
-  const huge = blocks.some((block) => block.pageSize > basePageSize);
-  return UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
 }

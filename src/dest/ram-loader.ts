@@ -79,6 +79,8 @@ export class RamLoader {
           this.memoryTotal = record.offset;
           return "memory size";
         }
+        // QEMU 8.1.0 to 8.1.2 send it in every stream; it means something to multifd channels only.
+        if (record.flags === RAM_FLAG.multifdFlush) continue;
         this.#encodedPage(record, reader.base + pos);
       }
     }
@@ -191,10 +193,7 @@ export class RamLoader {
 }
 
 function unsupported(flags: number, offset: number): StreamError {
-  const multifd = (flags & RAM_FLAG.multifdFlush) !== 0;
-  const what = multifd
-    ? "a multifd flush (capability multifd)"
-    : `a record with flags 0x${flags.toString(16)}`;
+  const what = `a record with flags 0x${flags.toString(16)}`;
   return new StreamError("UNSUPPORTED", `The source sent ${what} at stream offset ${offset}`, {
     hint: "switch the capability off at the source and migrate again",
   });

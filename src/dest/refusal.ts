@@ -34,7 +34,7 @@ export function refuseGuest(shared: DestShared): boolean {
  * Tells the source that the guest was refused (SHUT with a status), so that it may run on there.
  * Once it runs here that would be a lie with two guests; then the connection is just cut.
  */
-export function tellRefusal(shared: DestShared, returnPath: ReturnPath): void {
+export function tellRefusal(shared: DestShared, returnPath: Pick<ReturnPath, "send">): void {
   const { control } = shared;
   if (Atomics.load(control, WORD.returnPathOpen) === 0) return;
   if (Atomics.compareExchange(control, WORD.fate, FATE.refused, FATE.told) !== FATE.refused) return;

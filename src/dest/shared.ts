@@ -22,14 +22,14 @@ export const WORD = {
   missing: 2,
   /** 1 once the guest has discarded a page during postcopy: placing must look. */
   anyRemoved: 3,
-  /** Urgent channels that are open now. */
-  urgentOpen: 4,
-  /** 1 once an urgent channel has ended with EOS. */
+  /** 1 once the source has said that requested pages come on an urgent channel. */
+  urgentChosen: 4,
+  /** 1 once that channel has ended with EOS. */
   urgentEnded: 5,
   /** 1 once a thread failed: who waits for it gives up. */
   failed: 6,
-  /** Urgent connections that are served now or were. */
-  urgentSeen: 7,
+  /** The token (u32) by which the urgent channel is known (stream/hello.ts). */
+  urgentToken: 7,
   /** Who runs the guest (FATE of refusal.ts). */
   fate: 8,
   /** 1 once the source has opened the return path. */
@@ -49,6 +49,7 @@ export interface DestSharedData {
   placingLock: SharedArrayBuffer;
   listenThreadSem: SharedArrayBuffer;
   faultThreadSem: SharedArrayBuffer;
+  faultThreadDone: SharedArrayBuffer;
   mainThreadLoadEvent: SharedArrayBuffer;
   listenStart: SharedArrayBuffer;
   faultStart: SharedArrayBuffer;
@@ -72,6 +73,8 @@ export class DestShared {
   readonly listenThreadSem: Semaphore;
   /** The fault thread is ready for faults: memory may be registered. */
   readonly faultThreadSem: Semaphore;
+  /** The fault thread has ended: nobody reads the userfaultfd any more. */
+  readonly faultThreadDone: Semaphore;
   /** The device state has been loaded and the guest started: the listen thread may clean up. */
   readonly mainThreadLoadEvent: SharedEvent;
   /** Posted by the incoming thread when the listen thread is to start. */
@@ -92,6 +95,7 @@ export class DestShared {
     this.placingLock = new Mutex(data.placingLock);
     this.listenThreadSem = new Semaphore(data.listenThreadSem);
     this.faultThreadSem = new Semaphore(data.faultThreadSem);
+    this.faultThreadDone = new Semaphore(data.faultThreadDone);
     this.mainThreadLoadEvent = new SharedEvent(data.mainThreadLoadEvent);
     this.listenStart = new Semaphore(data.listenStart);
     this.faultStart = new Semaphore(data.faultStart);
@@ -113,6 +117,7 @@ export function createDestShared(): DestSharedData {
     placingLock: new Mutex().shared,
     listenThreadSem: new Semaphore().shared,
     faultThreadSem: new Semaphore().shared,
+    faultThreadDone: new Semaphore().shared,
     mainThreadLoadEvent: new SharedEvent().shared,
     listenStart: new Semaphore().shared,
     faultStart: new Semaphore().shared,

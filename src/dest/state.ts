@@ -44,6 +44,15 @@ export class StateMachine {
     throw new StreamError("WRONG_STATE", `PACKAGED came in state ${this.#state}`);
   }
 
+  /**
+   * The stream may end by itself (a completion in precopy) as long as nothing was discarded: what
+   * was discarded only comes after LISTEN.
+   */
+  requireEndAllowed(): void {
+    if (this.#state === "NONE" || this.#state === "ADVISE") return;
+    throw new StreamError("WRONG_STATE", `The stream ended in state ${this.#state}`);
+  }
+
   end(): void {
     this.#state = "END";
   }

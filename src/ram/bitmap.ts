@@ -36,11 +36,6 @@ export class PageBitmap {
     return (Atomics.and(this.words, page >>> 5, ~bit) & bit) !== 0;
   }
 
-  /** Clears the 32 bits of a word and returns those that were set. */
-  claimWord(word: number): number {
-    return Atomics.exchange(this.words, word, 0);
-  }
-
   /** Sets the bits of [first, first + count). */
   setRange(first: number, count: number): void {
     this.#range(first, count, (word, mask) => Atomics.or(this.words, word, mask));

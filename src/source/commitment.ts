@@ -15,7 +15,10 @@ function decide(shared: SourceShared, to: number): boolean {
   return Atomics.compareExchange(shared.control, WORD.commitment, open, to) === open;
 }
 
-/** Right before the package (or EOF in precopy) is sent. @throws StoppedError when cancelled. */
+/**
+ * Called right before the last byte of the package is sent, or EOF in precopy.
+ * @throws StoppedError when the operator cancelled.
+ */
 export function commit(shared: SourceShared): void {
   if (!decide(shared, COMMITMENT.committed)) throw new StoppedError();
 }

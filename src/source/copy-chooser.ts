@@ -41,7 +41,7 @@ export class CopyChooser {
   /** Sets the writer's way for the next chunk; before the writer's `begin`. */
   before(writer: RamWriter): void {
     this.#chunks++;
-    writer.copying = this.#choose();
+    writer.copying = !writer.canGather || this.#choose();
     this.#began = threadCpuNs();
   }
 

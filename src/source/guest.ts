@@ -1,21 +1,19 @@
 /** What the source role needs of the guest that it sends. Guests implement it; see src/guests/. */
 import type { RamBlock } from "../ram/block.ts";
+import type { PageReader } from "../ram/page-reader.ts";
 
 export interface SourceGuest {
   /** Machine type of the configuration section: what the destination must be, too. */
   readonly machineType: string;
-  /** RAM blocks in the order of the stream, mapped in this process. */
+  /** RAM blocks in the order of the stream; mapped in this process if the guest is live. */
   readonly blocks: readonly RamBlock[];
   /**
    * Whether vCPUs write to the memory while it is sent. A guest that stands still (a snapshot) has
    * no dirty pages and needs no precopy round.
    */
   readonly live: boolean;
-  /**
-   * Checks the target page at `offset` against what is known of it, before it is sent. For memory
-   * that was stored. @throws PostcopyError that names the page and the file.
-   */
-  verifyPage?(block: RamBlock, offset: number): void;
+  /** What its pages are read with. Each thread opens its own. */
+  openPages(): PageReader;
   /** Stops the vCPUs. When it returns none of them runs and the memory stands still. */
   stop(): void;
   /** Lets the vCPUs run on: the migration failed before the destination could run the guest. */

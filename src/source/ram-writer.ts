@@ -3,12 +3,13 @@
  * are in guest memory and are gathered by writev(2), or are copied behind their headers. Gathering
  * saves a copy; but where the kernel is slow at reaching user memory for the first time (shadow
  * page tables of a nested host) the copy, made in user mode, is the cheaper way. See copy-chooser.ts
- * for who decides. Nothing is allocated a page. One thread uses a RamWriter, for one channel.
+ * for who decides; what is read from a file is always copied. Nothing is allocated a page. One
+ * thread uses a RamWriter, for one channel.
  */
 import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { RamBlock } from "../ram/block.ts";
-import type { MemoryWindows } from "../ram/windows.ts";
+import type { PageReader } from "../ram/page-reader.ts";
 import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
 
@@ -25,9 +26,9 @@ export class RamWriter {
   /** Pages since `begin`, by kind. */
   normal = 0;
   zero = 0;
-  /** Whether pages are copied; to be changed only before `begin`. */
+  /** Whether pages that could be gathered are copied; to be changed only before `begin`. */
   copying = true;
-  readonly #windows: readonly MemoryWindows[];
+  readonly #pages: PageReader;
   readonly #scratch = mapScratch(SCRATCH_BYTES);
   readonly #list = new GatherList(IOVEC_COUNT_MAX);
   /** Scratch bytes [#pending, #used) are not in the gather list yet. */
@@ -36,18 +37,9 @@ export class RamWriter {
   #block: RamBlock | undefined;
   #sectionId: number | undefined;
 
-  readonly #verify: ((block: RamBlock, offset: number) => void) | undefined;
-
-  /**
-   * `windows` are the guest's memory, in the order of its blocks; `verify` checks a page before it
-   * is sent.
-   */
-  constructor(
-    windows: readonly MemoryWindows[],
-    verify?: (block: RamBlock, offset: number) => void,
-  ) {
-    this.#windows = windows;
-    this.#verify = verify;
+  /** `pages` is where the guest's pages come from. */
+  constructor(pages: PageReader) {
+    this.#pages = pages;
   }
 
   /**
@@ -70,6 +62,11 @@ export class RamWriter {
     this.#used = SECTION_HEADER_BYTES;
   }
 
+  /** Whether the pages lie where a write can gather them from. */
+  get canGather(): boolean {
+    return this.#pages.addressOf !== undefined;
+  }
+
   /** Whether another page still fits before `finish`. */
   get hasRoom(): boolean {
     return (
@@ -78,26 +75,27 @@ export class RamWriter {
     );
   }
 
-  /** Adds the target page at `offset` of a block, as ZERO when it holds only zeros. */
+  /**
+   * Adds the target page at `offset` of a block, as ZERO when it holds only zeros. What the reader
+   * throws goes up; then nothing of this section may be written any more.
+   */
   page(block: RamBlock, offset: number): void {
-    this.#verify?.(block, offset);
-    const windows = this.#windows[block.index];
-    if (windows === undefined) throw new Error(`no memory for block ${block.name}`);
-    const zero = windows.isZeroPage(offset);
-    this.#header(block, offset, zero ? RAM_FLAG.zero : RAM_FLAG.page);
-    if (zero) {
+    const pages = this.#pages;
+    if (pages.isZero(block, offset)) {
+      this.#header(block, offset, RAM_FLAG.zero);
       this.#scratch.bytes[this.#used++] = 0;
       this.zero++;
       return;
     }
-    this.normal++;
-    if (this.copying) {
-      windows.readPage(offset, this.#scratch.bytes, this.#used);
+    this.#header(block, offset, RAM_FLAG.page);
+    if (this.copying || pages.addressOf === undefined) {
+      pages.copyPage(block, offset, this.#scratch.bytes, this.#used);
       this.#used += TARGET_PAGE_SIZE;
-      return;
+    } else {
+      this.#flush();
+      this.#list.add(pages.addressOf(block, offset), TARGET_PAGE_SIZE);
     }
-    this.#flush();
-    this.#list.add(block.address + offset, TARGET_PAGE_SIZE);
+    this.normal++;
   }
 
   #header(block: RamBlock, offset: number, flags: number): void {

@@ -140,10 +140,10 @@ function takePong(shared: SourceShared, value: number, arrived: number): void {
     shared.times[TIME.running] = arrived;
   } else {
     const hello = readHello(value);
-    if (hello === undefined || hello.kind === "chosen") return;
+    if (hello?.kind !== "hello" && hello?.kind !== "answer") return;
     shared.times[TIME.helloAnswered] = arrived;
     // A QEMU echoes the hello as it came; only one of ours answers it.
-    Atomics.store(shared.control, WORD.peerFeatures, hello.kind === "answer" ? hello.features : 0);
+    Atomics.store(shared.control, WORD.peerFeatures, hello.kind === "answer" ? hello.bits : 0);
     shared.peerKnown.set();
   }
 }

@@ -69,12 +69,19 @@ export function sendDiscards(context: SourceContext): void {
   });
 }
 
-/** The package with the device state. */
-export function sendPackage(context: SourceContext, bytes: Uint8Array): void {
+/**
+ * The package with the device state. Nobody can run the guest without all of it, so `commit` is
+ * called before its last byte: until then the operator may still change his mind, also when the
+ * destination takes nothing more.
+ */
+export function sendPackage(context: SourceContext, bytes: Uint8Array, commit: () => void): void {
+  const last = bytes.length - 1;
   send(context, (writer) => {
     writeCommand(writer, { kind: "packaged", size: bytes.length });
-    writer.raw(bytes);
+    writer.raw(bytes.subarray(0, last));
   });
+  commit();
+  send(context, (writer) => writer.raw(bytes.subarray(last)));
 }
 
 /** The PING behind the package: its PONG says that the destination's listen thread reads. */

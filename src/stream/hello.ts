@@ -1,17 +1,26 @@
 /**
  * How two of our own ends find each other without a byte that a QEMU would refuse: in the values of
  * PING and PONG, which QEMU echoes unread. The upper half of a value says what it is, the lower
- * half carries feature bits.
+ * half carries feature bits or a part of the token.
  *
  *     source: PING hello|features    a QEMU answers: PONG hello|features (the echo)
  *                                    our dest answers: PONG answer|its own features
+ *     source: PING token high|bits   with an urgent channel only: the secret by which it is known
+ *             PING token low|bits
  *     source: PING chosen|features   what is in force from here on; both have it
  *     dest:   PONG running           unasked, once the guest runs (only after `chosen`)
+ *
+ * The urgent channel is a further connection to the same address, where anybody may connect. It
+ * begins with eight bytes, its head: the magic "PCUR" and the token, a random u32 that only the two
+ * ends of the main channel know. What follows has the format of QEMU's preempt channel: RAM records
+ * and EOS.
  */
 
 const HELLO = 0x5043_0000;
 const ANSWER = 0x5044_0000;
 const CHOSEN = 0x5045_0000;
+const TOKEN_HIGH = 0x5047_0000;
+const TOKEN_LOW = 0x5048_0000;
 const MASK = 0xffff_0000;
 
 /** PONG value: the guest runs at the destination. */
@@ -21,10 +30,12 @@ export const PONG_RUNNING = 0x5046_0001;
 export const FEATURE = {
   /** Requested pages travel on a channel of their own, in the format of QEMU's preempt channel. */
   urgentChannel: 1,
+  /** The destination says when the guest runs (PONG_RUNNING). */
+  running: 2,
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = FEATURE.urgentChannel;
+export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {
@@ -41,19 +52,46 @@ export function chosenValue(features: number): number {
   return CHOSEN | features;
 }
 
+/** The values of the two PINGs that carry a token (u32) to the destination. */
+export function tokenValues(token: number): [number, number] {
+  return [TOKEN_HIGH | (token >>> 16), TOKEN_LOW | (token & 0xffff)];
+}
+
+/** What a PING or PONG value means; `bits` is its lower half. */
+export interface Hello {
+  kind: "hello" | "answer" | "chosen" | "token high" | "token low";
+  bits: number;
+}
+
+const KINDS: ReadonlyMap<number, Hello["kind"]> = new Map([
+  [HELLO, "hello"],
+  [ANSWER, "answer"],
+  [CHOSEN, "chosen"],
+  [TOKEN_HIGH, "token high"],
+  [TOKEN_LOW, "token low"],
+]);
+
 /** What a PING or PONG value means, or undefined for any other number. */
-export function readHello(
-  value: number,
-): { kind: "hello" | "answer" | "chosen"; features: number } | undefined {
-  const features = value & ~MASK;
-  switch ((value & MASK) >>> 0) {
-    case HELLO:
-      return { kind: "hello", features };
-    case ANSWER:
-      return { kind: "answer", features };
-    case CHOSEN:
-      return { kind: "chosen", features };
-    default:
-      return undefined;
-  }
+export function readHello(value: number): Hello | undefined {
+  const kind = KINDS.get((value & MASK) >>> 0);
+  return kind === undefined ? undefined : { kind, bits: value & ~MASK };
+}
+
+/** "PCUR", the first four bytes of an urgent channel. */
+const URGENT_MAGIC = 0x5043_5552;
+/** Bytes before the first record of an urgent channel. */
+export const URGENT_HEAD_BYTES = 8;
+
+/** The head of an urgent channel, which proves that it is the source's. */
+export function urgentHead(token: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(URGENT_HEAD_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, URGENT_MAGIC);
+  view.setUint32(4, token);
+  return bytes;
+}
+
+/** The token (u32) of the head that stands at `at`, or undefined if it is the head of no such. */
+export function readUrgentHead(view: DataView, at: number): number | undefined {
+  return view.getUint32(at) === URGENT_MAGIC ? view.getUint32(at + 4) : undefined;
 }

@@ -1,4 +1,4 @@
-/** fcntl.h, poll.h, sys/eventfd.h, sys/uio.h, time.h: what the descriptor calls need. */
+/** fcntl.h, sys/file.h, linux/falloc.h, poll.h and others: what the descriptor calls need. */
 import type { AbiTable } from "./table.ts";
 
 export const FCNTL = {
@@ -12,6 +12,22 @@ export const FCNTL = {
 } as const;
 
 export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;
+
+export const FLOCK = { LOCK_EX: 2, LOCK_NB: 4 } as const;
+
+export const ABI_FLOCK = {
+  header: "sys/file.h",
+  constants: FLOCK,
+  structs: {},
+} satisfies AbiTable;
+
+export const FALLOC = { FALLOC_FL_KEEP_SIZE: 1, FALLOC_FL_PUNCH_HOLE: 2 } as const;
+
+export const ABI_FALLOC = {
+  header: "linux/falloc.h",
+  constants: FALLOC,
+  structs: {},
+} satisfies AbiTable;
 
 export const POLL = {
   POLLIN: 1,

@@ -5,7 +5,6 @@
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
-import { countMissing } from "../../src/dest/fault.ts";
 import { Placer } from "../../src/dest/placer.ts";
 import {
   attachPageState,
@@ -54,7 +53,7 @@ export class ArrivingMemory implements Disposable {
     this.pages = attachPageState(this.pageData, this.blocks);
     const { control } = this.shared;
     Atomics.store(control, WORD.userfaultFd, this.memory.userfault.fd);
-    Atomics.store(control, WORD.missing, countMissing(this.blocks, this.pages));
+    Atomics.store(control, WORD.missing, total / PAGE_BYTES);
   }
 
   /** The block of an index; there must be one. */

@@ -1,7 +1,9 @@
 /** A fault thread at work over the memory of an arriving guest; the test plays the source. */
 import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../../src/channel/channel.ts";
+import { WORD } from "../../src/dest/shared.ts";
 import { DEST } from "../../src/report/counters.ts";
+import { urgentHead } from "../../src/stream/hello.ts";
 import { readReturnPathMessage } from "../../src/stream/return-path.ts";
 import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
 import { ArrivingMemory } from "./arriving-memory.ts";
@@ -17,6 +19,9 @@ const POSTCOPY = import.meta.resolve("../fixtures/postcopy-threads.ts");
 
 /** Longest time that the test waits for a request. */
 const REQUEST_LIMIT_MS = 5_000;
+
+/** The token of the urgent channel; the sign bit is set, as in half of all tokens. */
+export const BENCH_TOKEN = 0xfedc_ba98;
 
 export type Guest = TestThread<typeof GuestMemory>;
 
@@ -55,10 +60,14 @@ export class FaultBench implements AsyncDisposable {
     return thread;
   }
 
-  /** Starts the fault thread. */
-  async start(options: { listenFd?: number; early?: number[] } = {}): Promise<void> {
+  /** Starts the fault thread; unless told otherwise, the source has chosen an urgent channel. */
+  async start(
+    options: { listenFd?: number; early?: number[]; chosen?: boolean } = {},
+  ): Promise<void> {
     const thread = await this.helper();
     const { data, blocks, pageData, shared } = this.arriving;
+    Atomics.store(shared.control, WORD.urgentChosen, options.chosen === false ? 0 : 1);
+    Atomics.store(shared.control, WORD.urgentToken, BENCH_TOKEN);
     this.#running = thread.call("serveFaults", {
       shared: data,
       blocks,
@@ -73,13 +82,14 @@ export class FaultBench implements AsyncDisposable {
     if (!shared.faultThreadSem.wait(REQUEST_LIMIT_MS)) throw new Error("no fault thread");
   }
 
-  /** An urgent connection that the fault thread has from the start: both ends. */
+  /** An urgent connection that the fault thread has from the start: both ends; the head is sent. */
   urgentPair(): { early: number; channel: Channel } {
     const [destFd, sourceFd] = this.descriptors.pair();
     const stopFd = this.descriptors.event();
     const peer = "the destination";
     const channel = new Channel({ fd: sourceFd, stopFd, peer, bufferBytes: 4096 });
     channel.timeoutMs = REQUEST_LIMIT_MS;
+    channel.write(urgentHead(BENCH_TOKEN));
     // The fault thread closes what it was given.
     return { early: this.descriptors.release(destFd), channel };
   }

@@ -1,6 +1,6 @@
 /**
  * A peer over a plain socket that does exactly what a test tells it to: a source that sends bytes
- * and reads the return path, or a destination that answers and, when told, stops reading.
+ * and reads the return path, or a destination that reads and answers.
  */
 import { connect, createServer } from "node:net";
 import type { Server, Socket } from "node:net";
@@ -91,11 +91,6 @@ export class HandMadePeer implements AsyncDisposable {
     return await waitUntil(() => this.messages.find(matches), "a message of the return path");
   }
 
-  /** Reads no more: what the other end writes piles up, and then it waits. */
-  stopReading(): void {
-    this.#socket.pause();
-  }
-
   /** Says that nothing more will come, and goes on reading. */
   endWriting(): void {
     this.#socket.end();
@@ -148,6 +143,11 @@ export class HandMadeDestination implements AsyncDisposable {
       server,
       isTcp ? `tcp:127.0.0.1:${address.port}` : `unix:${path}`,
     );
+  }
+
+  /** Lets nobody in any more; who is there stays. */
+  refuseMore(): void {
+    this.#server.close();
   }
 
   /** The first connection. */

@@ -4,7 +4,7 @@ import type { Mapping } from "../../syscalls/memory.ts";
 import { Channel } from "../../src/channel/channel.ts";
 import type { RamBlock } from "../../src/ram/block.ts";
 import { targetPages } from "../../src/ram/block.ts";
-import { MemoryWindows } from "../../src/ram/windows.ts";
+import { GuestMemory } from "../../src/ram/page-reader.ts";
 import type { SourceContext, SourceSettings } from "../../src/source/context.ts";
 import { RamWriter } from "../../src/source/ram-writer.ts";
 import { createSourceShared, SourceShared } from "../../src/source/shared.ts";
@@ -32,13 +32,14 @@ export function sourceContext(
   stopFd: number,
   settings: Partial<SourceSettings> = {},
 ): SourceContext {
-  const windows = blocks.map(({ address, length }) => new MemoryWindows(address, length));
+  const pages = new GuestMemory(blocks);
   const peer = "the destination";
   return {
     guest: {
       machineType: "test",
       blocks,
       live: false,
+      openPages: () => pages,
       stop: () => undefined,
       resume: () => undefined,
       devicePackage: () => new Uint8Array(),
@@ -46,7 +47,7 @@ export function sourceContext(
     channel,
     shared,
     settings: { ...SETTINGS, ...settings },
-    makeWriter: () => new RamWriter(windows),
+    makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
     emit: () => undefined,

@@ -1,10 +1,10 @@
 /**
- * Sources that a hand-made destination holds where a test wants them: after its answer to the
- * hello, or in the middle of the package, which does not fit into the socket of somebody who has
- * ceased to read.
+ * Sources that a destination in the hands of a test holds where the test wants them: after the
+ * answer to their hello, or (with a DeafDestination) in the middle of the package.
  */
 import { waitUntil } from "./deadline.ts";
 import type { HandMadePeer } from "./hand-made-peer.ts";
+import type { SourceRole } from "./migration.ts";
 
 /**
  * A guest with 512 KiB of device state (its table of versions), hardly any memory that is touched,
@@ -16,17 +16,18 @@ export const STUCK_PAGES = 131_072;
 /** Header, configuration and first commands: what a source sends before it waits for an answer. */
 const OPENING_BYTES = 60;
 /** The value of the source's first PING, which a QEMU echoes unread. */
-const HELLO = 0x5043_0001;
+export const HELLO = 0x5043_0001;
 
-/**
- * Answers the source's hello as a QEMU does, so that there will be no urgent channel. With
- * `andStopReading` nothing is read any more before the source hears of it.
- */
-export async function answerAsQemu(
-  peer: HandMadePeer,
-  options: { andStopReading?: boolean } = {},
-): Promise<void> {
+/** Answers the source's hello as a QEMU does, so that there will be no urgent channel. */
+export async function answerAsQemu(peer: HandMadePeer): Promise<void> {
   await waitUntil(() => peer.received.length > OPENING_BYTES, "the opening of a stream");
-  if (options.andStopReading === true) peer.stopReading();
   peer.answer({ kind: "pong", value: HELLO });
+}
+
+/** Waits until a source sits in the middle of the package: so it still is half a second later. */
+export async function waitUntilStuck(source: SourceRole): Promise<void> {
+  const first = await source.event("progress", ({ phase }) => phase === "device");
+  await source.event("progress", ({ phase, elapsedMs }) => {
+    return phase === "device" && elapsedMs > first.elapsedMs;
+  });
 }

@@ -5,6 +5,7 @@
 import { expect } from "bun:test";
 
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { DeafDestination } from "../helpers/deaf-destination.ts";
 import { HandMadeDestination, HandMadePeer } from "../helpers/hand-made-peer.ts";
 import {
   BEFORE_PACKAGE,
@@ -19,7 +20,7 @@ import {
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { answerAsQemu, STUCK_GUEST, STUCK_PAGES } from "../helpers/stuck-source.ts";
+import { answerAsQemu, STUCK_GUEST, STUCK_PAGES, waitUntilStuck } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const migrationTest = requireOrSkip(needUserfaultfd());
@@ -49,9 +50,8 @@ function expectGone(source: RoleEnd<SourceReport>): void {
     stayed: undefined,
     report: { outcome: "failed", phase: "postcopy" },
   });
-  expect(source.error?.message).toMatch(
-    /^The migration failed after the switchover: the guest is at the destination, and \d+ of its pages are only here: /,
-  );
+  expect(source.error?.message).toContain("the guest is at the destination");
+  expect(source.error?.message).toMatch(/\d of its pages are only here/);
 }
 
 /** The guest never ran here. */
@@ -87,23 +87,23 @@ migrationTest("source: the destination refuses in precopy and is believed at onc
   peer.answer({ kind: "shut", status: 1 });
   const end = await source.end();
   expectStayed(end);
-  expect(end.error?.message).toEndWith("The destination reported failure 1");
+  expect(end.error?.message).toContain("The destination refused the guest");
   // The first round alone takes three seconds.
   expect(end.report.rounds).toEqual([]);
 });
 
 migrationTest("source: the destination hangs up in the middle of the package", async () => {
   await using directory = new TemporaryDirectory("package");
-  await using server = await HandMadeDestination.open(directory.file("migration"));
+  using server = new DeafDestination(directory.file("migration"));
   await using source = startSource({
     to: server.peer,
     guest: STUCK_GUEST,
     flags: ["--switchover", "now"],
   });
-  const peer = await server.accept();
-  await answerAsQemu(peer, { andStopReading: true });
-  await source.phase("device");
-  peer.close();
+  await server.accept();
+  server.answerAsQemu();
+  await waitUntilStuck(source);
+  server.hangUp();
   const end = await source.end();
   expectStayed(end, STUCK_PAGES);
   expect(end.report).toMatchObject({ phase: "device", switchover: { kind: "postcopy" } });
@@ -120,7 +120,7 @@ migrationTest(
     peer.answer({ kind: "shut", status: 1 });
     const end = await source.end();
     expectStayed(end);
-    expect(end.error?.message).toEndWith("The destination reported failure 1");
+    expect(end.error?.message).toContain("The destination refused the guest");
   },
 );
 

@@ -147,9 +147,7 @@ interruptTest("in postcopy: the second press gives the guest up", async () => {
   expect((await dest.end()).exitCode).toBe(143);
   const end = await source.end();
   expect(end).toMatchObject({ exitCode: 1, stayed: undefined });
-  expect(end.error?.message).toStartWith(
-    "The migration failed after the switchover: the guest is at the destination",
-  );
+  expect(end.error?.message).toContain("the guest is at the destination");
 });
 
 interruptTest("when the guest runs on, whole: it is audited, and then it ends", async () => {

@@ -5,11 +5,12 @@
 import { expect } from "bun:test";
 
 import type { SourceReport } from "../../src/report/report.ts";
+import { DeafDestination } from "../helpers/deaf-destination.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { expectMoved, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { RoleEnd, SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { answerAsQemu, STUCK_GUEST, STUCK_PAGES } from "../helpers/stuck-source.ts";
+import { STUCK_GUEST, STUCK_PAGES, waitUntilStuck } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const interruptTest = requireOrSkip(needUserfaultfd());
@@ -83,26 +84,25 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 }
 
 interruptTest("in precopy, while the destination takes nothing", async () => {
-  await using server = await HandMadeDestination.open();
-  await using source = startSource({
-    to: server.peer,
-    guest: "stress:size=64MiB,zero=0,duration=100ms",
-  });
-  (await server.accept()).stopReading();
+  await using directory = new TemporaryDirectory("deaf");
+  using server = new DeafDestination(directory.file("migration"));
+  await using source = startSource({ to: server.peer });
+  await server.accept();
   await source.phase("precopy");
-  await expectInterrupted(source, "SIGINT", pages("64MiB"));
+  await expectInterrupted(source);
 });
 
 interruptTest("in the middle of the package", async () => {
   await using directory = new TemporaryDirectory("package");
-  await using server = await HandMadeDestination.open(directory.file("migration"));
+  using server = new DeafDestination(directory.file("migration"));
   await using source = startSource({
     to: server.peer,
     guest: STUCK_GUEST,
     flags: ["--switchover", "now"],
   });
-  await answerAsQemu(await server.accept(), { andStopReading: true });
-  await source.phase("device");
+  await server.accept();
+  server.answerAsQemu();
+  await waitUntilStuck(source);
   const end = await expectInterrupted(source, "SIGINT", STUCK_PAGES);
   expect(end.report.phase).toBe("device");
 });
@@ -147,9 +147,7 @@ interruptTest("in postcopy: the second press gives the guest up", async () => {
   source.program.kill("SIGINT");
   const end = await source.end();
   expect(end).toMatchObject({ exitCode: 130, stayed: undefined, report: { outcome: "cancelled" } });
-  expect(end.report.error?.message).toMatch(
-    /the guest is at the destination, and \d+ of its pages/,
-  );
+  expect(end.report.error?.message).toContain("the guest is at the destination");
   const destEnd = await dest.end();
   expect(destEnd).toMatchObject({ exitCode: 1, report: { outcome: "failed", phase: "postcopy" } });
 });

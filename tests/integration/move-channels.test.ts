@@ -6,6 +6,10 @@ import { join } from "node:path";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { makeSocketPair } from "../../syscalls/socket.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { FEATURE, FEATURES_OURS, answerValue, chosenValue } from "../../src/stream/hello.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
+import { bytesOf, ping } from "../helpers/hand-made-stream.ts";
 import {
   SMALL_GUEST,
   allEvents,
@@ -76,14 +80,35 @@ migrationTest("exec: at the source, requests answered on the main channel", asyn
   expect(sourceEnd.report.requests.served).toBeGreaterThan(0);
 });
 
-migrationTest("exec: at the destination", async () => {
+migrationTest("exec: at the destination, which takes no second connection", async () => {
   await using directory = new TemporaryDirectory("exec");
   const path = directory.file("migration");
   await using dest = await startDest({ listen: relay("listen", path) });
-  await using source = startSource({ to: `unix:${path}` });
+  await using source = startSource({ to: `unix:${path}`, guest: BUSY, flags: WITH_REQUESTS });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
-  expect([sourceEnd.exitCode, destEnd.exitCode]).toEqual([0, 0]);
-  expect(destEnd.report.audit).toEqual({ pagesChecked: COUNT, pagesWrong: 0 });
+  expectMoved(sourceEnd, destEnd, COUNT);
+  expect(destEnd.report.urgentChannel).toBe(false);
+  // It has said so: the source did not even try.
+  expect(sourceEnd.events.filter(({ event }) => event === "warning")).toEqual([]);
+});
+
+migrationTest("without a second connection requests are answered on the first", async () => {
+  await using directory = new TemporaryDirectory("unix");
+  const path = directory.file("migration");
+  await using server = await HandMadeDestination.open(path);
+  await using source = startSource({
+    to: server.peer,
+    guest: SMALL_GUEST,
+    flags: ["--switchover", "now", "--connect-timeout", "100ms"],
+  });
+  const peer = await server.accept();
+  server.refuseMore();
+  peer.answer({ kind: "pong", value: answerValue(FEATURES_OURS) });
+  const { message } = await source.event("warning");
+  expect(message).toStartWith("There is no urgent channel, requests wait for bulk data: Cannot");
+  const chosen = bytesOf(ping(chosenValue(FEATURE.running)));
+  await waitUntil(() => Buffer.from(peer.received).includes(chosen), "what was chosen");
+  await source.phase("postcopy");
 });
 
 /** Starts postcopy with one more descriptor, which it knows as number 3. */

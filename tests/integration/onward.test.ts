@@ -94,9 +94,7 @@ migrationTest("C goes away in postcopy: B says that the guest is there", async (
   const [first, end] = await Promise.all([a.end(), b.end()]);
   expect(first.exitCode).toBe(0);
   expect(end.exitCode).toBe(1);
-  expect(end.error?.message).toMatch(
-    /the guest is at the destination, and \d+ of its pages are only here/,
-  );
+  expect(end.error?.message).toContain("the guest is at the destination");
   expect(reportsOf(end).at(-1)).toMatchObject({ role: "source", outcome: "failed" });
 });
 

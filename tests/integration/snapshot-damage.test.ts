@@ -100,6 +100,22 @@ describe("a damaged snapshot", () => {
     expect(Buffer.from(channel.received).includes(page)).toBe(false);
   });
 
+  snapshotTest("a file that is cut off while it is served: an error, and no signal", async () => {
+    const { path, file } = copy("cut off");
+    await using peer = await HandMadeDestination.open();
+    const flags = ["--max-postcopy-bandwidth", "64KiB/s"];
+    await using source = startSource({ guest: `snapshot:${path}`, to: peer.peer, flags });
+    const channel = await peer.accept();
+    await answerAsQemu(channel);
+    await source.phase("postcopy");
+    const start = PAGE * PAGE_BYTES;
+    truncateSync(file("ram-0.bin"), start);
+    channel.answer({ kind: "pageRequest", block: "stress.ram", start, length: PAGE_BYTES });
+    const { exitCode, error } = await source.end();
+    expect(exitCode).toBe(1);
+    expect(error?.message).toContain(`the page at ${start} of ram-0.bin (stress.ram) is cut off`);
+  });
+
   snapshotTest("the checksums of the pages", async () => {
     const { path, file } = copy("sums");
     flip(file("ram-0.crc32"), 4 * PAGE);
@@ -141,6 +157,6 @@ describe("a damaged snapshot", () => {
     edit(file("manifest.json"), (manifest) => {
       manifest["package"] = { ...(manifest["package"] as object), file: "../package.bin" };
     });
-    expect(await refusalOf(path)).toContain("is not a name of a snapshot's file");
+    expect(await refusalOf(path)).toContain("manifest.json is not valid");
   });
 });

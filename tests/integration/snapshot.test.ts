@@ -151,6 +151,24 @@ async function refusal(path: string): Promise<{ exitCode: number | null; stderr:
   return await run(postcopyCommand(...words));
 }
 
+snapshotTest("a directory into which a guest is just received is left alone", async () => {
+  await using directory = new TemporaryDirectory("snapshot");
+  const path = directory.file("guest");
+  await using dest = await startDest({ guest: `snapshot:${path}` });
+  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "8MiB/s"];
+  await using source = startSource({ to: dest.peer, flags });
+  await dest.event("running");
+  const second = await refusal(path);
+  expect(second.exitCode).toBe(2);
+  expect(second.stderr).toStartWith(
+    `postcopy: Another process is receiving a guest in ${path}\n  hint: choose another directory`,
+  );
+  const ends = await Promise.all([source.end(), dest.end()]);
+  expect(ends.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+  const { dest: restored } = await restore(path);
+  expect(restored.report.audit).toEqual({ pagesChecked: COUNT, pagesWrong: 0 });
+});
+
 snapshotTest("a directory that holds a snapshot, or anything else, is left alone", async () => {
   await using directory = new TemporaryDirectory("snapshot");
   const path = directory.file("guest");

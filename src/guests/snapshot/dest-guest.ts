@@ -1,16 +1,17 @@
 /** A guest that is kept: its pages go to files, its device state stays as it came. */
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import type { DestGuest, DeviceLoading, PageSink, ReceiveBuffer } from "../../dest/guest.ts";
+import { punchHole } from "../../../syscalls/fallocate.ts";
+import type { DestGuest, DeviceLoading, ReceiveBuffer } from "../../dest/guest.ts";
 import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { targetPages } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
-import { PostcopyError, StreamError } from "../../util/errors.ts";
+import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
+import { SnapshotFiles } from "./files.ts";
 import {
+  manifestBytesMax,
   MANIFEST_FILE,
   PACKAGE_FILE,
   ramFile,
@@ -21,8 +22,17 @@ import {
   ZERO_PAGE_SUM,
 } from "./layout.ts";
 import type { Manifest, ManifestBlock } from "./layout.ts";
-import { StoreSink } from "./store-sink.ts";
+import { forEachZeroRun } from "./page-runs.ts";
+import { PrecopyStoreSink } from "./store-sink.ts";
 import type { StoreData } from "./store-sink.ts";
+
+const MANIFEST_DRAFT = `${MANIFEST_FILE}.tmp`;
+
+/**
+ * Shorter runs of zeros keep the room that was reserved for them: ext4 takes up to a millisecond a
+ * hole, and the memory that a guest has never used comes in long runs.
+ */
+const PUNCH_PAGES_MIN = 16;
 
 /** What was kept, for the report. */
 export interface KeptSnapshot {
@@ -36,10 +46,11 @@ export class SnapshotDestGuest implements DestGuest {
   readonly devices: DeviceLoading = {
     kind: "opaque",
     keep: (bytes) => {
+      this.#files.reserveFile(PACKAGE_FILE, bytes.length);
       this.#package = bytes;
     },
   };
-  readonly #directory: string;
+  readonly #files: SnapshotFiles;
   readonly #kept: (snapshot: KeptSnapshot) => void;
   #machineType = "";
   #blocks: RamBlock[] = [];
@@ -48,7 +59,7 @@ export class SnapshotDestGuest implements DestGuest {
 
   /** `directory` exists and is empty; `kept` is told once the snapshot is complete. */
   constructor(directory: string, kept: (snapshot: KeptSnapshot) => void) {
-    this.#directory = directory;
+    this.#files = new SnapshotFiles(directory);
     this.#kept = kept;
   }
 
@@ -65,26 +76,47 @@ export class SnapshotDestGuest implements DestGuest {
     this.#machineType = configuration?.machine ?? "";
   }
 
+  /** Makes the files, with room for all of them but RAM and the package. */
   prepareMemory(setup: readonly RamSetupBlock[]): RamBlock[] {
     this.#blocks = setup.map(({ name, length, pageSize }, index) => {
-      return { index, name, length, pageSize, address: 0 };
+      if (length >= pageSize) return { index, name, length, pageSize, address: 0 };
+      const message = `The RAM block "${name}" of ${length} bytes has pages of ${pageSize}`;
+      throw new StreamError("PAGE_SIZE", message);
     });
-    const files = this.#blocks.map((block) => {
-      const fd = this.#io("create", ramFile(block.index), (path) => openSync(path, "wx+", 0o600));
-      this.#io("size", ramFile(block.index), () => ftruncateSync(fd, block.length));
-      return fd;
+    const files = this.#blocks.map(({ index, length }) => {
+      return this.#files.create(ramFile(index), length);
     });
     const sums = this.#blocks.map((block) => {
       const shared = new SharedArrayBuffer(targetPages(block) * 4);
       new Uint32Array(shared).fill(ZERO_PAGE_SUM);
+      this.#files.reserveFile(sumsFile(block.index), shared.byteLength);
       return shared;
     });
-    this.#data = { directory: this.#directory, files, sums };
+    this.#files.reserveFile(MANIFEST_DRAFT, manifestBytesMax(this.#blocks.length));
+    this.#data = { directory: this.#files.directory, files, sums };
     return this.#blocks;
   }
 
-  storeSink(pages: PageState, buffer: ReceiveBuffer): PageSink {
-    return new StoreSink(this.#store(), pages, buffer);
+  /**
+   * A range will come in postcopy. What holds data has its room already; the rest, from the first
+   * page without to the last, is reserved in one go.
+   */
+  reserve(block: RamBlock, start: number, length: number): void {
+    const { files, sums } = this.#store();
+    const of = sumsOf(sums, block);
+    const end = (start + length) / TARGET_PAGE_SIZE;
+    let first = start / TARGET_PAGE_SIZE;
+    while (first < end && of[first] !== ZERO_PAGE_SUM) first++;
+    let last = end - 1;
+    while (last > first && of[last] !== ZERO_PAGE_SUM) last--;
+    if (first === end) return;
+    const offset = first * TARGET_PAGE_SIZE;
+    const bytes = (last + 1) * TARGET_PAGE_SIZE - offset;
+    this.#files.reserve(files[block.index] ?? -1, ramFile(block.index), offset, bytes);
+  }
+
+  storeSink(pages: PageState, buffer: ReceiveBuffer): PrecopyStoreSink {
+    return new PrecopyStoreSink(this.#store(), pages, buffer);
   }
 
   sinkData(): StoreData {
@@ -102,15 +134,10 @@ export class SnapshotDestGuest implements DestGuest {
 
   /** Makes all files durable, and only then says by the manifest that they are a snapshot. */
   finish(): void {
-    const { files, sums } = this.#store();
     const bytes = this.#package;
     if (bytes === undefined) throw new Error("a package without device state was accepted");
-    for (const [index, fd] of files.entries()) {
-      this.#io("write", ramFile(index), () => fsyncSync(fd));
-      closeSync(fd);
-    }
-    const blocks = this.#blocks.map((block) => this.#writeSums(block, sums[block.index]));
-    this.#write(PACKAGE_FILE, bytes);
+    const blocks = this.#blocks.map((block) => this.#finishBlock(block));
+    this.#files.write(PACKAGE_FILE, bytes);
     const manifest: Manifest = {
       format: SNAPSHOT_FORMAT,
       version: SNAPSHOT_VERSION,
@@ -122,19 +149,23 @@ export class SnapshotDestGuest implements DestGuest {
       package: { file: PACKAGE_FILE, bytes: bytes.length, sha256: sha256(bytes) },
     };
     const text = new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`);
-    this.#write(`${MANIFEST_FILE}.tmp`, text);
-    this.#syncDirectory();
-    this.#io("write", MANIFEST_FILE, (path) => renameSync(`${path}.tmp`, path));
-    this.#syncDirectory();
+    this.#files.write(MANIFEST_DRAFT, text);
+    this.#files.publish(MANIFEST_DRAFT, MANIFEST_FILE);
     const pagesStored = blocks.reduce((sum, block) => sum + block.pagesStored, 0);
-    this.#kept({ directory: this.#directory, pagesStored, deviceBytes: bytes.length });
+    const { directory } = this.#files;
+    this.#kept({ directory, pagesStored, deviceBytes: bytes.length });
   }
 
-  #writeSums(block: RamBlock, shared: SharedArrayBuffer | undefined): ManifestBlock {
+  #finishBlock(block: RamBlock): ManifestBlock {
+    const { files, sums } = this.#store();
     // Copied out: a file cannot be written from shared memory.
-    const sums = new Uint32Array(shared ?? new SharedArrayBuffer(0)).slice();
-    const bytes = new Uint8Array(sums.buffer);
-    this.#write(sumsFile(block.index), bytes);
+    const of = sumsOf(sums, block).slice();
+    const fd = files[block.index] ?? -1;
+    this.#files.sync(fd, ramFile(block.index));
+    const zeros = punchZeroRuns(fd, of);
+    this.#files.close(fd, ramFile(block.index));
+    const bytes = new Uint8Array(of.buffer);
+    this.#files.write(sumsFile(block.index), bytes);
     return {
       name: block.name,
       length: block.length,
@@ -142,39 +173,27 @@ export class SnapshotDestGuest implements DestGuest {
       file: ramFile(block.index),
       sums: sumsFile(block.index),
       sumsSha256: sha256(bytes),
-      pagesStored: sums.reduce((count, sum) => count + (sum === ZERO_PAGE_SUM ? 0 : 1), 0),
+      pagesStored: of.length - zeros,
     };
   }
+}
 
-  #write(name: string, bytes: Uint8Array): void {
-    this.#io("write", name, (path) => {
-      const fd = openSync(path, "w", 0o600);
-      try {
-        writeFileSync(fd, bytes);
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-    });
-  }
+/**
+ * Gives the room back that was reserved for pages which then came as zeros, where it is worth it;
+ * returns how many pages of zeros there are. A failure costs room, not contents.
+ */
+function punchZeroRuns(fd: number, sums: Uint32Array): number {
+  let zeros = 0;
+  forEachZeroRun(sums, (page, count) => {
+    zeros += count;
+    if (count < PUNCH_PAGES_MIN) return;
+    punchHole(fd, page * TARGET_PAGE_SIZE, count * TARGET_PAGE_SIZE);
+  });
+  return zeros;
+}
 
-  #syncDirectory(): void {
-    const fd = openSync(this.#directory, "r");
-    try {
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-  }
-
-  #io<Result>(what: string, name: string, act: (path: string) => Result): Result {
-    try {
-      return act(join(this.#directory, name));
-    } catch (cause) {
-      const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-      const full = code === "ENOSPC" || code === "EDQUOT";
-      const message = `Cannot ${what} ${name} in ${this.#directory}`;
-      throw new PostcopyError(full ? "NO_SPACE" : "CANNOT_STORE", message, { cause });
-    }
-  }
+function sumsOf(sums: readonly SharedArrayBuffer[], block: RamBlock): Uint32Array {
+  const shared = sums[block.index];
+  if (shared === undefined) throw new Error(`no checksums for block ${block.name}`);
+  return new Uint32Array(shared);
 }

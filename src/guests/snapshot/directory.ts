@@ -1,22 +1,34 @@
-/** The directory of a snapshot before it is written: it must not hold another one. */
-import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
-import { join } from "node:path";
+/** The directory of a snapshot before it is written: ours alone, and without another one in it. */
+import { mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { tryLock } from "../../../syscalls/flock.ts";
 import { UsageError } from "../../util/errors.ts";
+import { syncDirectory } from "./files.ts";
 import { isSnapshotFile, MANIFEST_FILE } from "./layout.ts";
 
 /**
  * Makes the directory ready to receive a guest: creates it, or clears away what an earlier attempt
- * left there in part. Returns whether there was such a rest.
- * @throws UsageError when it holds a whole snapshot or files that are not ours.
+ * left there in part. It is locked (flock(2)) for as long as this process lives, so that no other
+ * one clears away what is arriving here. Returns whether there was such a rest.
+ * @throws UsageError when another process receives there, or when it holds a whole snapshot or
+ * files that are not ours.
  */
 export function prepareDirectory(directory: string): boolean {
+  let locked: boolean;
   let names: string[];
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectory(directory);
+    // Never closed: the lock goes with the descriptor.
+    locked = tryLock(openSync(directory, "r"));
     names = readdirSync(directory);
   } catch (cause) {
     const message = `The snapshot directory ${directory} cannot be used`;
     throw new UsageError("BAD_DIRECTORY", message, { cause });
+  }
+  if (!locked) {
+    throw new UsageError("SNAPSHOT_BUSY", `Another process is receiving a guest in ${directory}`, {
+      hint: "choose another directory, or wait until that one has ended",
+    });
   }
   if (names.includes(MANIFEST_FILE)) {
     throw new UsageError("SNAPSHOT_EXISTS", `${directory} already holds a snapshot`, {
@@ -31,6 +43,22 @@ export function prepareDirectory(directory: string): boolean {
   }
   for (const name of names) rmSync(join(directory, name));
   return names.length > 0;
+}
+
+/**
+ * Creates the directory with those above it, and makes their names durable: a snapshot whose files
+ * are safe is of no use where the way to them is lost with the power.
+ */
+function makeDirectory(directory: string): void {
+  const created = mkdirSync(directory, { recursive: true, mode: 0o700 });
+  if (created === undefined) return;
+  const first = resolve(created);
+  let level = resolve(directory);
+  while (level !== first && level !== dirname(level)) {
+    level = dirname(level);
+    syncDirectory(level);
+  }
+  syncDirectory(dirname(first));
 }
 
 /** Bytes that the files of a snapshot take on the disk; holes take none. */

@@ -5,7 +5,8 @@
  *     manifest.json   what there is, and its checksums. Written last, by a rename: a directory
  *                     without it is a guest that arrived in part, and is never taken for a whole one
  *     ram-N.bin       RAM block N, sparse: a hole is a page of zeros
- *     ram-N.crc32     one little-endian u32 a target page: the CRC-32 of its bytes
+ *     ram-N.crc32     one little-endian u32 a target page: the CRC-32 of its bytes. That of a page
+ *                     of zeros stands for such a page and no other: see pageSum
  *     package.bin     the device state as it came: LISTEN, devices, PINGs, RUN
  */
 import { createHash } from "node:crypto";
@@ -59,14 +60,32 @@ export interface Manifest {
   package: { file: string; bytes: number; sha256: string };
 }
 
+/** JSON of a block: its name, escaped, and eleven lines more. */
+const MANIFEST_BLOCK_BYTES = 2048;
+/** JSON of everything else. */
+const MANIFEST_REST_BYTES = 4096;
+
+/** Bytes that the manifest of so many blocks has at most. */
+export function manifestBytesMax(blocks: number): number {
+  return MANIFEST_REST_BYTES + blocks * MANIFEST_BLOCK_BYTES;
+}
+
 export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
-/** CRC-32 (IEEE) of a page's bytes, as zlib computes it. */
-export function pageSum(page: Uint8Array): number {
-  return Bun.hash.crc32(page);
-}
+const zeroPage = new Uint8Array(TARGET_PAGE_SIZE);
 
-/** The sum of a page of zeros. */
-export const ZERO_PAGE_SUM = pageSum(new Uint8Array(TARGET_PAGE_SIZE));
+/** The sum of a page of zeros, and of no other page. */
+export const ZERO_PAGE_SUM = Bun.hash.crc32(zeroPage);
+
+/**
+ * The sum of a page: CRC-32 (IEEE) of its bytes, as zlib computes it. A page that happens to have
+ * the CRC of zeros without being zeros gets another sum, with the lowest bit flipped: nothing that
+ * a guest writes is ever taken for a hole.
+ */
+export function pageSum(page: Uint8Array): number {
+  const sum = Bun.hash.crc32(page);
+  if (sum !== ZERO_PAGE_SUM || Buffer.compare(page, zeroPage) === 0) return sum;
+  return (sum ^ 1) >>> 0;
+}

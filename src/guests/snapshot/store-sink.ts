@@ -3,7 +3,6 @@
  * mapping, so that a full disk is an error with a name instead of a signal.
  */
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
-import { SyscallError } from "../../../syscalls/error.ts";
 import { readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import type { PageSink, ReceiveBuffer } from "../../dest/guest.ts";
@@ -11,8 +10,8 @@ import { WORD } from "../../dest/shared.ts";
 import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
-import { PostcopyError } from "../../util/errors.ts";
 import { pageSum, ramFile, ZERO_PAGE_SUM } from "./layout.ts";
+import { storeError } from "./store-error.ts";
 
 /** What a thread needs to write pages. Plain data. */
 export interface StoreData {
@@ -26,6 +25,7 @@ export interface StoreData {
 /** Zeros written at once over pages that held something else. */
 const ZEROS_BYTES = 256 * 1024;
 
+/** Takes pages of every phase; one thread uses a StoreSink. */
 export class StoreSink implements PageSink {
   readonly #data: StoreData;
   readonly #sums: Uint32Array<SharedArrayBuffer>[];
@@ -33,7 +33,6 @@ export class StoreSink implements PageSink {
   readonly #buffer: ReceiveBuffer;
   readonly #control: Int32Array<SharedArrayBuffer> | undefined;
   readonly #zeros = mapScratch(ZEROS_BYTES);
-  readonly #page = mapScratch(TARGET_PAGE_SIZE);
 
   /** `control` is the destination's control block after LISTEN, when missing pages are counted. */
   constructor(
@@ -58,20 +57,6 @@ export class StoreSink implements PageSink {
       sums[first + i] = pageSum(this.#buffer.bytes.subarray(from, from + TARGET_PAGE_SIZE));
     }
     this.#note(block, first, count);
-  }
-
-  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
-    const fd = this.#data.files[block.index] ?? -1;
-    const result = readAt(fd, this.#page.address, TARGET_PAGE_SIZE, offset);
-    if (result !== TARGET_PAGE_SIZE) {
-      throw storeError(
-        this.#data.directory,
-        block.index,
-        "pread",
-        result < 0 ? -result : ERRNO.EIO,
-      );
-    }
-    page.set(this.#page.bytes.subarray(0, TARGET_PAGE_SIZE));
   }
 
   zeros(block: RamBlock, offset: number, count: number): void {
@@ -105,19 +90,30 @@ export class StoreSink implements PageSink {
     const fd = this.#data.files[block.index] ?? -1;
     for (let done = 0; done < length;) {
       const result = writeAt(fd, address + done, length - done, offset + done);
-      if (result <= 0) throw storeError(this.#data.directory, block.index, "pwrite", -result);
+      if (result <= 0)
+        throw storeError(this.#data.directory, ramFile(block.index), "pwrite", -result);
       done += result;
     }
   }
 }
 
-function storeError(directory: string, index: number, call: string, errno: number): PostcopyError {
-  const file = `${directory}/${ramFile(index)}`;
-  const cause = new SyscallError(call, errno, file);
-  const full = errno === ERRNO.ENOSPC || errno === ERRNO.EDQUOT;
-  return new PostcopyError(
-    full ? "NO_SPACE" : "CANNOT_STORE",
-    full ? `There is no space left for the snapshot in ${directory}` : "A page cannot be stored",
-    { cause, ...(full ? { hint: "free space there, or keep it in another directory" } : {}) },
-  );
+/** Precopy's sink, which can also say what it took: XBZRLE is decoded over it. */
+export class PrecopyStoreSink extends StoreSink {
+  readonly #stored: StoreData;
+  readonly #page = mapScratch(TARGET_PAGE_SIZE);
+
+  constructor(data: StoreData, pages: PageState, buffer: ReceiveBuffer) {
+    super(data, pages, buffer);
+    this.#stored = data;
+  }
+
+  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
+    const fd = this.#stored.files[block.index] ?? -1;
+    const result = readAt(fd, this.#page.address, TARGET_PAGE_SIZE, offset);
+    if (result !== TARGET_PAGE_SIZE) {
+      const errno = result < 0 ? -result : ERRNO.EIO;
+      throw storeError(this.#stored.directory, ramFile(block.index), "pread", errno);
+    }
+    page.set(this.#page.bytes);
+  }
 }

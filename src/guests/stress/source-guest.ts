@@ -1,5 +1,7 @@
 /** The stress guest as the source role sees it. */
 import type { RamBlock } from "../../ram/block.ts";
+import { GuestMemory } from "../../ram/page-reader.ts";
+import type { PageReader } from "../../ram/page-reader.ts";
 import type { SourceGuest } from "../../source/guest.ts";
 import { PING_LOADED } from "../../source/stream.ts";
 import { writePackage } from "../../stream/package.ts";
@@ -23,6 +25,10 @@ export class StressSourceGuest implements SourceGuest {
     this.blocks = blocks;
     this.#setup = setup;
     this.#control = new StressControl(setup.control);
+  }
+
+  openPages(): PageReader {
+    return new GuestMemory(this.blocks);
   }
 
   stop(): void {

@@ -58,7 +58,10 @@ test("what is shared is the same in another thread", () => {
   expect(Atomics.load(other.control, WORD.missing)).toBe(5);
   one.listenThreadSem.post();
   expect(other.listenThreadSem.wait(0)).toBe(true);
+  one.faultThreadDone.post();
+  // Ready is one thing, ended another.
   expect(other.faultThreadSem.wait(0)).toBe(false);
+  expect(other.faultThreadDone.wait(0)).toBe(true);
   one.position.set([2 ** 47, 4096, 1, 2, 2 ** 40]);
   expect([...other.position]).toEqual([2 ** 47, 4096, 1, 2, 2 ** 40]);
 });

@@ -68,6 +68,14 @@ describe("the destination's state", () => {
     });
   }
 
+  for (const state of STATES) {
+    const allowed = state === "NONE" || state === "ADVISE";
+    test(`the stream ${allowed ? "may" : "may not"} end in ${state}`, () => {
+      const refusal = refusalOf(() => inState(state).requireEndAllowed());
+      expect(refusal).toBe(allowed ? undefined : `The stream ended in state ${state}`);
+    });
+  }
+
   test("says what came, in which state, and when it may come", () => {
     expect(refusalOf(() => inState("RUNNING").take("postcopyListen"))).toBe(
       "POSTCOPY_LISTEN came in state RUNNING; it may come in ADVISE or DISCARD",

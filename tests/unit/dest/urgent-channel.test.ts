@@ -1,14 +1,17 @@
 import { describe, expect } from "bun:test";
+import { readFileSync } from "node:fs";
 import { SOCKET } from "../../../syscalls/abi/socket.ts";
 import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { readInto } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { NR, syscall } from "../../../syscalls/raw.ts";
-import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
+import { localAddress, makeSocket, startConnect } from "../../../syscalls/socket.ts";
+import type { SocketAddress } from "../../../syscalls/socket.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { WORD } from "../../../src/dest/shared.ts";
+import { urgentHead } from "../../../src/stream/hello.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
-import { FaultBench } from "../../helpers/fault-bench.ts";
+import { BENCH_TOKEN, FaultBench } from "../../helpers/fault-bench.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
 import { RamRecords } from "../../helpers/ram-records.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
@@ -40,25 +43,60 @@ function closed(fd: number): boolean {
   return poll.wait(5000) === 1 && readInto(fd, scratch.address, 16) <= 0;
 }
 
+/** Writes to a connection at once. */
+function say(fd: number, bytes: Uint8Array): void {
+  expect(writeBytes(fd, bytes)).toBe(bytes.length);
+}
+
 /** Puts a page over an urgent connection and waits until it is there. */
 async function deliver(bench: FaultBench, fd: number, page: number): Promise<void> {
   const records = new RamRecords().page("block0", page * PAGE, pageData(0, page), true);
-  expect(writeBytes(fd, records.bytes)).toBe(records.bytes.length);
+  say(fd, records.bytes);
   await waitUntil(() => bench.arriving.pages.received[0]?.test(page), `page ${page}`);
 }
 
+const HEAD = urgentHead(BENCH_TOKEN);
+
+/** Whether the kernel probes this connection from its other end (timer 2 of proc_net_tcp.txt). */
+function hasKeepalive(client: SocketAddress): boolean {
+  if (client.family !== "inet") throw new Error("the client is not on IPv4");
+  const port = client.port.toString(16).toUpperCase().padStart(4, "0");
+  const lines = readFileSync("/proc/net/tcp", "latin1").split("\n");
+  const words = lines.map((line) => line.trim().split(/\s+/));
+  const accepted = words.find(([, , remote]) => remote?.endsWith(`:${port}`));
+  return accepted?.[5]?.startsWith("02:") === true;
+}
+
+/** Whether nothing has been sent to a connection, nor has it been closed. */
+function quiet(fd: number): boolean {
+  const poll = new PollSet();
+  poll.add(fd, POLL.POLLIN);
+  return poll.wait(0) === 0;
+}
+
 describe("an urgent channel", () => {
-  urgentTest("may be opened at any time, and several of them may be", async () => {
+  urgentTest("may be opened at any time, its head in pieces", async () => {
     await using bench = new FaultBench();
     const door = openDoor(bench);
     await bench.start({ listenFd: door.listenFd });
-    const connections = [door.connect(), door.connect(), door.connect()];
-    for (const [page, fd] of connections.entries()) await deliver(bench, fd, page);
-    await deliver(bench, connections[0]!, 9);
-    expect(Atomics.load(bench.arriving.shared.control, WORD.urgentSeen)).toBe(3);
+    const source = door.connect();
+    for (let i = 0; i < HEAD.length; i++) say(source, HEAD.subarray(i, i + 1));
+    await deliver(bench, source, 1);
+    await deliver(bench, source, 9);
     expect(await bench.stop()).toEqual([]);
-    // The thread closes them when it ends.
-    for (const fd of connections) expect(closed(fd)).toBe(true);
+    // The thread closes it when it ends.
+    expect(closed(source)).toBe(true);
+  });
+
+  urgentTest("has its peer probed, as the main one has", async () => {
+    await using bench = new FaultBench();
+    const door = openDoor(bench);
+    await bench.start({ listenFd: door.listenFd });
+    const source = door.connect();
+    say(source, HEAD);
+    await deliver(bench, source, 1);
+    expect(hasKeepalive(localAddress(source))).toBe(true);
+    expect(await bench.stop()).toEqual([]);
   });
 
   urgentTest("ends with EOS, which the listen thread is told of", async () => {
@@ -76,19 +114,7 @@ describe("an urgent channel", () => {
     expect(await bench.stop()).toEqual([]);
   });
 
-  urgentTest("that is just closed is no trouble, and makes room for another", async () => {
-    await using bench = new FaultBench();
-    const door = openDoor(bench);
-    await bench.start({ listenFd: door.listenFd });
-    for (let i = 0; i < 20; i++) {
-      const fd = door.connect();
-      await deliver(bench, fd, i);
-      bench.descriptors.close(fd);
-    }
-    expect(await bench.stop()).toEqual([]);
-  });
-
-  urgentTest("that breaks the format after its first page ends the migration", async () => {
+  urgentTest("that breaks the format ends the migration", async () => {
     await using bench = new FaultBench();
     const { early, channel } = bench.urgentPair();
     await bench.start({ early: [early] });
@@ -97,70 +123,132 @@ describe("an urgent channel", () => {
     const failure: unknown = await bench.stop().catch((error: unknown) => error);
     expect(failure).toMatchObject({ name: "StreamError", code: "BAD_FLAGS" });
   });
-});
 
-describe("a stranger", () => {
-  urgentTest("who speaks another language is dropped, and the guest lives on", async () => {
+  urgentTest("that is reset is lost, and the guest lives on", async () => {
     await using bench = new FaultBench();
     const door = openDoor(bench);
     await bench.start({ listenFd: door.listenFd });
     const source = door.connect();
-    await deliver(bench, source, 1);
-    const strangers = ["GET / HTTP/1.1\r\n\r\n", "SSH-2.0-OpenSSH_9\r\n", "\0\0\0\0\0\0\0\0\0"];
-    for (const words of strangers) {
-      const fd = door.connect();
-      writeBytes(fd, new TextEncoder().encode(words));
-      expect(closed(fd)).toBe(true);
-    }
-    await deliver(bench, source, 2);
-    const warnings = await bench.stop();
-    expect(warnings).toHaveLength(3);
-    for (const warning of warnings) expect(warning).toStartWith("A further connection was dropped");
-  });
-
-  urgentTest("who resets the connection is dropped as well", async () => {
-    await using bench = new FaultBench();
-    const door = openDoor(bench);
-    await bench.start({ listenFd: door.listenFd });
-    const stranger = door.connect();
-    await waitUntil(
-      () => Atomics.load(bench.arriving.shared.control, WORD.urgentSeen) === 1,
-      "the stranger",
-    );
+    say(source, HEAD);
+    await deliver(bench, source, 4);
     // SO_LINGER with a time of 0: closing sends a reset.
     const linger = mapScratch(8);
     linger.view.setInt32(0, 1, true);
-    syscall(NR.setsockopt, stranger, SOCKET.SOL_SOCKET, 13, linger.address, 8);
-    closeDescriptor(bench.descriptors.release(stranger));
-    await deliver(bench, door.connect(), 4);
+    syscall(NR.setsockopt, source, SOCKET.SOL_SOCKET, 13, linger.address, 8);
+    closeDescriptor(bench.descriptors.release(source));
     expect(await bench.stop()).toEqual([
-      "A further connection was dropped: The connection to the source broke",
+      "The urgent channel was lost: The connection to the source broke",
     ]);
   });
 
-  urgentTest("too many are turned away, those who came first stay", async () => {
+  urgentTest("is awaited by nobody where the source has chosen none", async () => {
+    await using bench = new FaultBench();
+    const door = openDoor(bench);
+    const { early, channel } = bench.urgentPair();
+    const late = door.connect();
+    say(late, HEAD);
+    await bench.start({ listenFd: door.listenFd, early: [early], chosen: false });
+    expect(closed(channel.fd)).toBe(true);
+    expect(await bench.stop()).toEqual([]);
+    expect(quiet(late)).toBe(true);
+  });
+});
+
+describe("a stranger", () => {
+  /** All that a source may send, but for the head. */
+  const forged = new RamRecords().page("block0", 5 * PAGE, pageData(0, 77), true).endOfSection();
+
+  const strangers: Readonly<Record<string, Uint8Array>> = {
+    "who speaks another language": new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"),
+    "who sends a page and EOS": forged.bytes,
+    "who sends EOS": new RamRecords().endOfSection().bytes,
+    "who guesses the token": Buffer.concat([urgentHead(BENCH_TOKEN ^ 1), forged.bytes]),
+  };
+  for (const [who, words] of Object.entries(strangers)) {
+    urgentTest(`${who} changes nothing`, async () => {
+      await using bench = new FaultBench();
+      const door = openDoor(bench);
+      await bench.start({ listenFd: door.listenFd });
+      const stranger = door.connect();
+      say(stranger, words);
+      expect(closed(stranger)).toBe(true);
+      const source = door.connect();
+      say(source, HEAD);
+      await deliver(bench, source, 2);
+      expect(await bench.stop()).toEqual([
+        who === "who guesses the token"
+          ? "A further connection was turned away: it does not know this migration's token"
+          : "A further connection was turned away: it is no urgent channel",
+      ]);
+      expect(bench.arriving.received(0)).toEqual([2]);
+      expect(Atomics.load(bench.arriving.shared.control, WORD.urgentEnded)).toBe(0);
+    });
+  }
+
+  urgentTest(
+    "is sent away once the source's channel is there, and later ones stay out",
+    async () => {
+      await using bench = new FaultBench();
+      const door = openDoor(bench);
+      const [early, silent] = bench.descriptors.pair();
+      await bench.start({ listenFd: door.listenFd, early: [bench.descriptors.release(early)] });
+      const before = Array.from({ length: 4 }, () => door.connect());
+      const source = door.connect();
+      say(source, HEAD);
+      await deliver(bench, source, 1);
+      for (const fd of [silent, ...before]) expect(closed(fd)).toBe(true);
+      const late = door.connect();
+      say(late, HEAD);
+      await deliver(bench, source, 2);
+      expect(await bench.stop()).toEqual([]);
+      expect(quiet(late)).toBe(true);
+    },
+  );
+
+  urgentTest("who stays silent makes room for the next, the oldest first", async () => {
     await using bench = new FaultBench();
     const door = openDoor(bench);
     await bench.start({ listenFd: door.listenFd });
-    const first = Array.from({ length: 4 }, () => door.connect());
-    const late = [door.connect(), door.connect()];
-    for (const fd of late) expect(closed(fd)).toBe(true);
-    for (const [page, fd] of first.entries()) await deliver(bench, fd, page);
-    const warning = "A further connection was turned away";
-    expect(await bench.stop()).toEqual([warning, warning]);
+    const silent: number[] = [];
+    // One by one: the queue of the socket has no more room than there are seats.
+    for (let i = 0; i < 18; i++) silent.push(door.connect());
+    for (const fd of silent.slice(0, 2)) expect(closed(fd)).toBe(true);
+    for (const fd of silent.slice(2)) expect(quiet(fd)).toBe(true);
+    const source = door.connect();
+    say(source, HEAD);
+    await deliver(bench, source, 3);
+    const warning = "More than 16 silent connections: the oldest was dropped";
+    expect(await bench.stop()).toEqual([warning, warning, warning]);
   });
 
   urgentTest("who comes over and over is not let in for ever", async () => {
     await using bench = new FaultBench();
     const door = openDoor(bench);
-    const { early, channel } = bench.urgentPair();
-    await bench.start({ listenFd: door.listenFd, early: [early] });
-    for (let i = 0; i < 100; i++) bench.descriptors.close(door.connect());
+    await bench.start({ listenFd: door.listenFd });
+    for (let i = 0; i < 100; i++) {
+      const fd = door.connect();
+      say(fd, HEAD.toReversed());
+      expect(closed(fd)).toBe(true);
+      bench.descriptors.close(fd);
+    }
     const late = door.connect();
-    await deliver(bench, channel.fd, 7);
-    expect(await bench.stop()).toEqual(["Further connections are not accepted any more"]);
-    const poll = new PollSet();
-    poll.add(late, POLL.POLLIN);
-    expect(poll.wait(0)).toBe(0);
+    expect(await bench.stop()).toContain(
+      "Further connections are not accepted any more: too many came",
+    );
+    expect(quiet(late)).toBe(true);
   });
+});
+
+urgentTest("a listening socket that fails is left alone, and faults are served on", async () => {
+  await using bench = new FaultBench();
+  // A socket that does not listen: poll(2) finds it ready at once, accept4(2) fails for ever.
+  const broken = bench.descriptors.add(makeSocket("inet"));
+  await bench.start({ listenFd: broken });
+  const guest = await bench.guest();
+  const reading = guest.call("readWord", bench.arriving.block(0).address);
+  expect(bench.request()).toMatchObject({ kind: "pageRequest", start: 0 });
+  const { placer } = bench.arriving.placer(1);
+  placer.zeros(bench.arriving.block(0), 0, 1);
+  expect(await reading).toBe(0);
+  expect(await bench.stop()).toEqual(["Further connections are not accepted any more (EINVAL)"]);
 });

@@ -15,13 +15,13 @@ const edge = fc.constantFrom(0, 1, 30, 31, 32, 33, 62, 63, 64, 65, 95, 96, 127, 
 const place = fc.oneof(edge, fc.nat({ max: 400 }));
 
 interface Step {
-  kind: "set" | "claim" | "setRange" | "clearRange" | "claimWord" | "setAll";
+  kind: "set" | "claim" | "setRange" | "clearRange" | "setAll";
   at: number;
   count: number;
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
-  kind: fc.constantFrom("set", "claim", "setRange", "clearRange", "claimWord", "setAll"),
+  kind: fc.constantFrom("set", "claim", "setRange", "clearRange", "setAll"),
   at: place,
   count: place,
 });
@@ -53,14 +53,6 @@ function apply(bitmap: PageBitmap, model: Set<number>, { kind, at, count }: Step
       bitmap.clearRange(page, chosen.length);
       for (const one of chosen) model.delete(one);
       break;
-    case "claimWord": {
-      const word = page >>> 5;
-      const bits = bitmap.claimWord(word);
-      const got = range(0, 32, 32).filter((bit) => (bits >>> bit) & 1);
-      const expected = range(word * 32, 32, pages).filter((one) => model.delete(one));
-      expect(got).toEqual(expected.map((one) => one - word * 32));
-      break;
-    }
     case "setAll":
       bitmap.setAll();
       for (const one of range(0, pages, pages)) model.add(one);
@@ -152,7 +144,6 @@ describe("of several threads", () => {
   test.each([
     ["upwards", "upwards"],
     ["upwards", "downwards"],
-    ["words", "downwards"],
   ] as const)("exactly one claims each page (%s and %s)", async (one, other) => {
     await using first = await start();
     await using second = await start();

@@ -53,6 +53,18 @@ describe("memory of two windows and a half", () => {
     }
   });
 
+  test("is copied page by page, from either side of a border", () => {
+    const target = new Uint8Array(3 * PAGE).fill(0xee);
+    for (const offset of [WINDOW_BYTES_MAX - PAGE, WINDOW_BYTES_MAX, length - PAGE]) {
+      const page = Uint8Array.from({ length: PAGE }, (_, i) => (i * 3 + offset / PAGE) & 0xff);
+      windows.write(offset, page);
+      windows.readPage(offset, target, 100);
+      expect(target.slice(100, 100 + PAGE)).toEqual(page);
+      expect([target[99], target[100 + PAGE]]).toEqual([0xee, 0xee]);
+      windows.clear(offset, PAGE);
+    }
+  });
+
   test("holds what was written last, in any order of writes and clearings", () => {
     const base = WINDOW_BYTES_MAX - 3000;
     const model = new Uint8Array(6000);

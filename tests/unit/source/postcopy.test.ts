@@ -206,7 +206,7 @@ describe("the push", () => {
           Atomics.store(guest.shared.control, WORD.shutStatus, 1);
           guest.shared.finished.set();
         },
-        "The destination reported failure 1",
+        "The destination refused the guest, or gave it up",
       ],
       [
         (guest: SendingGuest) => Atomics.store(guest.shared.control, WORD.stop, 1),

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { IOVEC_COUNT_MAX } from "../../../syscalls/io.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
-import { MemoryWindows } from "../../../src/ram/windows.ts";
+import { GuestMemory } from "../../../src/ram/page-reader.ts";
+import type { PageReader } from "../../../src/ram/page-reader.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { SECTION } from "../../../src/stream/constants.ts";
 import { scratchAt } from "../../../syscalls/memory.ts";
@@ -29,7 +30,7 @@ function ends(descriptors: Descriptors) {
 }
 
 function writerOver(blocks: readonly RamBlock[]): RamWriter {
-  return new RamWriter(blocks.map(({ address, length }) => new MemoryWindows(address, length)));
+  return new RamWriter(new GuestMemory(blocks));
 }
 
 /** Pages to send, by block and number, in any order and with repeats. */
@@ -106,21 +107,34 @@ describe("what a writer composes", () => {
     expect(peer.reader.available).toBe(0);
   });
 
-  test("is checked page by page where the memory was stored", () => {
-    const windows = guest.blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    const checked: [string, number][] = [];
-    const writer = new RamWriter(windows, (block, offset) => {
-      checked.push([block.name, offset]);
-      if (offset === 3 * PAGE) throw new Error("damaged");
-    });
+  test("comes from wherever pages are kept, and is not counted when it cannot be had", () => {
+    using descriptors = new Descriptors();
+    const { channel, peer } = ends(descriptors);
+    const receiver = new PageReceiver(peer, guest.blocks);
+    // Pages that lie nowhere in memory: a stored guest's, one of which is damaged.
+    const stored: PageReader = {
+      isZero: (_block, offset) => offset === 0,
+      copyPage: (block, offset, target, at) => {
+        if (offset === 3 * PAGE) throw new Error(`page 3 of ${block.name} is damaged`);
+        target.fill(offset / PAGE, at, at + PAGE);
+      },
+    };
+    const writer = new RamWriter(stored);
+    expect([writer.canGather, writerOver(guest.blocks).canGather]).toEqual([false, true]);
+    // What is not there to be gathered is copied, whatever was asked for.
+    writer.copying = false;
     writer.begin(SECTION_ID);
-    writer.page(guest.block(0), 2 * PAGE);
-    expect(() => writer.page(guest.block(1), 3 * PAGE)).toThrow("damaged");
-    expect(checked).toEqual([
-      ["block0", 2 * PAGE],
-      ["block1", 3 * PAGE],
+    for (const page of [0, 1, 2]) writer.page(guest.block(1), page * PAGE);
+    channel.writeAll(writer.finish());
+    receiver.main(3);
+    expect(receiver.pages.map(({ page, word, zero }) => [page, word, zero])).toEqual([
+      [0, 0, true],
+      [1, 0x0101_0101, false],
+      [2, 0x0202_0202, false],
     ]);
-    expect([writer.normal, writer.zero]).toEqual([0, 1]);
+    writer.begin(SECTION_ID);
+    expect(() => writer.page(guest.block(1), 3 * PAGE)).toThrow("page 3 of block1 is damaged");
+    expect([writer.normal, writer.zero]).toEqual([0, 0]);
   });
 });
 

@@ -22,7 +22,7 @@ describe("a failed system call", () => {
     expect(failure.syscall).toBe("close");
     expect(failure.errno).toBe(ERRNO.EBADF);
     expect(failure.code).toBe("EBADF");
-    expect(failure.message).toBe("close(fd 1000000) failed: EBADF, error number 9");
+    expect(failure.message).toBe("close(fd 1000000) failed: EBADF, bad file descriptor");
   });
 
   test("is explained in a sentence where people are likely to meet it", () => {

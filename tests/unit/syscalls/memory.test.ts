@@ -1,12 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { openSync, closeSync, readFileSync, writeSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import {
   discardPages,
   getI64,
   getU64,
   mapAnonymous,
-  mapFileReadOnly,
   mapScratch,
   mlock,
   mlockall,
@@ -18,7 +17,6 @@ import {
   WINDOW_BYTES_MAX,
 } from "../../../syscalls/memory.ts";
 import type { Scratch } from "../../../syscalls/memory.ts";
-import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const GIBIBYTE = 2 ** 30;
 
@@ -130,22 +128,6 @@ describe("anonymous memory", () => {
     expect(statusKibibytes("VmLck")).toBe(0);
     expect(mapping.length).toBe(GIBIBYTE);
   });
-});
-
-test("a file is seen as it is now, not as it was when it was mapped", async () => {
-  await using directory = new TemporaryDirectory("memory");
-  const path = directory.file("pages");
-  await Bun.write(path, new Uint8Array(4096).fill(3));
-  const fd = openSync(path, "r+");
-  try {
-    using mapping = mapFileReadOnly(fd, 4096);
-    const bytes = new Uint8Array(viewMemory(mapping.address, 4096));
-    expect(bytes[4095]).toBe(3);
-    writeSync(fd, new Uint8Array(2048).fill(4), 0, 2048, 0);
-    expect([bytes[0], bytes[2047], bytes[2048]]).toEqual([4, 4, 3]);
-  } finally {
-    closeSync(fd);
-  }
 });
 
 test("scratch memory stays where it is and keeps its bytes through garbage collections", () => {

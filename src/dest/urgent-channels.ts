@@ -1,0 +1,255 @@
+/**
+ * Further connections at the destination, one of which is the source's urgent channel: requested
+ * pages come on it. Anybody may connect to where a migration is awaited, so a connection is nobody
+ * until it has begun with the magic and the token of stream/hello.ts. It runs in the fault thread.
+ */
+import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
+import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
+import type { PollSet } from "../../syscalls/descriptor.ts";
+import { readInto } from "../../syscalls/io.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import { acceptConnection, localAddress, tuneTcp } from "../../syscalls/socket.ts";
+import { ChannelError } from "../channel/channel.ts";
+import type { Channel } from "../channel/channel.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { DEST } from "../report/counters.ts";
+import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
+import type { PageSink } from "./guest.ts";
+import type { PlaceCounts } from "./placer.ts";
+import { RamLoader } from "./ram-loader.ts";
+import { WORD } from "./shared.ts";
+import type { DestShared } from "./shared.ts";
+
+/** Connections that may be open without having proved anything; the oldest makes room. */
+const UNPROVEN_MAX = 16;
+/** Connections accepted in all: who comes over and over is not let in for ever. */
+const ACCEPTED_MAX = 100;
+
+/** What urgent channels are made of. */
+export interface UrgentOptions {
+  shared: DestShared;
+  blocks: readonly RamBlock[];
+  /** Listening socket for further connections, -1 where there can be none. */
+  listenFd: number;
+  /** Connections that came with the main one and have said nothing yet. They are closed here. */
+  early: readonly number[];
+  /** A reading channel and its sink over an urgent connection. */
+  openUrgent: (fd: number) => UrgentEnd;
+  warn: (message: string) => void;
+}
+
+/** This end of an urgent channel. */
+export interface UrgentEnd {
+  channel: Channel;
+  sink: PageSink;
+  /** What came of placing, for sinks that place. */
+  counts?: PlaceCounts;
+}
+
+/** A connection whose head has not been read in full. */
+interface Unproven {
+  fd: number;
+  /** Which place it has: a slot of the poll set, and room for its head. */
+  seat: number;
+  /** Bytes of the head that have been read. */
+  got: number;
+}
+
+interface Proven extends UrgentEnd {
+  loader: RamLoader;
+}
+
+export class UrgentChannels {
+  readonly #options: UrgentOptions;
+  readonly #poll: PollSet;
+  readonly #listenSlot: number;
+  readonly #provenSlot: number;
+  /** Slots by seat. */
+  readonly #slots: readonly number[];
+  readonly #freeSeats: number[] = [];
+  readonly #heads = mapScratch(UNPROVEN_MAX * URGENT_HEAD_BYTES);
+  /** Oldest first. */
+  readonly #unproven: Unproven[] = [];
+  #proven: Proven | undefined;
+  #listening: boolean;
+  #accepted = 0;
+
+  /** Only a source that has chosen an urgent channel opens one; else nobody is let in. */
+  constructor(options: UrgentOptions, poll: PollSet) {
+    const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
+    this.#options = options;
+    this.#poll = poll;
+    this.#listening = chosen && options.listenFd >= 0;
+    this.#listenSlot = poll.add(this.#listening ? options.listenFd : -1, POLL.POLLIN);
+    this.#provenSlot = poll.add(-1, POLL.POLLIN);
+    this.#slots = Array.from({ length: UNPROVEN_MAX }, () => poll.add(-1, POLL.POLLIN));
+    for (let seat = 0; seat < UNPROVEN_MAX; seat++) this.#freeSeats.push(seat);
+    for (const fd of options.early) {
+      if (chosen) this.#admit(fd);
+      else closeDescriptor(fd);
+    }
+  }
+
+  /** Handles what the last wait of the poll set found. */
+  serve(): void {
+    // Requested pages first: somebody waits for each of them.
+    if (this.#proven !== undefined && this.#poll.ready(this.#provenSlot) !== 0) {
+      this.#read(this.#proven);
+    }
+    for (const each of [...this.#unproven]) {
+      // The one before may have been proven, which ended the others.
+      if (!this.#unproven.includes(each)) break;
+      if (this.#poll.ready(this.#slots[each.seat] ?? -1) !== 0) this.#readHead(each);
+    }
+    if (this.#listening && this.#poll.ready(this.#listenSlot) !== 0) this.#accept();
+  }
+
+  /** Closes every connection. */
+  close(): void {
+    for (const each of [...this.#unproven]) this.#drop(each);
+    if (this.#proven !== undefined) this.#end(this.#proven);
+  }
+
+  #accept(): void {
+    const fd = acceptConnection(this.#options.listenFd);
+    // Whoever waited has gone again.
+    if (fd === -ERRNO.EAGAIN) return;
+    if (fd < 0) {
+      // The socket would stay ready and fail for ever, and the guest needs this thread.
+      this.#stopListening();
+      this.#options.warn(`Further connections are not accepted any more (${errnoName(-fd)})`);
+      return;
+    }
+    this.#accepted++;
+    if (localAddress(fd).family !== "unix") tuneTcp(fd);
+    this.#admit(fd);
+    if (!this.#listening || this.#accepted < ACCEPTED_MAX) return;
+    this.#stopListening();
+    this.#options.warn("Further connections are not accepted any more: too many came");
+  }
+
+  #stopListening(): void {
+    this.#listening = false;
+    this.#poll.set(this.#listenSlot, -1, 0);
+  }
+
+  /** Gives a connection a seat, and looks at once whether it is the one that is awaited. */
+  #admit(fd: number): void {
+    const oldest = this.#unproven[0];
+    if (oldest !== undefined && this.#unproven.length === UNPROVEN_MAX) {
+      this.#options.warn(`More than ${UNPROVEN_MAX} silent connections: the oldest was dropped`);
+      this.#drop(oldest);
+    }
+    const seat = this.#freeSeats.pop();
+    if (seat === undefined) throw new Error("there are fewer seats than connections");
+    this.#poll.set(this.#slots[seat] ?? -1, fd, POLL.POLLIN);
+    const unproven = { fd, seat, got: 0 };
+    this.#unproven.push(unproven);
+    this.#readHead(unproven);
+  }
+
+  /** Reads what has come of a head. The token is looked at only as a whole: a guess costs a call. */
+  #readHead(unproven: Unproven): void {
+    const at = unproven.seat * URGENT_HEAD_BYTES;
+    const wanted = URGENT_HEAD_BYTES - unproven.got;
+    const result = readInto(unproven.fd, this.#heads.address + at + unproven.got, wanted);
+    if (result === -ERRNO.EAGAIN) return;
+    if (result <= 0) {
+      this.#drop(unproven);
+      return;
+    }
+    unproven.got += result;
+    if (unproven.got < URGENT_HEAD_BYTES) return;
+    const token = readUrgentHead(this.#heads.view, at);
+    const { control } = this.#options.shared;
+    if (token !== undefined && (token | 0) === Atomics.load(control, WORD.urgentToken)) {
+      this.#prove(unproven);
+      return;
+    }
+    this.#options.warn(
+      token === undefined
+        ? "A further connection was turned away: it is no urgent channel"
+        : "A further connection was turned away: it does not know this migration's token",
+    );
+    this.#drop(unproven);
+  }
+
+  /** The source's channel is found: nobody else is awaited any more. */
+  #prove(unproven: Unproven): void {
+    const { fd } = unproven;
+    this.#release(unproven);
+    for (const each of [...this.#unproven]) this.#drop(each);
+    this.#stopListening();
+    const end = this.#options.openUrgent(fd);
+    const loader = new RamLoader(end.channel);
+    loader.blocks = this.#options.blocks;
+    loader.sink = end.sink;
+    this.#proven = { ...end, loader };
+    this.#poll.set(this.#provenSlot, fd, POLL.POLLIN);
+  }
+
+  #release(unproven: Unproven): void {
+    this.#poll.set(this.#slots[unproven.seat] ?? -1, -1, 0);
+    this.#freeSeats.push(unproven.seat);
+    this.#unproven.splice(this.#unproven.indexOf(unproven), 1);
+  }
+
+  #drop(unproven: Unproven): void {
+    this.#release(unproven);
+    closeDescriptor(unproven.fd);
+  }
+
+  /** Reads the urgent channel. That it broke says nothing new: the main channel will show why. */
+  #read(proven: Proven): void {
+    try {
+      this.#load(proven);
+    } catch (error) {
+      if (!(error instanceof ChannelError)) throw error;
+      this.#options.warn(`The urgent channel was lost: ${error.message}`);
+      this.#end(proven);
+    }
+  }
+
+  /** Places all that has arrived on the urgent channel. */
+  #load(proven: Proven): void {
+    const { control } = this.#options.shared;
+    for (;;) {
+      const got = proven.channel.tryRead();
+      if (got === 0) return;
+      if (got < 0) {
+        this.#end(proven);
+        return;
+      }
+      const end = proven.loader.load();
+      this.#account(proven, got);
+      if (end === "end of section") {
+        Atomics.store(control, WORD.urgentEnded, 1);
+        Atomics.notify(control, WORD.urgentEnded);
+        this.#end(proven);
+        return;
+      }
+    }
+  }
+
+  #account({ loader, counts }: Proven, got: number): void {
+    const { counters } = this.#options.shared;
+    counters.add(DEST.bytesUrgent, got);
+    counters.add(DEST.pagesUrgent, loader.normal);
+    counters.add(DEST.pagesUrgentZero, loader.zero);
+    loader.normal = 0;
+    loader.zero = 0;
+    if (counts === undefined) return;
+    counters.add(DEST.urgentExists, counts.exists);
+    counters.add(DEST.urgentRetries, counts.retries);
+    counters.add(DEST.urgentDropped, counts.dropped);
+    counts.exists = 0;
+    counts.retries = 0;
+    counts.dropped = 0;
+  }
+
+  #end(proven: Proven): void {
+    this.#poll.set(this.#provenSlot, -1, 0);
+    this.#proven = undefined;
+    closeDescriptor(proven.channel.fd);
+  }
+}

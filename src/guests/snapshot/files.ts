@@ -1,0 +1,109 @@
+/**
+ * The files of a snapshot that is being written: made, given their room on the disk, and made
+ * durable. Every failure says which file of which directory it was.
+ */
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { PostcopyError } from "../../util/errors.ts";
+import { Reservation } from "./reservation.ts";
+import { noSpace } from "./store-error.ts";
+
+const { O_CREAT, O_WRONLY } = constants;
+/** A guest's memory holds its secrets: nobody but the owner reads it. */
+const MODE = 0o600;
+
+export class SnapshotFiles {
+  readonly directory: string;
+  readonly #reservation: Reservation;
+
+  constructor(directory: string) {
+    this.directory = directory;
+    this.#reservation = new Reservation(directory);
+  }
+
+  /** Makes a sparse file of `length` bytes, which nobody has made before; its descriptor. */
+  create(name: string, length: number): number {
+    const fd = this.#act("create", name, (path) => openSync(path, "wx+", MODE));
+    this.#act("size", name, () => ftruncateSync(fd, length));
+    return fd;
+  }
+
+  /** Room for [offset, offset + length) of an open file. @throws PostcopyError NO_SPACE. */
+  reserve(fd: number, name: string, offset: number, length: number): void {
+    this.#reservation.reserve(fd, name, offset, length);
+  }
+
+  /** Room for a file of up to `length` bytes that `write` will write. */
+  reserveFile(name: string, length: number): void {
+    const fd = this.#act("create", name, (path) => openSync(path, O_WRONLY | O_CREAT, MODE));
+    try {
+      this.reserve(fd, name, 0, length);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Writes a whole file into the room that is reserved for it, and makes it durable. */
+  write(name: string, bytes: Uint8Array): void {
+    this.#act("write", name, (path) => {
+      // Not truncated before it is written: that would give the room away.
+      const fd = openSync(path, O_WRONLY | O_CREAT, MODE);
+      try {
+        writeFileSync(fd, bytes);
+        ftruncateSync(fd, bytes.length);
+        fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+    });
+  }
+
+  /** Makes what was written through a descriptor durable. */
+  sync(fd: number, name: string): void {
+    this.#act("write", name, () => fsyncSync(fd));
+  }
+
+  /** Makes it durable, and closes it. */
+  close(fd: number, name: string): void {
+    this.sync(fd, name);
+    closeSync(fd);
+  }
+
+  /** Gives a file its final name, once everything else of the directory is durable. */
+  publish(from: string, name: string): void {
+    this.#act("write", name, (path) => {
+      syncDirectory(this.directory);
+      renameSync(join(this.directory, from), path);
+      syncDirectory(this.directory);
+    });
+  }
+
+  #act<Result>(what: string, name: string, act: (path: string) => Result): Result {
+    try {
+      return act(join(this.directory, name));
+    } catch (cause) {
+      const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+      if (code === "ENOSPC" || code === "EDQUOT") throw noSpace(this.directory, cause);
+      const message = `Cannot ${what} ${name} in ${this.directory}`;
+      throw new PostcopyError("CANNOT_STORE", message, { cause });
+    }
+  }
+}
+
+/** Makes the names in a directory durable. */
+export function syncDirectory(directory: string): void {
+  const fd = openSync(directory, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,54 @@
+import { describe, expect, test } from "bun:test";
+import { fstatSync } from "node:fs";
+import { closeDescriptor } from "../../../syscalls/descriptor.ts";
+import { openListener } from "../../../src/channel/listen.ts";
+import { DestCrew } from "../../../src/threads/dest-crew.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
+import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
+
+/** A crew of fakes that waits on a socket of its own; its incoming thread fails with `fail`. */
+async function failedCrew(fail: (incoming: FakeWorker) => void) {
+  const { fd } = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
+  const crew = new DestCrew({
+    guest: { kind: "stress", expected: undefined },
+    arrival: { kind: "listen", fd },
+    lockMemory: false,
+    connected: () => undefined,
+    event: () => undefined,
+  });
+  for (const worker of FakeWorker.made) worker.say({ kind: "ready" });
+  const running = crew.run();
+  const atWork = (): FakeWorker | undefined =>
+    FakeWorker.made.find((worker) => worker.tasks.length > 0);
+  fail(await waitUntil(atWork, "a task for the incoming thread"));
+  await expect(running).rejects.toThrow("out of luck");
+  crew.end();
+  return fd;
+}
+
+function isOpen(fd: number): boolean {
+  try {
+    fstatSync(fd);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe("the listening socket", () => {
+  test("is closed with the crew", async () => {
+    using _ = fakeWorkers();
+    const fd = await failedCrew((incoming) => {
+      const error = { name: "Error", code: "X", message: "out of luck", exitCode: 1 };
+      incoming.say({ kind: "failed", error });
+    });
+    expect(isOpen(fd)).toBe(false);
+  });
+
+  test("stays open under a thread that may still be at work with it", async () => {
+    using _ = fakeWorkers();
+    const fd = await failedCrew((incoming) => incoming.onerror?.({ message: "out of luck" }));
+    expect(isOpen(fd)).toBe(true);
+    closeDescriptor(fd);
+  });
+});

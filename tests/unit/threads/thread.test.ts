@@ -1,0 +1,51 @@
+import { describe, expect, test } from "bun:test";
+import { Thread } from "../../../src/threads/thread.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
+import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
+
+/** A thread whose worker the test plays. */
+function startFake(): { thread: Thread<string, string, string>; worker: FakeWorker } {
+  const thread = new Thread<string, string, string>("listen", () => undefined);
+  const worker = FakeWorker.made.at(-1);
+  if (worker === undefined) throw new Error("no worker was made");
+  return { thread, worker };
+}
+
+async function failureOf(promise: Promise<unknown>): Promise<string> {
+  return await promise.then(
+    () => "none",
+    (error: unknown) => String(error),
+  );
+}
+
+describe("a worker that fails outside of its task", () => {
+  test("is never terminated: it may sit in a system call", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    await waitUntil(() => worker.tasks.length > 0, "the task to be given");
+    worker.onerror?.({ message: "out of luck" });
+    expect(await failureOf(task)).toBe("Error: listen: out of luck");
+    expect(thread.busy).toBe(true);
+    thread.end();
+    expect(worker.terminated).toBe(false);
+    // What it was at it has ended after all.
+    worker.say({ kind: "done", result: "late" });
+    thread.end();
+    expect(worker.terminated).toBe(true);
+  });
+
+  test("before it was ready has no task to be at, and gets none", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    const task = thread.run("a task");
+    worker.onerror?.({ message: "no such file" });
+    expect(await failureOf(task)).toBe("Error: listen: no such file");
+    expect(await failureOf(thread.run("another"))).toBe("Error: listen: no such file");
+    expect(worker.tasks).toEqual([]);
+    expect(thread.busy).toBe(false);
+    thread.end();
+    expect(worker.terminated).toBe(true);
+  });
+});
