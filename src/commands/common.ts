@@ -2,7 +2,7 @@
  * The flags that every command has, and where its output goes: text for people on standard error,
  * and with --json one event a line on standard output, never anything else.
  */
-import { accessSync, constants, renameSync, writeFileSync } from "node:fs";
+import { accessSync, constants, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import * as z from "zod";
 import { startProgress } from "../report/progress.ts";
@@ -117,6 +117,7 @@ function writeReportFile(
     writeFileSync(unfinished, `${JSON.stringify(report, null, 2)}\n`);
     renameSync(unfinished, file);
   } catch (thrown) {
+    rmSync(unfinished, { force: true });
     const why = thrown instanceof Error ? thrown.message : String(thrown);
     warn("REPORT_NOT_WRITTEN", `The report could not be written to ${quoted(file)}: ${why}`);
   }

@@ -1,5 +1,6 @@
 /** What a move shows: events, a report as a file, lines in a log, a line on a terminal. */
 import { expect } from "bun:test";
+import { mkdirSync, readdirSync } from "node:fs";
 
 import { reportSchema } from "../../src/report/report.ts";
 import { expectMoved, move, pages, startDest, startSource } from "../helpers/migration.ts";
@@ -81,6 +82,18 @@ migrationTest("--report of a move that failed is written too", async () => {
     phase: "setup",
     error: { code: "CANNOT_CONNECT" },
   });
+});
+
+migrationTest("--report that cannot be written is a warning: the guest has moved", async () => {
+  await using directory = new TemporaryDirectory("report");
+  // A directory stands where the file is to be, which only shows when it is put there.
+  const file = directory.file("taken");
+  mkdirSync(file);
+  const { source, dest } = await move({ sourceFlags: ["--report", file] });
+  expectMoved(source, dest, COUNT);
+  const warning = source.events.find((event) => event.event === "warning");
+  expect(warning).toMatchObject({ code: "REPORT_NOT_WRITTEN" });
+  expect(readdirSync(directory.path)).toEqual(["taken"]);
 });
 
 /** The words of a source as people start it: no --json. */

@@ -105,14 +105,17 @@ export class SnapshotDestGuest implements DestGuest {
     const { files, sums } = this.#store();
     const of = sumsOf(sums, block);
     const end = (start + length) / TARGET_PAGE_SIZE;
-    let first = start / TARGET_PAGE_SIZE;
-    while (first < end && of[first] !== ZERO_PAGE_SUM) first++;
-    let last = end - 1;
-    while (last > first && of[last] !== ZERO_PAGE_SUM) last--;
-    if (first === end) return;
+    let [first, last, holes] = [end, end, 0];
+    for (let page = start / TARGET_PAGE_SIZE; page < end; page++) {
+      if (of[page] !== ZERO_PAGE_SUM) continue;
+      if (holes++ === 0) first = page;
+      last = page;
+    }
+    if (holes === 0) return;
     const offset = first * TARGET_PAGE_SIZE;
     const bytes = (last + 1) * TARGET_PAGE_SIZE - offset;
-    this.#files.reserve(files[block.index] ?? -1, ramFile(block.index), offset, bytes);
+    const needed = holes * TARGET_PAGE_SIZE;
+    this.#files.reserve(files[block.index] ?? -1, ramFile(block.index), offset, bytes, needed);
   }
 
   storeSink(pages: PageState, buffer: ReceiveBuffer): PrecopyStoreSink {

@@ -36,16 +36,19 @@ export class SnapshotFiles {
     return fd;
   }
 
-  /** Room for [offset, offset + length) of an open file. @throws PostcopyError NO_SPACE. */
-  reserve(fd: number, name: string, offset: number, length: number): void {
-    this.#reservation.reserve(fd, name, offset, length);
+  /**
+   * Room for [offset, offset + length) of an open file, where `needed` bytes have none yet.
+   * @throws PostcopyError NO_SPACE.
+   */
+  reserve(fd: number, name: string, offset: number, length: number, needed: number): void {
+    this.#reservation.reserve(fd, name, offset, length, needed);
   }
 
   /** Room for a file of up to `length` bytes that `write` will write. */
   reserveFile(name: string, length: number): void {
     const fd = this.#act("create", name, (path) => openSync(path, O_WRONLY | O_CREAT, MODE));
     try {
-      this.reserve(fd, name, 0, length);
+      this.reserve(fd, name, 0, length, length);
     } finally {
       closeSync(fd);
     }

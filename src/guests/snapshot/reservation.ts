@@ -23,16 +23,16 @@ export class Reservation {
   }
 
   /**
-   * Reserves room for [offset, offset + length) of a file that has none there. Where the file
-   * system cannot, all that was asked for must fit into what was free at first: others may take it
-   * meanwhile, but what never could have fitted is refused.
+   * Reserves room for [offset, offset + length) of a file, where `needed` bytes have none yet.
+   * Where the file system cannot, all that is needed must fit into what was free at first: others
+   * may take it meanwhile, but what never could have fitted is refused.
    * @throws PostcopyError NO_SPACE, CANNOT_STORE.
    */
-  reserve(fd: number, name: string, offset: number, length: number): void {
+  reserve(fd: number, name: string, offset: number, length: number, needed: number): void {
     const result = reserveRange(fd, offset, length);
     if (result === 0) return;
     if (!UNSUPPORTED.has(result)) throw storeError(this.#directory, name, "fallocate", -result);
-    this.#promised += length;
+    this.#promised += needed;
     this.#free ??= freeBytes(this.#directory);
     if (this.#promised <= this.#free) return;
     const details = `${this.#directory}, ${this.#free} bytes free, ${this.#promised} needed`;

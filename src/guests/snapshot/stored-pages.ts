@@ -58,7 +58,10 @@ export class StoredPages implements PageReader {
     return this.#sums[block.index]?.[offset / TARGET_PAGE_SIZE];
   }
 
-  /** Fills the scratch memory from `offset` on, with that page at least. */
+  /**
+   * Fills the scratch memory from `offset` on, with that page at least: where the end of the file
+   * or a bad block lies behind it, pread(2) brings what is before.
+   */
   #read(block: RamBlock, offset: number): void {
     const fd = this.#snapshot.descriptors[block.index] ?? -1;
     const { address } = this.#scratch;
@@ -66,12 +69,10 @@ export class StoredPages implements PageReader {
     const inOrder = behind >= 0 && behind <= GAP_BYTES_MAX;
     const wanted = Math.min(inOrder ? AHEAD_BYTES : AROUND_BYTES, block.length - offset);
     this.#index = -1;
-    let got = readAt(fd, address, wanted, offset);
-    // What cannot be read may lie behind the page that is asked for.
-    if (got < TARGET_PAGE_SIZE) got = readAt(fd, address, TARGET_PAGE_SIZE, offset);
+    const got = readAt(fd, address, wanted, offset);
     if (got < 0) {
       const name = this.#snapshot.files[block.index] ?? "";
-      const details = `${this.#snapshot.directory}/${name}, ${TARGET_PAGE_SIZE} bytes at ${offset}`;
+      const details = `${this.#snapshot.directory}/${name}, ${wanted} bytes at ${offset}`;
       const cause = new SyscallError("pread", -got, details);
       throw this.#damaged(block, offset, "cannot be read", cause);
     }

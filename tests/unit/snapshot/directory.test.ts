@@ -1,5 +1,5 @@
 /** What makes a directory durable is seen from outside: its system calls. */
-import { expect, test } from "bun:test";
+import { expect } from "bun:test";
 import { mkdirSync, readFileSync } from "node:fs";
 import type { Need } from "../../helpers/need.ts";
 import { requireOrSkip } from "../../helpers/need.ts";
