@@ -59,7 +59,7 @@ describe("a mistake is named, with a way out", () => {
     ["stress:size", "size has no value (write size=VALUE; the default is 1 GiB)"],
     ["stress:size=", "size has no value"],
     ["stress:size=1GiB,size=2GiB", "size is given twice"],
-    ["stress:size=1G", "size: "],
+    ["stress:size=1g", "size: "],
     ["stress:size=4097", "size of 4097 bytes cannot be cut"],
     ["stress:workers=0", "workers: "],
     ["stress:workers=two", "workers: "],
