@@ -58,7 +58,6 @@ export class Thread<Task, News, Result> {
   readonly #ready = Promise.withResolvers<void>();
   #task = Promise.withResolvers<Result>();
   #busy = false;
-  #loaded = false;
 
   /** Starts loading the worker; `news` is called for each message it sends while at work. */
   constructor(name: ThreadName, news: (news: News) => void) {
@@ -85,6 +84,7 @@ export class Thread<Task, News, Result> {
     this.#ready.promise.then(
       () => this.#worker.postMessage(task),
       (error: unknown) => {
+        // It never was ready, so it was given nothing.
         this.#busy = false;
         this.#task.reject(error);
       },
@@ -105,7 +105,6 @@ export class Thread<Task, News, Result> {
   #take(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
-        this.#loaded = true;
         this.#ready.resolve();
         break;
       case "news":
@@ -122,10 +121,8 @@ export class Thread<Task, News, Result> {
     }
   }
 
+  /** Whatever went wrong, a worker that has a task may sit in a system call: it stays busy. */
   #fail(error: Error): void {
-    // A worker that has a task may sit in a system call, whatever else went wrong in it; one that
-    // never was ready never gets its task.
-    if (!this.#loaded) this.#busy = false;
     this.#ready.reject(error);
     this.#task.reject(error);
   }

@@ -22,7 +22,7 @@ describe("where no room can be reserved", () => {
     const { bavail, bsize } = statfsSync(directory.path);
     const reservation = new Reservation(directory.path);
     const reserve = (needed: number): void => {
-      reservation.reserve(fd, "ram-0.bin", 0, 2 ** 50, needed);
+      reservation.reserve(fd, "ram-0.bin", 0, 4096, needed);
     };
     // Others use the same disk, so nothing here is exact.
     const most = Math.floor(0.6 * bavail * bsize);
@@ -34,7 +34,7 @@ describe("where no room can be reserved", () => {
 
   test("a file system that does not count is trusted", () => {
     expect(statfsSync("/proc").blocks).toBe(0);
-    new Reservation("/proc").reserve(fd, "ram-0.bin", 0, 2 ** 50, 2 ** 50);
+    new Reservation("/proc").reserve(fd, "ram-0.bin", 0, 4096, 2 ** 50);
   });
 });
 

@@ -1,0 +1,53 @@
+import { expect, test } from "bun:test";
+import { createDestShared, DestShared, WORD } from "../../../src/dest/shared.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import { waitingBytes, writeBytes } from "../../fixtures/descriptors.ts";
+import type * as PostcopyThreads from "../../fixtures/postcopy-threads.ts";
+
+const POSTCOPY = import.meta.resolve("../../fixtures/postcopy-threads.ts");
+
+/** The main channel ends while one page is missing; `meanwhile` is what happens then. */
+async function endOfMainChannel(
+  chosen: boolean,
+  meanwhile: (control: Int32Array<SharedArrayBuffer>) => void,
+): Promise<string> {
+  using descriptors = new Descriptors();
+  await using thread = await startThread<typeof PostcopyThreads>(POSTCOPY);
+  const data = createDestShared();
+  const { control } = new DestShared(data);
+  Atomics.store(control, WORD.missing, 1);
+  Atomics.store(control, WORD.urgentChosen, chosen ? 1 : 0);
+  const [fd, sourceFd] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const pages = { received: [], removed: [], unpopulated: [], requestedAt: [] };
+  let end: string | undefined;
+  const listening = thread.call("listenUntilEnd", { shared: data, blocks: [], pages, fd, stopFd });
+  const ended = listening.then(
+    () => (end = "whole"),
+    (error: unknown) => (end = error instanceof Error ? error.message : String(error)),
+  );
+  expect(writeBytes(sourceFd, Uint8Array.of(0))).toBe(1);
+  await waitUntil(() => waitingBytes(fd) === 0, "EOF to be read");
+  if (!chosen) await ended;
+  expect(end === undefined).toBe(chosen);
+  meanwhile(control);
+  return await ended;
+}
+
+const LACKING = "The stream ended and 1 pages never came";
+
+test("pages on a chosen urgent channel are waited for, also before it is there", async () => {
+  const come = (control: Int32Array): void => void Atomics.store(control, WORD.missing, 0);
+  expect(await endOfMainChannel(true, come)).toBe("whole");
+});
+
+test("an urgent channel that has ended brings nothing more", async () => {
+  const end = (control: Int32Array): void => void Atomics.store(control, WORD.urgentEnded, 1);
+  expect(await endOfMainChannel(true, end)).toBe(LACKING);
+});
+
+test("without an urgent channel nothing more comes", async () => {
+  expect(await endOfMainChannel(false, () => undefined)).toBe(LACKING);
+});
