@@ -18,7 +18,7 @@ import {
   tuneTcp,
 } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
-import { STREAM_MAGIC } from "../stream/constants.ts";
+import { MULTIFD_MAGIC, STREAM_MAGIC } from "../stream/constants.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatSocketPeer } from "./address.ts";
 import { StoppedError, waitReady } from "./channel.ts";
@@ -125,6 +125,24 @@ export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): A
     }
     if (poll.ready(1) !== 0) takeConnection(listenFd, candidates, warn);
   }
+}
+
+/**
+ * Whether multifd channels of a QEMU wait beside its main connection: connections that begin with
+ * multifd's magic, among those that were kept aside and those that nobody has accepted yet. Other
+ * connections that wait are turned away.
+ */
+export function multifdWaits(listenFd: number, others: readonly number[]): boolean {
+  const peek = mapScratch(MAGIC_BYTES);
+  const isMultifd = (fd: number): boolean =>
+    peekBytes(fd, peek.address, MAGIC_BYTES) === MAGIC_BYTES &&
+    peek.view.getUint32(0) === MULTIFD_MAGIC;
+  let found = others.some(isMultifd);
+  for (let fd = acceptConnection(listenFd); fd >= 0; fd = acceptConnection(listenFd)) {
+    if (isMultifd(fd)) found = true;
+    closeDescriptor(fd);
+  }
+  return found;
 }
 
 type Verdict =

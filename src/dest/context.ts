@@ -35,6 +35,8 @@ export interface IncomingContext {
   features: number;
   /** Longest silence of the source until it has sent the list of RAM blocks. */
   handshakeTimeoutMs: number;
+  /** Whether the source has opened multifd channels, on which pages would come unseen. */
+  multifdWaits: () => boolean;
   /** Locks the process's memory except during postcopy (`--mlock`). */
   lockMemory: boolean;
   /** Tells the listen and fault threads what they need before they can start. */

@@ -114,6 +114,11 @@ export class IncomingMemory {
       pageSizeSummary: this.#advice?.pageSizeSummary,
       basePageSize: BASE_PAGE_BYTES,
     });
+    if (this.#context.multifdWaits()) {
+      throw new StreamError("UNSUPPORTED", "The source sends pages on multifd channels", {
+        hint: "at the QEMU: migrate_set_capability multifd off, then migrate again",
+      });
+    }
     const advice = this.#advice;
     if (advice === undefined && guest.devices.kind === "opaque") {
       // Now, while the guest still runs there: a migration without postcopy would end with a guest

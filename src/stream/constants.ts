@@ -6,6 +6,8 @@
 
 /** "QEVM", the first four bytes of a stream. */
 export const STREAM_MAGIC = 0x5145564d;
+/** The first four bytes of a multifd channel (MULTIFD_MAGIC). */
+export const MULTIFD_MAGIC = 0x11223344;
 /** The one version of the format since 2008; version 2 is refused by QEMU as well. */
 export const STREAM_VERSION = 3;
 

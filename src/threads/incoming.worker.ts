@@ -2,7 +2,7 @@
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
-import { acceptMigration } from "../channel/listen.ts";
+import { acceptMigration, multifdWaits } from "../channel/listen.ts";
 import type { Accepted } from "../channel/listen.ts";
 import { remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
@@ -38,6 +38,7 @@ function describePeer(fd: number): string {
 }
 
 function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+  const { arrival } = task;
   const { main, others } = accept(task, tell);
   const peer = describePeer(main);
   tell({ kind: "connected", fd: main, others, peer });
@@ -55,8 +56,9 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     guest: openDestGuest(task.guest, tell),
     shared,
     // A further connection comes only where this process listens.
-    features: FEATURES_OURS & (task.arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
+    features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
     handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+    multifdWaits: () => arrival.kind === "listen" && multifdWaits(arrival.fd, others),
     lockMemory: task.lockMemory,
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,

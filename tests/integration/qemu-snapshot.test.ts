@@ -133,3 +133,23 @@ qemuTest("QEMU with unplugged memory to snapshot: no page is missing", async () 
   expect(report.pages.total - report.pages.missing).toBeGreaterThanOrEqual(unplugged);
   expect(existsSync(`${snapshot}/manifest.json`)).toBe(true);
 });
+
+qemuTest(
+  "a QEMU that sends pages on multifd channels is refused, and its guest goes on",
+  async () => {
+    await using directory = new TemporaryDirectory("snapshot");
+    await using source = await startQemu();
+    await source.setCapabilities({ events: true, "postcopy-ram": true, multifd: true });
+    await source.waitForRounds(3);
+    const words = ["dest", "--json", "--guest", `snapshot:${directory.file("guest")}`];
+    await using dest = spawn(postcopyCommand(...words, "--listen", "tcp:127.0.0.1:0"));
+    for await (const event of dest.events()) {
+      if (event["event"] !== "listening") continue;
+      await source.qmp.execute("migrate", { uri: String(event["peer"]) });
+    }
+    const { exitCode, stderr } = await dest.finish();
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("The source sends pages on multifd channels");
+    await source.waitForMoreSerial(3);
+  },
+);

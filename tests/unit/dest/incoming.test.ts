@@ -75,6 +75,7 @@ class IncomingBench implements Disposable {
       shared: this.shared,
       features: FEATURES_OURS,
       handshakeTimeoutMs: 5000,
+      multifdWaits: () => false,
       lockMemory: false,
       announceMemory: () => undefined,
       emit: (event) => void this.events.push(event),
