@@ -32,6 +32,8 @@ type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" 
 export class IncomingMemory {
   /** RAM's END has come on the main stream: everything there is to know of memory is known. */
   complete = false;
+  /** The source said hello: it is this program. */
+  sourceIsOurs = false;
   readonly #context: IncomingContext;
   readonly #loader: RamLoader;
   /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
@@ -114,7 +116,8 @@ export class IncomingMemory {
       pageSizeSummary: this.#advice?.pageSizeSummary,
       basePageSize: BASE_PAGE_BYTES,
     });
-    if (this.#context.multifdWaits()) {
+    // One of ours has no such channels, and the connection that waits may be its urgent one.
+    if (!this.sourceIsOurs && this.#context.multifdWaits()) {
       throw new StreamError("UNSUPPORTED", "The source sends pages on multifd channels", {
         hint: "at the QEMU: migrate_set_capability multifd off, then migrate again",
       });

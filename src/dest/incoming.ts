@@ -178,6 +178,7 @@ export class IncomingLoader {
   }
 
   #takeHello({ kind, bits }: Hello): void {
+    this.#memory.sourceIsOurs = true;
     if (kind === "token high") this.#tokenHigh = bits;
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
