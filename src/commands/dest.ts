@@ -142,10 +142,11 @@ async function sendOn(
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
   log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
+  let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
     const route = await openRoute(options.onward, options.insecure, options.connectTimeout);
-    end = await new SourceRun({
+    onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
       peer: options.onward,
@@ -153,10 +154,13 @@ async function sendOn(
       options,
       output,
       interrupts,
-    }).run();
-  } catch (unreachable) {
-    // There was no way to the peer at all (a descriptor that is not open, say).
-    return await goOnHere(run, output, interrupts, unreachable);
+    });
+    end = await onward.run();
+  } catch (failure) {
+    // There was no way to the peer at all, or a mistake of this program: the guest may go on here
+    // only if it is certain that it can never start there.
+    if (onward !== undefined && !onward.keepsGuest()) throw failure;
+    return await goOnHere(run, output, interrupts, failure);
   }
   if (end.failure === undefined) {
     await crew.stop();

@@ -162,10 +162,11 @@ export class DestRun {
 
   /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
   #interrupt(count: number): boolean {
-    if (this.#crew.refuse() || count > 1) {
+    const refused = this.#crew.refuse();
+    if (refused || count > 1) {
       this.#crew.stop();
       if (count > 1) {
-        log.warn("Given up: the guest is lost");
+        log.warn(refused ? this.#refusedText() : "Given up: the guest is lost");
         this.#job.interrupts.exitNow();
       }
       return true;
@@ -192,8 +193,9 @@ export class DestRun {
 
   /** Where the guest is that did not start here: what the source knows of that makes a difference. */
   #refusedText(): string {
-    const told = Atomics.load(this.#crew.shared.control, WORD.fate) === FATE.told;
-    if (this.#timeline.at("device") === undefined || told) {
+    const { control } = this.#crew.shared;
+    const told = Atomics.load(control, WORD.fate) === FATE.told;
+    if (Atomics.load(control, WORD.packageWhole) === 0 || told) {
       return "The guest did not start here: it is the source's to go on with";
     }
     return (
@@ -210,7 +212,12 @@ export class DestRun {
       log.info(this.#refusedText());
       return;
     }
-    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
+    const left = Atomics.load(this.#crew.shared.control, WORD.missing);
+    if (left === 0 && guest.kind === "snapshot") {
+      output.warn("GUEST_LOST", "All of the guest came, but it could not be made durable");
+      return;
+    }
+    const missing = formatCount(left);
     const what =
       guest.kind === "snapshot"
         ? "The guest was taken over and is no whole snapshot"

@@ -103,6 +103,11 @@ export class SourceRun {
     }
   }
 
+  /** Decides that the guest stays here, if that is still open. */
+  keepsGuest(): boolean {
+    return this.#crew === undefined || this.#crew.cancel();
+  }
+
   #connected(): void {
     const { guest, guestText, peer, output } = this.#job;
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);

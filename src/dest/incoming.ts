@@ -64,6 +64,8 @@ export class IncomingLoader {
 
   #receive(): IncomingOutcome {
     const { reader } = this.#context.channel;
+    // A descriptor (exec:, fd:) is there before anybody uses it; only who has begun must go on.
+    reader.ensure(1);
     this.#context.channel.timeoutMs = this.#context.handshakeTimeoutMs;
     this.#setPhase("precopy");
     const configuration = readStreamOpening(reader);
@@ -218,6 +220,7 @@ export class IncomingLoader {
     this.#state.requirePackageAllowed();
     this.#setPhase("device");
     const bytes = channel.reader.take(size);
+    Atomics.store(shared.control, WORD.packageWhole, 1);
     if (guest.devices.kind === "opaque") this.#keepPackage(bytes, guest.devices.keep);
     else this.#loadPackage(bytes);
     if (this.#state.state !== "RUNNING") {

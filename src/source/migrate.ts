@@ -75,6 +75,9 @@ export class MigrationError extends PostcopyError {
 
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
   if (place === "destination") {
+    if (Atomics.load(shared.control, WORD.ended) === 1) {
+      return "Everything was sent, but the destination did not confirm that it is whole";
+    }
     const owed = formatCount(Atomics.load(shared.control, WORD.owed));
     const lost = `the guest is at the destination, and ${owed} of its pages are only here`;
     const rest = guest.live ? "it is lost with this process" : "what was kept is as it was";
@@ -89,6 +92,9 @@ const BLOCKS_SHOWN_MAX = 3;
 
 /** What a kept guest needs of the QEMU that it is restored in: most failures lie there. */
 function failureHint(place: GuestPlace, { guest, shared }: SourceContext): string | undefined {
+  if (place === "destination" && Atomics.load(shared.control, WORD.ended) === 1) {
+    return "look there first: the guest may well run; start it nowhere else before you know";
+  }
   if (guest.live || Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
   if (place === "destination") {
     return "restore it in a new QEMU; the one that has the rest may take a kill -9 to end";

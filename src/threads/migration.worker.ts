@@ -10,6 +10,9 @@ import { errorRecord } from "../util/errors.ts";
 import type { MigrationNews, MigrationResult, MigrationTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
+/** How long a second connection to a peer that has accepted the first may take. */
+const URGENT_PATIENCE_MS = 2000;
+
 function run(task: MigrationTask, tell: (news: MigrationNews) => void): MigrationResult {
   const { route, stopFd, peer } = task;
   const guest = openSourceGuest(task.guest);
@@ -29,7 +32,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"
-          ? () => connectTo(route.addresses, stopFd, route.patienceMs)
+          ? () => connectTo(route.addresses, stopFd, Math.min(route.patienceMs, URGENT_PATIENCE_MS))
           : undefined,
       openChannel,
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),

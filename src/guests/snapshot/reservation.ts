@@ -9,7 +9,7 @@ import { SyscallError } from "../../../syscalls/error.ts";
 import { noSpace, storeError } from "./store-error.ts";
 
 /** What a file system answers that has no fallocate(2) (ext2, NFS 3), or a sandbox. */
-const UNSUPPORTED: ReadonlySet<number> = new Set([-ERRNO.EOPNOTSUPP, -ERRNO.ENOSYS]);
+const UNSUPPORTED: ReadonlySet<number> = new Set([-ERRNO.EOPNOTSUPP, -ERRNO.ENOSYS, -ERRNO.EPERM]);
 
 export class Reservation {
   readonly #directory: string;
