@@ -11,6 +11,14 @@ import { refuse } from "./refuse.ts";
 /** Blocks until at least `least` more bytes than now lie in [pos, end); throws when none can come. */
 export type Refill = (reader: StreamReader, least: number) => void;
 
+/** What the source of the bytes can do beside bringing the next ones. */
+export interface ReaderAbilities {
+  /** `refill` brings the bytes at the offset `base + end`: bytes that nobody wants are left out. */
+  seeks?: boolean;
+  /** Whether nothing comes behind [pos, end); may read on to find out. */
+  atEnd?: (reader: StreamReader) => boolean;
+}
+
 const TWO_32 = 0x1_0000_0000;
 
 /**
@@ -31,10 +39,12 @@ export class StreamReader {
   /** Bytes of the stream that were before bytes[0]: `base + pos` is the offset in the stream. */
   base = 0;
   readonly #refill: Refill | undefined;
+  readonly #abilities: ReaderAbilities;
 
   /** Reads `bytes[0, end)`, and more through `refill` if it is given. */
-  constructor(bytes: Uint8Array, end: number, refill?: Refill) {
+  constructor(bytes: Uint8Array, end: number, refill?: Refill, abilities: ReaderAbilities = {}) {
     this.bytes = bytes;
+    this.#abilities = abilities;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.end = end;
     this.#refill = refill;
@@ -66,6 +76,31 @@ export class StreamReader {
       throw new RangeError(`${count} bytes do not fit a buffer of ${this.bytes.length}`);
     }
     this.#refill(this, missing);
+  }
+
+  /** Whether all bytes are read and no more come; only for sources that can tell. */
+  get ended(): boolean {
+    if (this.pos < this.end) return false;
+    if (this.#refill === undefined) return true;
+    if (this.#abilities.atEnd === undefined) throw new Error("this reader does not know its end");
+    return this.#abilities.atEnd(this);
+  }
+
+  /** Leaves out `count` bytes, without reading them where the source can seek. */
+  skip(count: number): void {
+    let rest = count;
+    while (rest > this.end - this.pos) {
+      rest -= this.end - this.pos;
+      this.pos = this.end;
+      if (this.#abilities.seeks === true) {
+        this.base += this.end + rest;
+        this.pos = 0;
+        this.end = 0;
+        return;
+      }
+      this.ensure(Math.min(rest, this.bytes.length));
+    }
+    this.pos += rest;
   }
 
   /** Moves the unread bytes to the front, to make room behind them. */

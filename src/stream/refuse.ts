@@ -28,7 +28,9 @@ export type RefusalCode =
   /** Encoded page data that does not decode to a page. */
   | "BAD_PAGE"
   /** A package that is not LISTEN, device state, PINGs, RUN. */
-  | "BAD_PACKAGE";
+  | "BAD_PACKAGE"
+  /** The stream ends before it is complete. */
+  | "TRUNCATED";
 
 /** Throws a StreamError; `offset` counts from the first byte of the stream that is being read. */
 export function refuse(code: RefusalCode, sentence: string, offset: number, hint?: string): never {

@@ -1,0 +1,106 @@
+/**
+ * What follows guest memory in a stream that completes in precopy: the state of all devices, EOF,
+ * and mostly a description of that state in JSON (QEMU's `qemu_savevm_state_complete_precopy`).
+ *
+ * Device state has no length, so its end is found from behind: the description is the last thing
+ * of all, it has a length, and no byte of EOF and its header can stand within JSON.
+ */
+import { SECTION, VM_DESCRIPTION_BYTES_MAX } from "./constants.ts";
+import { byteString } from "./reader.ts";
+import { refuse } from "./refuse.ts";
+
+/** The parts of such a tail; offsets count from its first byte. */
+export interface DeviceTail {
+  /** One past the last byte of device state, and where EOF stands. */
+  devicesEnd: number;
+  /** The description; undefined where the machine suppresses it (`suppress-vmdesc=on`). */
+  vmDescription?: { at: number; json: string };
+}
+
+const FOOTER_BYTES = 5;
+/** The byte of EOF, that of the description, and the length of the description. */
+const BETWEEN_BYTES = 6;
+const BRACE = 0x7b;
+/** What every description begins with, whatever the machine. */
+const JSON_START = '{"';
+
+/**
+ * Splits the bytes between the end of RAM's last section and the end of the stream; `base` is the
+ * stream offset of the first. Refuses what does not end as QEMU ends a stream, as that is what a
+ * stream looks like that was cut off.
+ */
+export function splitDeviceTail(bytes: Uint8Array, base: number): DeviceTail {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const least = Math.max(0, bytes.length - BETWEEN_BYTES - VM_DESCRIPTION_BYTES_MAX);
+  for (let at = bytes.length - BETWEEN_BYTES - 2; at >= least; at--) {
+    if (!isEofAndDescription(bytes, at)) continue;
+    const length = view.getUint32(at + 2);
+    if (length !== bytes.length - at - BETWEEN_BYTES) continue;
+    const json = byteString(bytes, at + BETWEEN_BYTES, length);
+    if (!isJson(json)) continue;
+    checkDevices(bytes, at, base);
+    return { devicesEnd: at, vmDescription: { at: at + 1, json } };
+  }
+  const last = bytes.length - 1;
+  if (last >= 0 && bytes[last] === SECTION.eof && endsWithFooter(bytes, view, last)) {
+    checkDevices(bytes, last, base);
+    return { devicesEnd: last };
+  }
+  refuseEnd(bytes, view, base);
+}
+
+function isEofAndDescription(bytes: Uint8Array, at: number): boolean {
+  return (
+    bytes[at + 1] === SECTION.vmDescription &&
+    bytes[at] === SECTION.eof &&
+    bytes[at + BETWEEN_BYTES] === BRACE
+  );
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether a footer ends at `end` whose section begins somewhere before. */
+function endsWithFooter(bytes: Uint8Array, view: DataView, end: number): boolean {
+  const footerAt = end - FOOTER_BYTES;
+  if (footerAt < 0 || bytes[footerAt] !== SECTION.footer) return false;
+  const head = Buffer.from(bytes.buffer, bytes.byteOffset, footerAt);
+  const start = Buffer.alloc(FOOTER_BYTES);
+  start[0] = SECTION.full;
+  start.writeUInt32BE(view.getUint32(footerAt + 1), 1);
+  return head.includes(start);
+}
+
+/** Devices are FULL sections, one behind the other, so the first and the last byte are known. */
+function checkDevices(bytes: Uint8Array, end: number, base: number): void {
+  if (end === 0) return;
+  if (bytes[0] !== SECTION.full) {
+    refuse("UNKNOWN_SECTION", "The state of a device should begin here, and does not", base);
+  }
+  if (end < FOOTER_BYTES || bytes[end - FOOTER_BYTES] !== SECTION.footer) {
+    refuse("BAD_FOOTER", "The state of the last device ends without a footer", base + end);
+  }
+}
+
+function refuseEnd(bytes: Uint8Array, view: DataView, base: number): never {
+  const end = base + bytes.length;
+  const hint = "it was cut off while it was written or copied";
+  const header = Buffer.from([SECTION.eof, SECTION.vmDescription]);
+  const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const at = all.lastIndexOf(header);
+  if (at >= 0 && at + BETWEEN_BYTES + 2 <= bytes.length) {
+    const text = byteString(bytes, at + BETWEEN_BYTES, JSON_START.length);
+    const missing = view.getUint32(at + 2) - (bytes.length - at - BETWEEN_BYTES);
+    if (text === JSON_START && missing > 0) {
+      const problem = `ends ${missing} bytes before the end of its description`;
+      refuse("TRUNCATED", `The stream ${problem}`, end, hint);
+    }
+  }
+  refuse("TRUNCATED", "The stream ends within the state of the devices", end, hint);
+}
