@@ -6,32 +6,39 @@
 import { expect } from "bun:test";
 
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
-import { needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { startQemu } from "../helpers/qemu.ts";
+import {
+  QEMU_VERSIONS,
+  machineOf,
+  needQemuVersion,
+  qemuProgram,
+} from "../helpers/qemu-versions.ts";
 
-const qemuTest = requireOrSkip(needQemu(), needUserfaultfd());
+for (const version of QEMU_VERSIONS) {
+  requireOrSkip(needQemuVersion(version), needUserfaultfd())(
+    `the guest counts on after QEMU ${version} has moved it by post-copy`,
+    async () => {
+      const how = { program: qemuProgram(version), machine: machineOf(version) };
+      await using source = await startQemu(how);
+      await using destination = await startQemu({ ...how, incoming: "defer" });
+      for (const qemu of [source, destination]) {
+        await qemu.setCapabilities({ events: true, "postcopy-ram": true });
+      }
+      await source.waitForRounds(3);
+      const before = await source.readCount();
 
-qemuTest(
-  "the guest counts, and goes on counting after QEMU has moved it by post-copy",
-  async () => {
-    await using source = await startQemu();
-    await using destination = await startQemu({ incoming: "defer" });
-    for (const qemu of [source, destination]) {
-      await qemu.setCapabilities({ events: true, "postcopy-ram": true });
-    }
-    await source.waitForRounds(3);
-    const before = await source.readCount();
+      const port = await destination.listen();
+      await source.qmp.execute("migrate", { uri: `tcp:127.0.0.1:${port}` });
+      await source.qmp.execute("migrate-start-postcopy");
+      await source.waitForMigration("postcopy-active");
+      await source.waitForMigration("completed");
+      await destination.waitForMigration("completed");
 
-    const port = await destination.listen();
-    await source.qmp.execute("migrate", { uri: `tcp:127.0.0.1:${port}` });
-    await source.qmp.execute("migrate-start-postcopy");
-    await source.waitForMigration("postcopy-active");
-    await source.waitForMigration("completed");
-    await destination.waitForMigration("completed");
-
-    const after = await destination.readCount();
-    expect(hasCountedOn(before, after)).toBe(true);
-    await destination.waitForMoreSerial(3);
-    expect(hasCountedOn(after, await destination.readCount())).toBe(true);
-  },
-);
+      const after = await destination.readCount();
+      expect(hasCountedOn(before, after)).toBe(true);
+      await destination.waitForMoreSerial(3);
+      expect(hasCountedOn(after, await destination.readCount())).toBe(true);
+    },
+  );
+}

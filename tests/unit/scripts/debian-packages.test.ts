@@ -1,7 +1,7 @@
-/** The one thing that the script reads of the machine: its Debian mirror. */
+/** The one thing that the scripts read of the machine: its Debian mirror. */
 import { expect, test } from "bun:test";
 
-import { mirrorFrom } from "../../../scripts/kernel-headers.ts";
+import { mirrorFrom } from "../../../scripts/debian-packages.ts";
 
 test("the mirror is that of Debian's main archive", () => {
   const targets = [
