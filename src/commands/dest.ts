@@ -149,8 +149,8 @@ async function sendOn(
     onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
-      peer: options.onward,
-      route,
+      peerText: formatPeer(options.onward),
+      destination: { route, preempt: false },
       options,
       output,
       interrupts,

@@ -267,6 +267,7 @@ export class DestRun {
         postcopy: this.#postcopyRate(counts.pages.pushedNormal + counts.pages.urgentNormal),
       },
       memory: { guestBytes: totalBytes(this.blocks), peakRssBytes: peakResidentBytes() },
+      qemu: null,
       urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
       phase: counts.phase,
       pages: counts.pages,

@@ -1,6 +1,4 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { formatPeer } from "../channel/address.ts";
-import type { Peer } from "../channel/address.ts";
 import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import { totalBytes } from "../ram/block.ts";
@@ -31,14 +29,24 @@ const REPORT_ROUNDS_MAX = 1000;
 /** An operator who interrupts more often than this wants out, whatever it costs. */
 const INTERRUPTS_MAX = 2;
 
+/** How to get to the destination. */
+export interface Destination {
+  route: Route;
+  /** It is a QEMU that waits for a preempt channel. */
+  preempt: boolean;
+}
+
 /** What is sent, where, and how. */
 export interface SourceJob {
   guest: SourceGuestData;
   /** The guest in words, for the report. */
   guestText: string;
-  peer: Peer;
-  /** How to get there, from `openRoute`. */
-  route: Route;
+  /** The peer as people know it. */
+  peerText: string;
+  /** How to get there; of a QEMU that is being started it is known only after a while. */
+  destination: Destination | Promise<Destination>;
+  /** Target pages of the recorded working set, counted over all blocks. */
+  workingSet?: Uint32Array | undefined;
   options: SourceOptions & { json: boolean };
   output: Output;
   interrupts: Interrupts;
@@ -47,13 +55,16 @@ export interface SourceJob {
 /** How it ended. */
 export interface SourceEnd {
   report: SourceReport;
+  /** Target pages that were asked for, counted over all blocks, in order. */
+  requested: Uint32Array;
   /** Undefined when the guest is at the destination, whole. */
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
 }
 
-type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained" | "stopped";
+type Moment =
+  "connected" | "precopy" | "device" | "postcopy" | "running" | "useful" | "drained" | "stopped";
 
 export class SourceRun {
   readonly #job: SourceJob;
@@ -68,15 +79,14 @@ export class SourceRun {
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
-    const { guest, peer, route, options, output, interrupts } = this.#job;
+    const { guest, peerText, workingSet, options, output, interrupts } = this.#job;
     const crew = new SourceCrew({
       guest,
-      route,
-      settings: sourceSettings(options),
-      peer: `the destination at ${formatPeer(peer)}`,
+      workingSet,
+      peer: `the destination at ${peerText}`,
       waiting: () => {
         const patience = formatDuration(options.connectTimeout);
-        log.info(`Nobody is at ${formatPeer(peer)} yet; trying for ${patience}`);
+        log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
       },
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
@@ -91,7 +101,8 @@ export class SourceRun {
       return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
     });
     try {
-      const result = await crew.run();
+      const { route, preempt } = await this.#job.destination;
+      const result = await crew.run(route, { ...sourceSettings(options), preempt });
       progress.stop();
       return this.#finish(crew, result);
     } finally {
@@ -103,15 +114,23 @@ export class SourceRun {
     }
   }
 
+  /** The guest runs at the destination: who knows it better than the stream says so first. */
+  noteRunning(atNs: number): void {
+    if (this.#timeline.at("running") !== undefined) return;
+    this.#timeline.note("running", atNs);
+    const sinceStartMs = this.#timeline.ms("start", "running") ?? 0;
+    this.#job.output.events.emit({ event: "running", sinceStartMs, downtime: null });
+  }
+
   /** Decides that the guest stays here, if that is still open. */
   keepsGuest(): boolean {
     return this.#crew === undefined || this.#crew.cancel();
   }
 
   #connected(): void {
-    const { guest, guestText, peer, output } = this.#job;
+    const { guest, guestText, peerText, output } = this.#job;
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    output.events.emit({ event: "connected", peer: formatPeer(peer), urgentChannel: false });
+    output.events.emit({ event: "connected", peer: peerText, urgentChannel: false });
     const blocks = sourceBlocks(guest).map(({ name, length, pageSize }) => {
       return { name, bytes: length, pageSize };
     });
@@ -177,7 +196,8 @@ export class SourceRun {
         : "failed";
     const report = this.#report(crew, failure);
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
-    return { report, failure, place: result.ok ? "destination" : result.place };
+    const requested = crew.shared.requested();
+    return { report, requested, failure, place: result.ok ? "destination" : result.place };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
@@ -206,7 +226,7 @@ export class SourceRun {
   }
 
   #report(crew: SourceCrew, failure: ThreadError | undefined): SourceReport {
-    const { guest, guestText, peer, interrupts } = this.#job;
+    const { guest, guestText, peerText, interrupts } = this.#job;
     const timeline = this.#timeline;
     const counts = sourceCounts(crew.shared.counters);
     const firstPage = timeline.at("precopy") === undefined ? "stopped" : "precopy";
@@ -221,13 +241,16 @@ export class SourceRun {
     };
     const downtime = timeline.ms("stopped", "running");
     const requests = crew.shared.requestTimes;
+    const pages = this.#job.workingSet?.length ?? 0;
+    const inPlaceNs = crew.shared.times[TIME.workingSet] ?? 0;
+    if (inPlaceNs > 0) timeline.note("useful", inPlaceNs);
     return {
       role: "source",
       version: REPORT_VERSION,
       program: VERSION,
       startedAt: timeline.startedAt,
       guest: guestText,
-      peer: formatPeer(peer),
+      peer: peerText,
       outcome:
         failure === undefined ? "completed" : interrupts.interrupted ? "cancelled" : "failed",
       error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
@@ -238,10 +261,12 @@ export class SourceRun {
         postcopy: ratePerSecond(counts.bytes.postcopy + counts.bytes.requested, times.postcopy),
       },
       memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
+      qemu: null,
       urgentChannel: crew.urgentChannel,
       switchover: this.#switchover,
       rounds: this.#rounds,
       ...counts,
+      workingSet: pages === 0 ? null : { pages, toInPlaceMs: timeline.ms("start", "useful") },
       requestServiceNs: requests.count === 0 ? null : requests.summary(),
     };
   }

@@ -36,6 +36,7 @@ export const SOURCE_FLAGS = {
     valueHint: "RATE",
     description: "Limit of the push in postcopy; requested pages are never held back",
   }),
+  preempt: switchFlag("The QEMU there has postcopy-preempt on: send requested pages apart"),
   "downtime-limit": defaultFlag(durationSchema, {
     valueHint: "DURATION",
     description: "Longest stop for which auto may complete in precopy",
@@ -54,12 +55,13 @@ export interface SourceOptions {
   switchover: SwitchoverPolicy;
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
+  preempt: boolean;
   downtimeLimit: number;
   connectTimeout: number;
   insecure: boolean;
 }
 
-export function sourceSettings(options: SourceOptions): SourceSettings {
+export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "preempt"> {
   return {
     policy: options.switchover,
     maxBandwidth: options.maxBandwidth ?? 0,

@@ -1,64 +1,110 @@
 /** `postcopy source`: send a guest. */
-import { openSnapshot } from "../guests/snapshot/open.ts";
+import * as z from "zod";
+import { formatPeer } from "../channel/address.ts";
+import { checkRunCommand } from "../guests/qemu/launch.ts";
 import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
-import { errorChain, EXIT } from "../util/errors.ts";
+import { errorChain, EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
 import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import { restoreInQemu } from "./restore-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
-import { defineStrictCommand, requiredFlag } from "./strict.ts";
+import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import type { StoredJob } from "./stored-guest.ts";
+import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
+import type { OptionsOf } from "./strict.ts";
+
+const FLAGS = {
+  guest: requiredFlag(guestSchema, {
+    valueHint: "GUEST",
+    description: "stress[:size=1GiB,workers=2,...] or snapshot:DIRECTORY",
+  }),
+  to: optionalFlag(peerSchema, {
+    valueHint: "PEER",
+    description: "tcp:HOST:PORT, unix:PATH, exec:COMMAND or fd:NUMBER",
+  }),
+  run: optionalFlag(z.string().min(1), {
+    valueHint: "COMMAND",
+    description: "Start this QEMU, restore a kept guest in it, and leave it running",
+  }),
+  "run-log": optionalFlag(z.string().min(1), {
+    valueHint: "FILE",
+    description: "Where the QEMU of --run prints (default: shown only if it fails)",
+  }),
+  "no-record": switchFlag("Do not record which pages the guest asks for"),
+  ...SOURCE_FLAGS,
+  ...REPORT_FLAG,
+  ...COMMON_FLAGS,
+} as const;
+
+export type SourceCommandOptions = OptionsOf<typeof FLAGS>;
 
 export const source = defineStrictCommand({
   name: "source",
   description: "Send a guest to a peer by post-copy live migration",
-  flags: {
-    guest: requiredFlag(guestSchema, {
-      valueHint: "GUEST",
-      description: "stress[:size=1GiB,workers=2,...] or snapshot:DIRECTORY",
-    }),
-    to: requiredFlag(peerSchema, {
-      valueHint: "PEER",
-      description: "tcp:HOST:PORT, unix:PATH, exec:COMMAND or fd:NUMBER",
-    }),
-    ...SOURCE_FLAGS,
-    ...REPORT_FLAG,
-    ...COMMON_FLAGS,
-  },
+  flags: FLAGS,
   notes: stressKeysText(),
   example: [
-    "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 &",
     "postcopy source --guest stress:size=1GiB,rate=200MiB/s --to tcp:127.0.0.1:4444",
+    "postcopy source --guest snapshot:/var/lib/vm1 --run 'qemu-system-x86_64 -m 1G ...'",
   ].join("\n"),
-  check: checkCommon,
+  check: checkOptions,
   run: async (options) => {
     using interrupts = new Interrupts();
     const output = openOutput(options);
-    // First, as a wrong address should be found out before a guest has been made.
-    const route = await openRoute(options.to, options.insecure, options.connectTimeout);
-    const job = { peer: options.to, route, options, output, interrupts };
-    if (options.guest.kind === "snapshot") {
-      const snapshot = openSnapshot(options.guest.directory);
-      const guestText = `snapshot of ${snapshot.machineType} in ${snapshot.directory}`;
-      return await sendStored({ ...job, guest: { kind: "snapshot", snapshot }, guestText });
-    }
+    const { guest, to, run } = options;
     // Awaited here, as the end of this function is the end of `interrupts`.
-    return await sendStress(job, options.guest.parameters);
+    if (guest.kind === "snapshot" && run !== undefined) {
+      return await restoreInQemu({ options, output, interrupts }, guest.directory, run);
+    }
+    if (to === undefined) throw new Error("a command line without a peer was accepted");
+    // First, as a wrong address should be found out before a guest has been made.
+    const route = await openRoute(to, options.insecure, options.connectTimeout);
+    const destination = { route, preempt: options.preempt };
+    const job = { peerText: formatPeer(to), destination, options, output, interrupts };
+    if (guest.kind === "snapshot") {
+      const stored = openStoredGuest(guest.directory, output);
+      return await sendStored({ ...job, ...stored });
+    }
+    return await sendStress(job, guest.parameters);
   },
 });
 
+function checkOptions(options: SourceCommandOptions): void {
+  checkCommon(options);
+  const { guest, to, run, runLog } = options;
+  if ((to === undefined) === (run === undefined)) {
+    throw new UsageError(
+      to === undefined ? "MISSING_FLAG" : "CONTRADICTION",
+      to === undefined ? "Flag --to is missing" : "Flags --to and --run contradict each other",
+      { hint: "say where the guest goes: --to PEER, or --run COMMAND for a QEMU started here" },
+    );
+  }
+  if (runLog !== undefined && run === undefined) {
+    throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
+  }
+  if (run === undefined) return;
+  checkRunCommand(run);
+  if (guest.kind !== "stress") return;
+  throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
+    hint: "a stress guest runs in postcopy itself: postcopy dest --guest stress --listen PEER",
+  });
+}
+
 /** A guest that stands still: there is nothing to do for it before or after. */
-async function sendStored(job: SourceJob): Promise<number> {
+async function sendStored(job: StoredJob): Promise<number> {
   const end = await new SourceRun(job).run();
+  recordWorkingSet(job, end);
   job.output.finish(end.report);
   return exitCode(job, end);
 }
@@ -103,7 +149,8 @@ async function runOnHere(
   job.output.events.emit({ event: "stayed", operations, ...audit });
 }
 
-function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
+/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
+export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
   if (end.failure === undefined) return EXIT.ok;
   if (job.interrupts.interrupted) {
     if (end.place === "destination") log.warn(errorChain(end.failure));

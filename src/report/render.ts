@@ -65,12 +65,12 @@ function roundsTable(rounds: readonly Round[], paint: Paint): string[] {
 }
 
 /** A bar for each power of two of µs, from the first to the last that has any. */
-function latencyBars(latency: LatencySummary, paint: Paint): string[] {
-  const most = Math.max(...latency.buckets);
-  const first = latency.buckets.findIndex((count) => count > 0);
-  const last = latency.buckets.findLastIndex((count) => count > 0);
+function bucketBars(buckets: readonly number[], paint: Paint): string[] {
+  const most = Math.max(...buckets);
+  const first = buckets.findIndex((count) => count > 0);
+  const last = buckets.findLastIndex((count) => count > 0);
   if (first < 0) return [];
-  const bars = latency.buckets.slice(first, last + 1).map((count, offset) => {
+  const bars = buckets.slice(first, last + 1).map((count, offset) => {
     const from = formatDuration(2 ** (first + offset) / 1000).padStart(8);
     // A bucket that has any shows at least a sliver: the rare slow fault is the interesting one.
     const percent = count === 0 ? 0 : Math.max((100 * count) / most, 100 / LATENCY_BAR_COLUMNS / 8);
@@ -100,8 +100,10 @@ function downtimeLine(report: Report, paint: Paint): string[] {
 /** Time to running and to drained, and the whole. */
 function timesLine(report: Report, paint: Paint): string {
   const { toRunning, toDrained, total } = report.times;
+  const useful = report.role === "source" ? (report.workingSet?.toInPlaceMs ?? null) : null;
   const parts = [];
   if (toRunning !== null) parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
+  if (useful !== null) parts.push(`working set there after ${formatDuration(useful)}`);
   if (toDrained !== null) parts.push(`drained after ${formatDuration(toDrained)}`);
   parts.push(`${formatDuration(total)} in all`);
   return labelled("time", parts.join(", "), paint);
@@ -115,6 +117,21 @@ function trafficLine(report: Report, paint: Paint): string {
   }
   const rates = parts.length === 0 ? "" : `: ${parts.join(", ")}`;
   return labelled("traffic", `${formatBytes(report.bytes.total)}${rates}`, paint);
+}
+
+/** What the QEMU at this end says of itself. */
+function qemuLines({ qemu }: Report, paint: Paint): string[] {
+  if (qemu === null) return [];
+  const parts = [qemu.version];
+  if (qemu.startMs !== null) parts.push(`started in ${formatDuration(qemu.startMs)}`);
+  if (qemu.latencyMeanNs !== null && qemu.latencyMeanNs > 0) {
+    parts.push(`faults of ${formatNanoseconds(qemu.latencyMeanNs)} in the mean`);
+  }
+  if (qemu.blocktimeMs !== null) {
+    parts.push(`all vCPUs blocked for ${formatDuration(qemu.blocktimeMs)}`);
+  }
+  const bars = qemu.latencyBuckets === null ? [] : bucketBars(qemu.latencyBuckets, paint);
+  return [labelled("QEMU", parts.join(", "), paint), ...bars];
 }
 
 function memoryLine(report: Report, paint: Paint): string {
@@ -185,7 +202,7 @@ function destLines(report: DestReport, paint: Paint): string[] {
   }
   if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
     lines.push(labelled("waited", percentiles(faults.latencyNs), paint));
-    lines.push(...latencyBars(faults.latencyNs, paint));
+    lines.push(...bucketBars(faults.latencyNs.buckets, paint));
   }
   if (snapshot !== null) {
     const size = `${formatBytes(snapshot.bytes)} in ${pagesText(snapshot.pagesStored)}`;
@@ -207,6 +224,7 @@ export function renderReport(report: Report, paint: Paint): string {
   return [
     headline(report, paint),
     ...lines,
+    ...qemuLines(report, paint),
     trafficLine(report, paint),
     timesLine(report, paint),
     memoryLine(report, paint),

@@ -6,6 +6,7 @@
 import * as z from "zod";
 import { DEST_PHASES, SOURCE_PHASES } from "./counters.ts";
 import { MICROSECOND_BUCKETS } from "./histogram.ts";
+import { qemuFiguresSchema } from "./qemu-figures.ts";
 
 /** Raised when a field changes its meaning or goes; new fields do not raise it. */
 export const REPORT_VERSION = 1;
@@ -106,6 +107,7 @@ const shared = {
   times,
   rates,
   memory,
+  qemu: qemuFiguresSchema.nullable().describe("Where a QEMU was driven at this end"),
 };
 
 export const sourceReportSchema = z
@@ -138,6 +140,15 @@ export const sourceReportSchema = z
       requested: count,
       total: count,
     }),
+    workingSet: z
+      .strictObject({
+        pages: count.describe("Pages that were recorded"),
+        toInPlaceMs: milliseconds
+          .nullable()
+          .describe("From the start until all of them were there"),
+      })
+      .nullable()
+      .describe("What the guest asked for when it was last restored"),
     requestServiceNs: latencySchema
       .nullable()
       .describe("From a request's last byte read to its page written"),

@@ -12,6 +12,8 @@ export interface SourceSettings {
   maxBandwidth: number;
   /** Bytes a second of the background push; requested pages are never held back. 0: no limit. */
   maxPostcopyBandwidth: number;
+  /** The destination is a QEMU with postcopy-preempt on: requested pages go on a second channel. */
+  preempt: boolean;
   /** Longest stop that a completion in precopy may cost, in milliseconds. */
   downtimeLimitMs: number;
 }

@@ -6,15 +6,13 @@
  * guest, and this side never runs it again unless the destination says in so many words that it
  * will not. Any failure before that lets the guest run on here.
  */
-import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
-import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { ChannelError } from "../channel/channel.ts";
 import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import { FEATURE, FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../stream/hello.ts";
-import { PostcopyError, errorChain } from "../util/errors.ts";
+import { PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
@@ -23,7 +21,6 @@ import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.t
 import type { PrecopyEnd } from "./precopy.ts";
 import { checkPeer, checkStop, TIME, WORD } from "./shared.ts";
 import {
-  sendCommand,
   sendDiscards,
   sendEof,
   sendListeningPing,
@@ -32,9 +29,8 @@ import {
   sendRamEnd,
   sendSections,
 } from "./stream.ts";
+import { openPreemptEarly, openUrgentChannel } from "./urgent-channel.ts";
 
-/** Longest wait for the peer's answer to the hello, which it gives as soon as it reads. */
-const HELLO_TIMEOUT_MS = 10_000;
 /**
  * Longest wait for the end after everything has been sent: a snapshot of a large guest is made
  * durable first, on a disk of any speed. A destination that is gone is noticed much sooner.
@@ -156,6 +152,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   shared.counters.set(SOURCE.totalPages, totalPages(guest.blocks));
   setPhase(context, "setup");
   sendOpening(context);
+  openPreemptEarly(context);
   markAllDirty(context);
   const tracker = needsTracking(context) ? startTracking(context) : undefined;
   try {
@@ -210,59 +207,6 @@ function precopy(context: SourceContext, tracker: DirtyTracker | undefined): Pre
   }
   setPhase(context, "precopy");
   return runPrecopy(context, tracker);
-}
-
-/** Waits until the destination has answered the hello, which it does as soon as it reads. */
-function awaitHello(context: SourceContext): void {
-  const { shared } = context;
-  const deadline = performance.now() + HELLO_TIMEOUT_MS;
-  while (!shared.peerKnown.wait(STOP_CHECK_MS)) {
-    checkStop(shared);
-    checkPeer(shared);
-    if (performance.now() > deadline) {
-      const seconds = HELLO_TIMEOUT_MS / 1000;
-      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${seconds} s`);
-    }
-  }
-}
-
-/**
- * Says what is in force from here on, and opens the urgent channel where the peer is one of ours
- * and takes one. Connecting comes first: where that fails requests are answered on the main channel.
- */
-function openUrgentChannel(context: SourceContext): void {
-  awaitHello(context);
-  const features = Atomics.load(context.shared.control, WORD.peerFeatures);
-  if (features <= 0) return;
-  let chosen = features & FEATURES_OURS;
-  const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
-  if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
-    for (const value of tokenValues(token)) sendCommand(context, { kind: "ping", value });
-  } else {
-    chosen &= ~FEATURE.urgentChannel;
-  }
-  sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
-}
-
-/** Connects the urgent channel and sends its head; false, with a warning, where that fails. */
-function connectUrgent(context: SourceContext, token: number): boolean {
-  if (context.connectUrgent === undefined) return false;
-  try {
-    const fd = context.connectUrgent();
-    try {
-      context.openChannel(fd).write(urgentHead(token));
-    } catch (error) {
-      closeDescriptor(fd);
-      throw error;
-    }
-    Atomics.store(context.shared.control, WORD.urgentFd, fd);
-    return true;
-  } catch (error) {
-    if (error instanceof StoppedError || !(error instanceof Error)) throw error;
-    const message = `There is no urgent channel, requests wait for bulk data: ${errorChain(error)}`;
-    context.emit({ kind: "warning", message });
-    return false;
-  }
 }
 
 function postcopy(context: SourceContext, progress: Progress): void {

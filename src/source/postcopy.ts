@@ -8,14 +8,23 @@ import { limitUnsent } from "../../syscalls/socket.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { PING_WORKING_SET } from "../stream/hello.ts";
 import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import { checkPeer, checkStop, hostPages, stopAsked, TIME, WORD } from "./shared.ts";
+import {
+  checkPeer,
+  checkStop,
+  hostPages,
+  RECORD_PAGES_MAX,
+  stopAsked,
+  TIME,
+  WORD,
+} from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
-import { RAM_SECTION_ID } from "./stream.ts";
+import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
@@ -58,6 +67,13 @@ export function countOwedPages(context: SourceContext): number {
   }, 0);
 }
 
+/** Counts a host page that is being sent off the recorded working set, if it belongs to it. */
+function noteSent(shared: SourceShared, block: RamBlock, hostPage: number): void {
+  Atomics.sub(shared.control, WORD.owed, 1);
+  if (Atomics.load(shared.control, WORD.awaited) === 0) return;
+  if (shared.awaited[block.index]?.claim(hostPage)) Atomics.sub(shared.control, WORD.awaited, 1);
+}
+
 /** Sends one host page, already claimed, as records of `writer` that are written by `flush`. */
 function addHostPage(
   writer: RamWriter,
@@ -86,8 +102,10 @@ export function pushOwed(context: SourceContext): void {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
   };
+  const workingSet = new WorkingSetPing(context);
   while (Atomics.load(shared.control, WORD.owed) > 0) {
     checkStop(shared);
+    workingSet.send();
     checkPeer(shared);
     cursor.followRequests();
     if (!cursor.find()) continue;
@@ -104,6 +122,31 @@ export function pushOwed(context: SourceContext): void {
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
     bandwidth.spend(bytes, hurry);
+  }
+  workingSet.send();
+}
+
+/** The PING behind the last page of the recorded working set, where one is recorded. */
+class WorkingSetPing {
+  readonly #context: SourceContext;
+  #due: boolean;
+
+  constructor(context: SourceContext) {
+    this.#context = context;
+    this.#due = Atomics.load(context.shared.control, WORD.awaited) > 0;
+  }
+
+  /** Sends it once the last page has been sent; before that, and afterwards, it does nothing. */
+  send(): void {
+    const { shared } = this.#context;
+    if (!this.#due || Atomics.load(shared.control, WORD.awaited) > 0) return;
+    this.#due = false;
+    shared.mainLock.lock();
+    try {
+      sendCommand(this.#context, { kind: "ping", value: PING_WORKING_SET });
+    } finally {
+      shared.mainLock.unlock();
+    }
   }
 }
 
@@ -130,7 +173,7 @@ function limitChannel(channel: Channel): void {
 }
 
 function pushChunk(context: SourceContext, writer: RamWriter, cursor: PushCursor): void {
-  const { counters, control } = context.shared;
+  const { counters } = context.shared;
   const { block } = cursor;
   const owed = context.shared.owed[block.index];
   const flush = (): void => {
@@ -144,7 +187,7 @@ function pushChunk(context: SourceContext, writer: RamWriter, cursor: PushCursor
   for (let n = 0; n < hostPagesMax && cursor.hostPage >= 0; n++) {
     if (owed?.claim(cursor.hostPage)) {
       addHostPage(writer, block, cursor.hostPage, flush);
-      Atomics.sub(control, WORD.owed, 1);
+      noteSent(context.shared, block, cursor.hostPage);
     }
     cursor.next();
   }
@@ -251,7 +294,7 @@ export class RequestServer {
     channel: Channel,
     sectionId: number | undefined,
   ): number {
-    const { counters, control } = this.#shared;
+    const { counters } = this.#shared;
     const owed = this.#shared.owed[block.index];
     const writer = this.#writer;
     const before = channel.bytesWritten;
@@ -268,22 +311,37 @@ export class RequestServer {
     for (let hostPage = first; hostPage < end; hostPage++) {
       if (!owed?.claim(hostPage)) continue;
       addHostPage(writer, block, hostPage, flush);
-      Atomics.sub(control, WORD.owed, 1);
+      noteSent(this.#shared, block, hostPage);
       served++;
     }
     if (writer.normal + writer.zero > 0) flush();
     counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
-    if (served > 0) this.#hint(block, end * targetPagesPerHostPage(block));
+    const pagesBefore = this.#pagesBefore(block);
+    this.#record(pagesBefore + first * targetPagesPerHostPage(block));
+    if (served > 0) {
+      const next = pagesBefore + end * targetPagesPerHostPage(block);
+      Atomics.store(this.#shared.control, WORD.pushHint, next);
+    }
     return served;
   }
 
-  #hint(block: RamBlock, page: number): void {
+  /** Target pages of the blocks before this one. */
+  #pagesBefore(block: RamBlock): number {
     let before = 0;
     for (const other of this.#blocks) {
       if (other.index === block.index) break;
       before += targetPages(other);
     }
-    Atomics.store(this.#shared.control, WORD.pushHint, before + page);
+    return before;
+  }
+
+  /** Notes which page was asked for: what a guest touches first it touches first again. */
+  #record(page: number): void {
+    const { control, firstRequests } = this.#shared;
+    const recorded = Atomics.load(control, WORD.recorded);
+    if (recorded === RECORD_PAGES_MAX) return;
+    firstRequests[recorded] = page;
+    Atomics.store(control, WORD.recorded, recorded + 1);
   }
 }
 

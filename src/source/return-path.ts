@@ -8,7 +8,7 @@ import { blockNamed } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE } from "../report/counters.ts";
 import { RETURN_PATH } from "../stream/constants.ts";
-import { PONG_RUNNING, readHello } from "../stream/hello.ts";
+import { PING_WORKING_SET, PONG_RUNNING, readHello } from "../stream/hello.ts";
 import { byteString } from "../stream/reader.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
@@ -138,6 +138,8 @@ function takePong(shared: SourceShared, value: number, arrived: number): void {
     shared.times[TIME.loaded] = arrived;
   } else if (value === PONG_RUNNING) {
     shared.times[TIME.running] = arrived;
+  } else if (value === PING_WORKING_SET) {
+    shared.times[TIME.workingSet] = arrived;
   } else {
     const hello = readHello(value);
     if (hello?.kind !== "hello" && hello?.kind !== "answer") return;

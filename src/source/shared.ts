@@ -4,7 +4,7 @@
  */
 import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { targetPages } from "../ram/block.ts";
+import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import { SOURCE_COUNTERS } from "../report/counters.ts";
 import type { SourceCounters } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
@@ -35,8 +35,15 @@ export const WORD = {
   commitment: 8,
   /** 1 once everything has been sent: only then SHUT may say that all is well. */
   ended: 9,
+  /** Host pages of the recorded working set that have not been sent; 0 where none is recorded. */
+  awaited: 10,
+  /** Page requests noted in `firstRequests`. */
+  recorded: 11,
 } as const;
 const WORDS = 16;
+
+/** Most page requests whose order is recorded: 1 GiB of pages of 4 KiB. */
+export const RECORD_PAGES_MAX = 262_144;
 
 /** Times on the monotonic clock in nanoseconds, 0 until known. */
 export const TIME = {
@@ -51,6 +58,8 @@ export const TIME = {
   /** PING sent and PONG received of the hello: a round trip. */
   helloSent: 4,
   helloAnswered: 5,
+  /** PONG of PING_WORKING_SET: the recorded working set is in place. */
+  workingSet: 6,
 } as const;
 const TIMES = 8;
 
@@ -66,6 +75,8 @@ export interface SourceSharedData {
   finished: SharedArrayBuffer;
   dirty: SharedArrayBuffer[];
   owed: SharedArrayBuffer[];
+  awaited: SharedArrayBuffer[];
+  firstRequests: SharedArrayBuffer;
 }
 
 /** The same, attached to. */
@@ -87,6 +98,13 @@ export class SourceShared {
   readonly dirty: PageBitmap[];
   /** One bit a host page, by block: owed to the destination after the switchover. */
   readonly owed: PageBitmap[];
+  /** One bit a host page, by block: of the recorded working set, and not sent yet. */
+  readonly awaited: PageBitmap[];
+  /**
+   * Target pages, counted over all blocks, in the order in which they were asked for; WORD.recorded
+   * of them. The return-path thread writes it.
+   */
+  readonly firstRequests: Uint32Array<SharedArrayBuffer>;
 
   constructor(data: SourceSharedData, blocks: readonly RamBlock[]) {
     this.control = new Int32Array(data.control);
@@ -99,6 +117,30 @@ export class SourceShared {
     this.finished = new SharedEvent(data.finished);
     this.dirty = blocks.map((block, i) => new PageBitmap(targetPages(block), data.dirty[i]));
     this.owed = blocks.map((block, i) => new PageBitmap(hostPages(block), data.owed[i]));
+    this.awaited = blocks.map((block, i) => new PageBitmap(hostPages(block), data.awaited[i]));
+    this.firstRequests = new Uint32Array(data.firstRequests);
+  }
+
+  /** Notes which target pages, counted over all blocks, are to be told of when all are there. */
+  awaitPages(pages: Uint32Array, blocks: readonly RamBlock[]): void {
+    let count = 0;
+    for (const page of pages) {
+      let rest = page;
+      const block = blocks.find((each) => {
+        if (rest < targetPages(each)) return true;
+        rest -= targetPages(each);
+        return false;
+      });
+      if (block === undefined) throw new RangeError(`the guest has no page ${page}`);
+      const hostPage = Math.floor(rest / targetPagesPerHostPage(block));
+      if (this.awaited[block.index]?.set(hostPage)) count++;
+    }
+    Atomics.store(this.control, WORD.awaited, count);
+  }
+
+  /** Target pages that were asked for, counted over all blocks, in the order of the requests. */
+  requested(): Uint32Array {
+    return this.firstRequests.slice(0, Atomics.load(this.control, WORD.recorded));
   }
 }
 
@@ -131,6 +173,9 @@ export function hostPages(block: RamBlock): number {
   return Math.ceil(block.length / block.pageSize);
 }
 
+/** Shared memory that is written only where it is used costs nothing until then. */
+const RECORD_BYTES = RECORD_PAGES_MAX * 4;
+
 /** Makes the shared memory of one migration. */
 export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedData {
   const control = new SharedArrayBuffer(WORDS * 4);
@@ -150,5 +195,7 @@ export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedDat
     finished: new SharedEvent().shared,
     dirty: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     owed: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
+    awaited: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
+    firstRequests: new SharedArrayBuffer(RECORD_BYTES),
   };
 }

@@ -26,6 +26,12 @@ const MASK = 0xffff_0000;
 /** PONG value: the guest runs at the destination. */
 export const PONG_RUNNING = 0x5046_0001;
 
+/**
+ * PING value behind the last page of the recorded working set: its PONG, which a QEMU gives too,
+ * says that the destination has read everything before it.
+ */
+export const PING_WORKING_SET = 0x5049_0001;
+
 /** Feature bits of the lower half. */
 export const FEATURE = {
   /** Requested pages travel on a channel of their own, in the format of QEMU's preempt channel. */

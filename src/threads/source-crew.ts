@@ -24,8 +24,8 @@ import type {
 /** What a source crew is started with. */
 export interface SourceCrewOptions {
   guest: SourceGuestData;
-  route: Route;
-  settings: SourceSettings;
+  /** Target pages of the recorded working set, counted over all blocks. */
+  workingSet: Uint32Array | undefined;
   /** Names the peer in errors. */
   peer: string;
   /** Nobody is there yet; it is tried again. */
@@ -52,12 +52,13 @@ export class SourceCrew {
     this.#options = options;
     this.#data = createSourceShared(blocks);
     this.shared = new SourceShared(this.#data, blocks);
+    if (options.workingSet !== undefined) this.shared.awaitPages(options.workingSet, blocks);
     this.#migration = new Thread("migration", (news) => this.#hear(news));
   }
 
   /** Runs the migration. Resolves when both threads have ended. */
-  async run(): Promise<MigrationResult> {
-    const { guest, settings, route, peer } = this.#options;
+  async run(route: Route, settings: SourceSettings): Promise<MigrationResult> {
+    const { guest, peer } = this.#options;
     const result = await this.#migration.run({
       guest,
       shared: this.#data,

@@ -16,6 +16,7 @@ export const SETTINGS: SourceSettings = {
   policy: { kind: "auto" },
   maxBandwidth: 0,
   maxPostcopyBandwidth: 0,
+  preempt: false,
   downtimeLimitMs: 300,
 };
 

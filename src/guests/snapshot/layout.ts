@@ -8,6 +8,7 @@
  *     ram-N.crc32     one little-endian u32 a target page: the CRC-32 of its bytes. That of a page
  *                     of zeros stands for such a page and no other: see pageSum
  *     package.bin     the device state as it came: LISTEN, devices, PINGs, RUN
+ *     working-set.bin which pages the guest asked for when it was restored: see working-set.ts
  */
 import { createHash } from "node:crypto";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
@@ -30,7 +31,9 @@ export function sumsFile(index: number): string {
 
 /** Whether a name is one that this program gives: what may be removed from a half snapshot. */
 export function isSnapshotFile(name: string): boolean {
-  return /^(manifest\.json(\.tmp)?|package\.bin|ram-\d+\.(bin|crc32))$/.test(name);
+  return /^(manifest\.json(\.tmp)?|package\.bin|working-set\.bin(\.\d+\.tmp)?|ram-\d+\.(bin|crc32))$/.test(
+    name,
+  );
 }
 
 /** One RAM block of a manifest. */

@@ -1,0 +1,90 @@
+/** `source --run`: a kept guest runs again in a QEMU that is started for it, by one command. */
+import { LaunchedQemu } from "../guests/qemu/launch.ts";
+import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { log } from "../util/log.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { SourceRun } from "./run-source.ts";
+import type { Destination, SourceEnd } from "./run-source.ts";
+import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import type { StoredJob } from "./stored-guest.ts";
+import type { SourceOptions } from "./source-flags.ts";
+
+/** How long a QEMU whose socket is there may take to accept. */
+const CONNECT_PATIENCE_MS = 10_000;
+
+interface RestoreContext {
+  options: SourceOptions & { json: boolean; noRecord: boolean; runLog: string | undefined };
+  output: Output;
+  interrupts: Interrupts;
+}
+
+/**
+ * Starts `command`, restores the snapshot in it, and leaves it running. Everything that can be made
+ * ready while QEMU starts is: the snapshot is opened and checked, and the threads are loaded.
+ */
+export async function restoreInQemu(
+  context: RestoreContext,
+  directory: string,
+  command: string,
+): Promise<number> {
+  const qemu = new LaunchedQemu(command, context.options.runLog);
+  try {
+    const destination = listen(qemu);
+    // It is awaited in the run; until then a failure is nobody's.
+    destination.catch(() => {});
+    const stored = openStoredGuest(directory, context.output);
+    const job = { ...context, ...stored, peerText: "the QEMU of --run", destination };
+    return await restore(qemu, job);
+  } catch (error) {
+    await qemu.kill();
+    throw error;
+  }
+}
+
+/** Waits for the QEMU, and has it listen. */
+async function listen(qemu: LaunchedQemu): Promise<Destination> {
+  await qemu.ready();
+  const { path, preempt } = await qemu.listen();
+  const addresses = [{ family: "unix" as const, path }];
+  return { route: { kind: "connect", addresses, patienceMs: CONNECT_PATIENCE_MS }, preempt };
+}
+
+async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
+  const run = new SourceRun(job);
+  const ready = Promise.resolve(job.destination).then(() => {
+    qemu.qmp.onEvent((event) => {
+      if (event.name === "RESUME") run.noteRunning(eventTimeNs(event));
+    });
+  });
+  ready.catch(() => {});
+  const end = await run.run();
+  if (end.failure !== undefined) return await fail(qemu, job, end, end.failure);
+  const reply = await awaitMigrationEnd(qemu.qmp);
+  recordWorkingSet(job, end);
+  const figures = qemuFigures(qemu.qmp.version, reply, qemu.startMs);
+  job.output.finish({ ...end.report, qemu: figures });
+  if (reply.status !== "completed") {
+    const why = reply["error-desc"] ?? `its migration is ${reply.status}`;
+    throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
+  }
+  qemu.release();
+  log.info(`The guest runs on in QEMU, process ${qemu.pid}`);
+  return EXIT.ok;
+}
+
+/** The QEMU has no whole guest: it is ended, and its own words say why. */
+async function fail(
+  qemu: LaunchedQemu,
+  job: StoredJob,
+  { report }: SourceEnd,
+  failure: Error,
+): Promise<number> {
+  const { interrupts, output } = job;
+  const words = interrupts.interrupted ? undefined : await qemu.explain(failure);
+  output.finish(report);
+  await qemu.kill();
+  if (interrupts.interrupted) return interrupts.exitCode;
+  throw words ?? failure;
+}

@@ -1,0 +1,184 @@
+/**
+ * A QEMU that is started here to have a guest restored in it, and left running on its own. It gets a
+ * private monitor and a private incoming socket; what it prints goes to a file, because it outlives
+ * this program, and its own words are the error when it does not do what it should.
+ */
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { QmpClient } from "../../qmp/client.ts";
+import { PostcopyError, UsageError } from "../../util/errors.ts";
+import { queryMigrate, switchCapabilities } from "./migration.ts";
+
+/** Pause between two tries to reach the monitor of a QEMU that is just starting. */
+const LOOK_AGAIN_MS = 2;
+/** How long a QEMU may take until its monitor answers; pinned huge memory takes many seconds. */
+const START_TIMEOUT_MS = 120_000;
+/** How long a QEMU that failed may take to say its last words and end. */
+const LAST_WORDS_MS = 1000;
+/** How long a QEMU may take to obey SIGTERM: one that waits for itself never does. */
+const TERMINATE_MS = 1000;
+/** What is shown of what QEMU printed: its last lines. */
+const WORDS_BYTES_MAX = 4096;
+
+/** QEMU did not do what it should; the message has its own words. */
+export class QemuError extends PostcopyError {}
+
+/** @throws UsageError when the command has an -incoming of its own. */
+export function checkRunCommand(command: string): void {
+  if (!/(^|\s)--?incoming(\s|=|$)/.test(command)) return;
+  throw new UsageError("CONTRADICTION", "Flag --run: the command has -incoming already", {
+    hint: "leave it out: it is added, together with a monitor of its own",
+  });
+}
+
+export class LaunchedQemu {
+  /** Its monitor, once `ready` has resolved. */
+  #qmp: QmpClient | undefined;
+  readonly #directory = mkdtempSync(join(tmpdir(), "postcopy-"));
+  readonly #log: string;
+  readonly #process: Bun.Subprocess;
+  readonly #startedMs = performance.now();
+  /** From starting the process to the monitor's answer, in milliseconds. */
+  startMs: number | null = null;
+
+  /** Starts `command`, a line for the shell; what it prints goes to `log`, or is kept for errors. */
+  constructor(command: string, log: string | undefined) {
+    this.#log = log ?? join(this.#directory, "output");
+    const output = openSync(this.#log, "w", 0o600);
+    const added = ["-incoming", "defer", "-qmp", `unix:${this.#monitorPath},server=on,wait=off`];
+    this.#process = Bun.spawn(["/bin/sh", "-c", `${command} "$@"`, "sh", ...added], {
+      stdin: "ignore",
+      stdout: output,
+      stderr: output,
+      // A session of its own: a Ctrl-C is for this program to answer.
+      detached: true,
+    });
+    this.#process.unref();
+    closeSync(output);
+  }
+
+  get #monitorPath(): string {
+    return join(this.#directory, "monitor");
+  }
+
+  /** Its monitor. */
+  get qmp(): QmpClient {
+    if (this.#qmp === undefined) throw new Error("QEMU is not ready");
+    return this.#qmp;
+  }
+
+  /** Process that was started: QEMU, or the shell it runs under. */
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  /** Whether the process has ended. */
+  get ended(): boolean {
+    return this.#process.exitCode !== null || this.#process.signalCode !== null;
+  }
+
+  /** Resolves when the monitor answers. @throws QemuError with QEMU's words when it ends first. */
+  async ready(): Promise<void> {
+    const deadline = this.#startedMs + START_TIMEOUT_MS;
+    for (;;) {
+      // The socket appears at bind, a moment before connections are taken.
+      if (statSync(this.#monitorPath, { throwIfNoEntry: false }) !== undefined) {
+        this.#qmp = await QmpClient.connect(this.#monitorPath).catch(() => undefined);
+        if (this.#qmp !== undefined) break;
+      }
+      if (this.ended) throw this.#error("The QEMU of --run ended before it could take the guest");
+      if (performance.now() > deadline) {
+        throw this.#error(`The QEMU of --run has no monitor after ${START_TIMEOUT_MS / 1000} s`);
+      }
+      await Bun.sleep(LOOK_AGAIN_MS);
+    }
+    this.startMs = performance.now() - this.#startedMs;
+  }
+
+  /**
+   * Switches on what this QEMU can do and has it listen. Returns the path of its incoming socket and
+   * whether it takes a preempt channel. @throws QmpError, QemuError.
+   */
+  async listen(): Promise<{ path: string; preempt: boolean }> {
+    const on = await switchCapabilities(
+      this.qmp,
+      { "postcopy-ram": true },
+      { events: true, "postcopy-preempt": true, "postcopy-blocktime": true },
+    );
+    const path = join(this.#directory, "incoming");
+    await this.qmp.run("migrate-incoming", { uri: `unix:${path}` });
+    return { path, preempt: on.has("postcopy-preempt") };
+  }
+
+  /** What it printed last. */
+  words(): string {
+    try {
+      return readFileSync(this.#log).subarray(-WORDS_BYTES_MAX).toString().trim();
+    } catch {
+      return "";
+    }
+  }
+
+  #error(what: string, cause?: unknown): QemuError {
+    const words = this.words();
+    const code = this.#process.exitCode;
+    const end = this.ended ? ` (exit code ${code ?? this.#process.signalCode})` : "";
+    const said =
+      words === "" ? `${what}${end}; it printed nothing` : `${what}${end}. It says:\n${words}`;
+    return new QemuError("QEMU_FAILED", said, { cause });
+  }
+
+  /**
+   * Why the restore failed, as QEMU tells it: what it printed, and the reason its monitor gives. Waits
+   * a moment, as the broken connection is noticed here before QEMU has said why.
+   */
+  async explain(cause: Error): Promise<QemuError | undefined> {
+    const deadline = performance.now() + LAST_WORDS_MS;
+    const reason = await this.#reason().catch(() => undefined);
+    while (!this.ended && this.words() === "" && performance.now() < deadline) {
+      await Bun.sleep(LOOK_AGAIN_MS);
+    }
+    if (reason !== undefined && !this.words().includes(reason)) {
+      return new QemuError("QEMU_FAILED", `QEMU did not take the guest: ${reason}`, { cause });
+    }
+    if (!this.ended && this.words() === "") return undefined;
+    return this.#error("QEMU did not take the guest", cause);
+  }
+
+  /** The reason that the monitor gives for a failed migration (8.0 and later). */
+  async #reason(): Promise<string | undefined> {
+    if (this.#qmp === undefined || this.ended) return undefined;
+    return (await queryMigrate(this.#qmp))["error-desc"];
+  }
+
+  /** Leaves it running on its own: nothing of ours stays but what --run-log named. */
+  release(): void {
+    this.#qmp?.close();
+    this.#removeDirectory();
+  }
+
+  /** Ends it: with SIGTERM, and with SIGKILL where that is not obeyed. */
+  async kill(): Promise<void> {
+    this.#qmp?.close();
+    this.#signal("SIGTERM");
+    const deadline = performance.now() + TERMINATE_MS;
+    while (!this.ended && performance.now() < deadline) await Bun.sleep(LOOK_AGAIN_MS);
+    this.#signal("SIGKILL");
+    await this.#process.exited;
+    this.#removeDirectory();
+  }
+
+  /** To the whole session: the shell may stand between us and QEMU. */
+  #signal(signal: "SIGTERM" | "SIGKILL"): void {
+    try {
+      process.kill(-this.#process.pid, signal);
+    } catch {
+      // It has ended.
+    }
+  }
+
+  #removeDirectory(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,75 @@
+/** What every use of a QEMU's monitor for migration needs: capabilities, status, figures. */
+import type { QemuFigures } from "../../report/qemu-figures.ts";
+import type { QmpClient, QmpEvent } from "../../qmp/client.ts";
+import { capabilitiesSchema, migrateSchema } from "../../qmp/messages.ts";
+import type { MigrateReply } from "../../qmp/messages.ts";
+import { monotonicNs } from "../../../syscalls/process.ts";
+import { PostcopyError } from "../../util/errors.ts";
+
+/** Statuses after which a migration does nothing more. */
+const FINAL: ReadonlySet<string> = new Set(["completed", "failed", "cancelled", "none"]);
+
+/** How often a migration that no event tells of is looked at. */
+const POLL_MS = 20;
+
+/**
+ * Switches capabilities: those in `needed` must be there, those in `wished` are left out where this
+ * QEMU has none of that name. Returns the names that are on. @throws PostcopyError NO_CAPABILITY.
+ */
+export async function switchCapabilities(
+  qmp: QmpClient,
+  needed: Readonly<Record<string, boolean>>,
+  wished: Readonly<Record<string, boolean>>,
+): Promise<ReadonlySet<string>> {
+  const known = await qmp.execute("query-migrate-capabilities", {}, capabilitiesSchema);
+  const names = new Set(known.map(({ capability }) => capability));
+  const lacking = Object.keys(needed).filter((name) => !names.has(name));
+  if (lacking.length > 0) {
+    const what = `QEMU ${qmp.version} has no migration capability ${lacking.join(", ")}`;
+    throw new PostcopyError("NO_CAPABILITY", what, { hint: "postcopy takes QEMU 2.6 or later" });
+  }
+  const asked = { ...wished, ...needed };
+  const capabilities = Object.entries(asked)
+    .filter(([name]) => names.has(name))
+    .map(([capability, state]) => ({ capability, state }));
+  await qmp.run("migrate-set-capabilities", { capabilities });
+  return new Set(capabilities.filter(({ state }) => state).map(({ capability }) => capability));
+}
+
+export async function queryMigrate(qmp: QmpClient): Promise<MigrateReply> {
+  return await qmp.execute("query-migrate", {}, migrateSchema);
+}
+
+/** Waits until QEMU's migration is over, or its monitor is. Returns what it says then. */
+export async function awaitMigrationEnd(qmp: QmpClient): Promise<MigrateReply> {
+  for (;;) {
+    const reply = await queryMigrate(qmp);
+    if (FINAL.has(reply.status ?? "none")) return reply;
+    await Bun.sleep(POLL_MS);
+  }
+}
+
+/** QEMU's own figures; `startMs` is how long it took to start, where that is known. */
+export function qemuFigures(
+  version: string,
+  reply: MigrateReply,
+  startMs: number | null,
+): QemuFigures {
+  return {
+    version,
+    status: reply.status ?? "none",
+    startMs,
+    totalMs: reply["total-time"] ?? null,
+    downtimeMs: reply.downtime ?? null,
+    blocktimeMs: reply["postcopy-blocktime"] ?? null,
+    requests: reply.ram?.["postcopy-requests"] ?? null,
+    latencyMeanNs: reply["postcopy-latency"] ?? null,
+    latencyBuckets: reply["postcopy-latency-dist"] ?? null,
+  };
+}
+
+/** When an event was sent, on this host's monotonic clock in ns: QEMU stamps it by the wall clock. */
+export function eventTimeNs(event: QmpEvent): number {
+  const ageMs = performance.timeOrigin + performance.now() - event.timeMs;
+  return monotonicNs() - Math.max(0, ageMs) * 1e6;
+}

@@ -1,0 +1,104 @@
+/**
+ * The second connection to the destination, on which requested pages go: our own urgent channel, to
+ * one of ours, or the preempt channel of a QEMU. Which of them, and when, is decided here.
+ */
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { FEATURE, FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../stream/hello.ts";
+import { opensPreemptEarly } from "../stream/machine-type.ts";
+import { PostcopyError, errorChain } from "../util/errors.ts";
+import type { SourceContext } from "./context.ts";
+import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { sendCommand } from "./stream.ts";
+
+/** Longest wait for the peer's answer to the hello, which it gives as soon as it reads. */
+const HELLO_TIMEOUT_MS = 10_000;
+/** How often a wait for another thread looks whether it should stop. */
+const STOP_CHECK_MS = 200;
+
+/** Waits until the destination has answered the hello, which it does as soon as it reads. */
+function awaitHello(context: SourceContext): void {
+  const { shared } = context;
+  const deadline = performance.now() + HELLO_TIMEOUT_MS;
+  while (!shared.peerKnown.wait(STOP_CHECK_MS)) {
+    checkStop(shared);
+    checkPeer(shared);
+    if (performance.now() > deadline) {
+      const seconds = HELLO_TIMEOUT_MS / 1000;
+      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${seconds} s`);
+    }
+  }
+}
+
+/**
+ * Says what is in force from here on, and opens the urgent channel where the peer is one of ours
+ * and takes one. Connecting comes first: where that fails requests are answered on the main channel.
+ */
+export function openUrgentChannel(context: SourceContext): void {
+  awaitHello(context);
+  const features = Atomics.load(context.shared.control, WORD.peerFeatures);
+  if (features <= 0) {
+    if (context.settings.preempt) openPreempt(context);
+    return;
+  }
+  closePreempt(context);
+  let chosen = features & FEATURES_OURS;
+  const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
+  if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
+    for (const value of tokenValues(token)) sendCommand(context, { kind: "ping", value });
+  } else {
+    chosen &= ~FEATURE.urgentChannel;
+  }
+  sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
+}
+
+/**
+ * A QEMU of 7.2 or earlier reads nothing at all until the preempt channel is there, so for machines
+ * of its time the channel is opened before anything is waited for.
+ */
+export function openPreemptEarly(context: SourceContext): void {
+  if (!context.settings.preempt || !opensPreemptEarly(context.guest.machineType)) return;
+  openPreempt(context);
+}
+
+/**
+ * The preempt channel of a QEMU destination, which carries RAM records from its first byte on. The
+ * QEMU that has the capability on waits for it for ever, so that it cannot be had is a failure.
+ */
+function openPreempt(context: SourceContext): void {
+  const { shared, connectUrgent: connect } = context;
+  if (Atomics.load(shared.control, WORD.urgentFd) >= 0) return;
+  if (connect === undefined) {
+    throw new PostcopyError("NO_PREEMPT", "The preempt channel needs a second connection", {
+      hint: "use tcp: or unix:, or switch postcopy-preempt off at the destination",
+    });
+  }
+  Atomics.store(shared.control, WORD.urgentFd, connect());
+}
+
+/** One of ours answered: it takes a channel with a token, and not the one of a QEMU. */
+function closePreempt({ shared }: SourceContext): void {
+  const fd = Atomics.exchange(shared.control, WORD.urgentFd, -1);
+  if (fd >= 0) closeDescriptor(fd);
+}
+
+/** Connects the urgent channel and sends its head; false, with a warning, where that fails. */
+function connectUrgent(context: SourceContext, token: number): boolean {
+  if (context.connectUrgent === undefined) return false;
+  try {
+    const fd = context.connectUrgent();
+    try {
+      context.openChannel(fd).write(urgentHead(token));
+    } catch (error) {
+      closeDescriptor(fd);
+      throw error;
+    }
+    Atomics.store(context.shared.control, WORD.urgentFd, fd);
+    return true;
+  } catch (error) {
+    if (error instanceof StoppedError || !(error instanceof Error)) throw error;
+    const message = `There is no urgent channel, requests wait for bulk data: ${errorChain(error)}`;
+    context.emit({ kind: "warning", message });
+    return false;
+  }
+}
