@@ -1,0 +1,92 @@
+/**
+ * A guest from a real QEMU into a snapshot, and from a snapshot into a real QEMU, by the program as
+ * an operator runs it:
+ *
+ *     const report = await captureQemu(source, snapshot, { round: 2 });
+ *     await restoreIntoQemu(snapshot, destination);
+ */
+import { expect } from "bun:test";
+
+import { sourceReportSchema } from "../../src/report/report.ts";
+import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { waitUntil } from "./deadline.ts";
+import { startDest, startSource } from "./migration.ts";
+import type { Qemu } from "./qemu.ts";
+
+/** Slow enough that precopy does not end by itself, fast enough for a round of 128 MiB. */
+const PRECOPY_BYTES_PER_SECOND = 200 * 1024 * 1024;
+
+/** Waits until QEMU has begun its precopy round `round`, counted from 1. */
+export async function waitForPrecopyRound(source: Qemu, round: number): Promise<void> {
+  await waitUntil(async () => {
+    const { ram } = await source.qmp.execute<{ ram?: { "dirty-sync-count": number } }>(
+      "query-migrate",
+    );
+    return (ram?.["dirty-sync-count"] ?? 0) >= round;
+  }, `precopy round ${round} of QEMU`);
+}
+
+/** Switches post-copy on at a QEMU, with its events and what else is asked for. */
+export async function enablePostcopy(
+  qemu: Qemu,
+  capabilities: Record<string, boolean> = {},
+): Promise<void> {
+  await qemu.setCapabilities({ events: true, "postcopy-ram": true, ...capabilities });
+}
+
+/** Has a QEMU precopy slowly enough that it is still at it when it is told to switch. */
+export async function slowPrecopy(qemu: Qemu): Promise<void> {
+  await qemu.qmp.execute("migrate-set-parameters", {
+    "max-bandwidth": PRECOPY_BYTES_PER_SECOND,
+    "downtime-limit": 1,
+  });
+}
+
+/**
+ * Captures a running QEMU, on which post-copy is switched on, into `directory`; it switches over in
+ * precopy round `round` (0: at once). Gives the report of the destination, which has succeeded.
+ */
+export async function captureQemu(
+  source: Qemu,
+  directory: string,
+  options: { round?: number; flags?: readonly string[] } = {},
+): Promise<DestReport> {
+  const { round = 0, flags = [] } = options;
+  await using dest = await startDest({ guest: `snapshot:${directory}`, flags });
+  await source.qmp.execute("migrate", { uri: dest.peer });
+  await waitForPrecopyRound(source, round);
+  await source.qmp.execute("migrate-start-postcopy");
+  const { exitCode, stderr, report } = await dest.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  await source.waitForMigration("completed");
+  expect(report).toMatchObject({ role: "dest", outcome: "completed" });
+  return report;
+}
+
+/**
+ * Sends a snapshot to a QEMU that was started with `incoming: "defer"`, and waits until both say that
+ * all of it is there. Gives the report of the source. `capabilities` beside postcopy-ram are
+ * switched on at the QEMU.
+ */
+export async function restoreIntoQemu(
+  snapshot: string,
+  destination: Qemu,
+  options: { capabilities?: Record<string, boolean>; flags?: readonly string[] } = {},
+): Promise<SourceReport> {
+  const { capabilities = {}, flags = [] } = options;
+  await enablePostcopy(destination, capabilities);
+  const to = `tcp:127.0.0.1:${await destination.listen()}`;
+  await using source = startSource({ to, guest: `snapshot:${snapshot}`, flags });
+  const { exitCode, stderr, report: given } = await source.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  const report = sourceReportSchema.parse(given);
+  const { times, pages, outcome } = report;
+  expect(outcome).toBe("completed");
+  expect(times.toRunning).toBeNumber();
+  expect(times.toDrained).toBeGreaterThan(times.toRunning ?? Infinity);
+  const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
+  // Each page exactly once: a QEMU destination pauses on a repeat.
+  expect(sent).toBe(pages.total);
+  await destination.waitForMigration("completed");
+  return report;
+}
