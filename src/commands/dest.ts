@@ -7,6 +7,7 @@ import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
+import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
@@ -24,7 +25,7 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress (run it here) or snapshot:DIRECTORY (keep it)",
+    description: "stress (run it here), snapshot:DIRECTORY (keep it) or qemu:QMP_SOCKET",
   }),
   listen: requiredFlag(peerSchema, {
     valueHint: "PEER",
@@ -41,6 +42,8 @@ const FLAGS = {
 } as const;
 
 type DestOptions = OptionsOf<typeof FLAGS>;
+/** A guest that this process receives itself. */
+type ReceivedGuest = Exclude<GuestWord, { kind: "qemu" }>;
 
 export const dest = defineStrictCommand({
   name: "dest",
@@ -61,7 +64,7 @@ export const dest = defineStrictCommand({
 });
 
 /** The guest that is expected, and what to do before anybody connects. */
-function prepare(word: GuestWord, output: Output): { guest: DestGuestData; text: string } {
+function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; text: string } {
   if (word.kind === "stress") {
     const expected = word.given ? word.parameters : undefined;
     const text = expected === undefined ? "stress" : stressText(expected);
@@ -78,6 +81,10 @@ async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = openOutput(options);
   const { onward, insecure } = options;
+  if (options.guest.kind === "qemu") {
+    const { socket } = options.guest;
+    return await driveDest({ socket, peer: options.listen, options, output, interrupts });
+  }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
   const { guest, text } = prepare(options.guest, output);

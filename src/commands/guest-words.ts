@@ -9,26 +9,36 @@ import { quoted } from "../util/units.ts";
 /** A parsed GUEST word. */
 export type GuestWord =
   | { kind: "stress"; parameters: StressParameters; given: boolean }
-  | { kind: "snapshot"; directory: string };
+  | { kind: "snapshot"; directory: string }
+  | { kind: "qemu"; socket: string };
 
-const KINDS = ["stress", "snapshot"] as const;
+const KINDS = ["stress", "snapshot", "qemu"] as const;
 
 function parseGuest(text: string): GuestWord {
   const [kind = "", ...rest] = text.split(":");
+  const path = rest.join(":");
   switch (kind) {
     case "stress":
       return { kind, parameters: parseStressGuest(text), given: rest.length > 0 };
     case "snapshot": {
-      const directory = rest.join(":");
-      if (directory !== "") return { kind, directory };
+      if (path !== "") return { kind, directory: path };
       throw new UsageError("BAD_GUEST", "Guest snapshot has no directory", {
         hint: "write snapshot:DIRECTORY",
+      });
+    }
+    case "qemu": {
+      if (path !== "") return { kind, socket: path };
+      throw new UsageError("BAD_GUEST", "Guest qemu has no monitor", {
+        hint: "write qemu:PATH with the socket of its -qmp unix:PATH,server=on,wait=off",
       });
     }
   }
   const near = nearest(kind, KINDS);
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
-    hint: near === undefined ? "guests are stress and snapshot:DIRECTORY" : `did you mean ${near}?`,
+    hint:
+      near === undefined
+        ? "guests are stress, snapshot:DIRECTORY and qemu:SOCKET"
+        : `did you mean ${near}?`,
   });
 }
 

@@ -20,6 +20,7 @@ import { errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
+import { readSwitchover } from "./read-switchover.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
@@ -271,21 +272,3 @@ export class SourceRun {
     };
   }
 }
-
-/** A line `switchover` on standard input switches over, as SIGUSR1 does. Returns how to end that. */
-function readSwitchover(switchover: () => void): () => void {
-  let rest = "";
-  const take = (data: Buffer): void => {
-    const lines = (rest + data.toString()).split("\n");
-    rest = lines.pop()?.slice(0, INPUT_LINE_MAX) ?? "";
-    for (const line of lines) if (line.trim() === "switchover") switchover();
-  };
-  process.stdin.on("data", take);
-  return () => {
-    process.stdin.off("data", take);
-    process.stdin.pause();
-  };
-}
-
-/** Longest unfinished line of standard input that is kept. */
-const INPUT_LINE_MAX = 1024;

@@ -10,6 +10,7 @@ import { StressCrew } from "../threads/stress-crew.ts";
 import { errorChain, EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
+import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
 import { guestSchema, stressKeysText } from "./guest-words.ts";
@@ -27,7 +28,7 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress[:size=1GiB,workers=2,...] or snapshot:DIRECTORY",
+    description: "stress[:size=1GiB,...], snapshot:DIRECTORY or qemu:QMP_SOCKET",
   }),
   to: optionalFlag(peerSchema, {
     valueHint: "PEER",
@@ -41,6 +42,7 @@ const FLAGS = {
     valueHint: "FILE",
     description: "Where the QEMU of --run prints (default: shown only if it fails)",
   }),
+  keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
   "no-record": switchFlag("Do not record which pages the guest asks for"),
   ...SOURCE_FLAGS,
   ...REPORT_FLAG,
@@ -68,6 +70,9 @@ export const source = defineStrictCommand({
       return await restoreInQemu({ options, output, interrupts }, guest.directory, run);
     }
     if (to === undefined) throw new Error("a command line without a peer was accepted");
+    if (guest.kind === "qemu") {
+      return await driveSource({ socket: guest.socket, peer: to, options, output, interrupts });
+    }
     // First, as a wrong address should be found out before a guest has been made.
     const route = await openRoute(to, options.insecure, options.connectTimeout);
     const destination = { route, preempt: options.preempt };
@@ -90,14 +95,17 @@ function checkOptions(options: SourceCommandOptions): void {
       { hint: "say where the guest goes: --to PEER, or --run COMMAND for a QEMU started here" },
     );
   }
+  if (options.keep && guest.kind !== "qemu") {
+    throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
+  }
   if (runLog !== undefined && run === undefined) {
     throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
   }
   if (run === undefined) return;
   checkRunCommand(run);
-  if (guest.kind !== "stress") return;
+  if (guest.kind === "snapshot") return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
-    hint: "a stress guest runs in postcopy itself: postcopy dest --guest stress --listen PEER",
+    hint: "name it: --guest snapshot:DIRECTORY",
   });
 }
 

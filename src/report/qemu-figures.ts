@@ -18,6 +18,9 @@ export const qemuFiguresSchema = z
     blocktimeMs: milliseconds
       .nullable()
       .describe("How long all vCPUs were blocked at once (postcopy-blocktime)"),
+    stoodStillMs: milliseconds
+      .nullable()
+      .describe("With --keep: from the guest's stop until it went on"),
     requests: count.nullable().describe("Page requests that it answered (postcopy-requests)"),
     latencyMeanNs: z
       .number()

@@ -124,6 +124,9 @@ function qemuLines({ qemu }: Report, paint: Paint): string[] {
   if (qemu === null) return [];
   const parts = [qemu.version];
   if (qemu.startMs !== null) parts.push(`started in ${formatDuration(qemu.startMs)}`);
+  if (qemu.stoodStillMs !== null) {
+    parts.push(`the guest stood still for ${formatDuration(qemu.stoodStillMs)}`);
+  }
   if (qemu.latencyMeanNs !== null && qemu.latencyMeanNs > 0) {
     parts.push(`faults of ${formatNanoseconds(qemu.latencyMeanNs)} in the mean`);
   }

@@ -49,11 +49,12 @@ export async function awaitMigrationEnd(qmp: QmpClient): Promise<MigrateReply> {
   }
 }
 
-/** QEMU's own figures; `startMs` is how long it took to start, where that is known. */
+/** QEMU's own figures; how long it took to start, and how long its guest stood, where known. */
 export function qemuFigures(
   version: string,
   reply: MigrateReply,
-  startMs: number | null,
+  startMs: number | null = null,
+  stoodStillMs: number | null = null,
 ): QemuFigures {
   return {
     version,
@@ -62,6 +63,7 @@ export function qemuFigures(
     totalMs: reply["total-time"] ?? null,
     downtimeMs: reply.downtime ?? null,
     blocktimeMs: reply["postcopy-blocktime"] ?? null,
+    stoodStillMs,
     requests: reply.ram?.["postcopy-requests"] ?? null,
     latencyMeanNs: reply["postcopy-latency"] ?? null,
     latencyBuckets: reply["postcopy-latency-dist"] ?? null,

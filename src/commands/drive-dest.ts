@@ -1,0 +1,166 @@
+/** `dest --guest qemu:SOCKET`: a QEMU that waits for a guest receives it, by itself. */
+import { formatPeer, resolvePeer } from "../channel/address.ts";
+import type { Peer } from "../channel/address.ts";
+import { followIncoming, listenIncoming, prepareIncoming } from "../guests/qemu/dest-driver.ts";
+import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { QmpClient } from "../qmp/client.ts";
+import type { MigrateReply } from "../qmp/messages.ts";
+import { DEST_COUNTERS } from "../report/counters.ts";
+import type { DestPhase } from "../report/counters.ts";
+import type { DestReport } from "../report/report.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import { destCounts, destProgress } from "../report/summary.ts";
+import { errorChain, EXIT, UsageError } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import { VERSION } from "../util/version.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import { Timeline } from "./timeline.ts";
+
+/** What receives, where, and how. */
+export interface DriveDestJob {
+  socket: string;
+  peer: Peer;
+  options: { insecure: boolean; preempt: boolean };
+  output: Output;
+  interrupts: Interrupts;
+}
+
+type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
+
+/** Phases of this program for QEMU's statuses. */
+const PHASES: Readonly<Record<string, DestPhase>> = {
+  active: "precopy",
+  "postcopy-device": "device",
+  "postcopy-active": "postcopy",
+  completed: "completed",
+};
+
+/** Receives a guest in a QEMU. Returns the exit code. @throws ReceiveError with QEMU's own words. */
+export async function driveDest(job: DriveDestJob): Promise<number> {
+  const { peer, options } = job;
+  if (peer.kind !== "tcp" && peer.kind !== "unix") {
+    throw new UsageError("BAD_PEER", `A QEMU cannot listen on ${formatPeer(peer)} from here`, {
+      hint: "use tcp:HOST:PORT or unix:PATH, where it listens by itself",
+    });
+  }
+  await resolvePeer(peer, options.insecure);
+  const qmp = await QmpClient.connect(job.socket);
+  try {
+    return await new DrivenDest(job, qmp).run();
+  } finally {
+    qmp.close();
+  }
+}
+
+class DrivenDest {
+  readonly #job: DriveDestJob;
+  readonly #qmp: QmpClient;
+  readonly #timeline = new Timeline<Moment>();
+  /** All zero: only QEMU counts. */
+  readonly #counters = DEST_COUNTERS.create();
+  #phase: DestPhase = "waiting";
+  #address: string;
+
+  constructor(job: DriveDestJob, qmp: QmpClient) {
+    this.#job = job;
+    this.#qmp = qmp;
+    this.#address = formatPeer(job.peer);
+    qmp.onEvent((event) => {
+      if (event.name === "RESUME") this.#noteRunning(eventTimeNs(event));
+    });
+  }
+
+  async run(): Promise<number> {
+    const { options, output, interrupts } = this.#job;
+    await prepareIncoming(this.#qmp, options.preempt);
+    this.#address = await listenIncoming(this.#qmp, this.#address);
+    log.info(`QEMU waits for a source on ${this.#address}`);
+    output.events.emit({ event: "listening", peer: this.#address });
+    interrupts.onInterrupt(() => {
+      log.warn("QEMU is left to itself: it goes on waiting, or receiving. quit ends it.");
+      return interrupts.exitNow();
+    });
+    const progress = output.startProgress(() => {
+      const sample = destProgress(this.#counters, this.#timeline.elapsedMs);
+      return { ...sample, phase: this.#phase, remainingPages: null };
+    });
+    try {
+      const reply = await followIncoming(this.#qmp, (status) => this.#takeStatus(status));
+      this.#timeline.note("drained", this.#nowNs());
+      const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
+      output.events.emit({ event: "drained", sinceStartMs });
+      progress.stop();
+      output.finish(this.#report(reply, undefined));
+      return EXIT.ok;
+    } catch (error) {
+      progress.stop();
+      if (error instanceof Error) output.finish(this.#report({}, error));
+      throw error;
+    } finally {
+      interrupts.exitOnInterrupt();
+    }
+  }
+
+  #nowNs(): number {
+    return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
+  }
+
+  #noteRunning(atNs: number): void {
+    this.#timeline.note("running", atNs);
+    const sinceStartMs = this.#timeline.ms("connected", "running") ?? 0;
+    this.#job.output.events.emit({ event: "running", sinceStartMs, downtime: null });
+  }
+
+  #takeStatus(status: string): void {
+    const phase = PHASES[status];
+    if (phase === undefined || phase === this.#phase) return;
+    this.#phase = phase;
+    const { events } = this.#job.output;
+    if (this.#timeline.at("connected") === undefined) {
+      this.#timeline.note("connected", this.#nowNs());
+      events.emit({ event: "connected", peer: "the source", urgentChannel: false });
+    }
+    if (phase === "precopy" || phase === "device" || phase === "postcopy") {
+      this.#timeline.note(phase, this.#nowNs());
+    }
+    events.emit({ event: "phase", phase });
+  }
+
+  #report(reply: MigrateReply, failure: Error | undefined): DestReport {
+    const { socket, options } = this.#job;
+    const timeline = this.#timeline;
+    const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
+    const counts = destCounts(this.#counters);
+    return {
+      role: "dest",
+      version: REPORT_VERSION,
+      program: VERSION,
+      startedAt: timeline.startedAt,
+      guest: `QEMU at ${socket}`,
+      peer: this.#address,
+      outcome: failure === undefined ? "completed" : "failed",
+      error: failure === undefined ? null : { code, message: errorChain(failure) },
+      downtime: null,
+      times: {
+        setup: null,
+        precopy: timeline.ms("precopy", "running"),
+        device: null,
+        postcopy: timeline.ms("running", "drained"),
+        toRunning: timeline.ms("connected", "running"),
+        toDrained: timeline.ms("connected", "drained"),
+        total: timeline.elapsedMs,
+      },
+      rates: { precopy: null, postcopy: null },
+      memory: { guestBytes: 0, peakRssBytes: peakResidentBytes() },
+      qemu: qemuFigures(this.#qmp.version, reply),
+      urgentChannel: options.preempt,
+      ...counts,
+      faults: { ...counts.faults, latencyNs: null },
+      phase: this.#phase,
+      audit: null,
+      snapshot: null,
+    };
+  }
+}

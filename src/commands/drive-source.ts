@@ -1,0 +1,310 @@
+/** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
+import { formatPeer, resolvePeer } from "../channel/address.ts";
+import type { Peer } from "../channel/address.ts";
+import { continueGuest, DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import type { DriveEvent } from "../guests/qemu/source-driver.ts";
+import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { QmpClient } from "../qmp/client.ts";
+import type { QmpEvent } from "../qmp/client.ts";
+import { statusSchema } from "../qmp/messages.ts";
+import type { SourcePhase } from "../report/counters.ts";
+import type { ProgressSample } from "../report/progress.ts";
+import type { Round, SourceReport, Switchover } from "../report/report.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { formatDuration } from "../util/duration.ts";
+import { errorChain, EXIT, UsageError } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import { VERSION } from "../util/version.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import { readSwitchover } from "./read-switchover.ts";
+import type { SourceOptions } from "./source-flags.ts";
+import { ratePerSecond, Timeline } from "./timeline.ts";
+
+/** Precopy rounds that a report lists. */
+const REPORT_ROUNDS_MAX = 1000;
+/** How often it is looked whether a guest that was told to go on does. */
+const RESUME_LOOK_MS = 5;
+
+/** What is moved, where, and how. */
+export interface DriveJob {
+  socket: string;
+  peer: Peer;
+  options: SourceOptions & { json: boolean; keep: boolean };
+  output: Output;
+  interrupts: Interrupts;
+}
+
+type Moment = "connected" | "precopy" | "stopped" | "postcopy" | "drained" | "resumed";
+
+/** Phases of this program for QEMU's statuses. */
+const PHASES: Readonly<Record<string, SourcePhase>> = {
+  active: "precopy",
+  "pre-switchover": "device",
+  device: "device",
+  "postcopy-device": "device",
+  "postcopy-active": "postcopy",
+  completed: "completed",
+};
+
+/** Moves the guest. Returns the exit code. @throws DriveError with QEMU's own words. */
+export async function driveSource(job: DriveJob): Promise<number> {
+  const { peer, options } = job;
+  if (peer.kind !== "tcp" && peer.kind !== "unix") {
+    throw new UsageError("BAD_PEER", `A QEMU cannot be sent to ${formatPeer(peer)} from here`, {
+      hint: "use tcp:HOST:PORT or unix:PATH, which it connects to by itself",
+    });
+  }
+  await resolvePeer(peer, options.insecure);
+  const qmp = await QmpClient.connect(job.socket);
+  try {
+    return await new DrivenSource(job, qmp).run();
+  } finally {
+    qmp.close();
+  }
+}
+
+class DrivenSource {
+  readonly #job: DriveJob;
+  readonly #qmp: QmpClient;
+  readonly #driver: QemuSourceDriver;
+  readonly #timeline = new Timeline<Moment>();
+  readonly #rounds: Round[] = [];
+  #switchover: Switchover | null = null;
+  #phase: SourcePhase = "setup";
+
+  constructor(job: DriveJob, qmp: QmpClient) {
+    const { options } = job;
+    this.#job = job;
+    this.#qmp = qmp;
+    const settings = {
+      policy: options.switchover,
+      maxBandwidth: options.maxBandwidth ?? 0,
+      maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
+      downtimeLimitMs: options.downtimeLimit,
+      preempt: options.preempt,
+      keep: options.keep,
+      patienceMs: options.connectTimeout,
+    };
+    this.#driver = new QemuSourceDriver(qmp, settings, (event) => this.#take(event));
+    qmp.onEvent((event) => this.#hear(event));
+  }
+
+  async run(): Promise<number> {
+    const { options, output, interrupts, peer } = this.#job;
+    const driver = this.#driver;
+    await driver.prepare();
+    interrupts.onInterrupt((count) => this.#interrupt(count));
+    interrupts.onSwitchover(() => driver.switchover());
+    const reads = options.json && !process.stdin.isTTY;
+    const stopListening = reads ? readSwitchover(() => driver.switchover()) : () => {};
+    const progress = output.startProgress(() => this.#sample());
+    let failure: Error | undefined;
+    try {
+      await driver.migrate(formatPeer(peer));
+      this.#timeline.note("drained", this.#nowNs());
+      if (options.keep) await this.#keep();
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      failure = await this.#withPlace(error);
+    } finally {
+      progress.stop();
+      stopListening();
+      interrupts.exitOnInterrupt();
+      interrupts.onSwitchover(() => {});
+    }
+    await this.#restoreSettings();
+    output.finish(this.#report(failure));
+    if (failure === undefined) return EXIT.ok;
+    if (interrupts.interrupted) return interrupts.exitCode;
+    throw failure;
+  }
+
+  #nowNs(): number {
+    return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
+  }
+
+  async #restoreSettings(): Promise<void> {
+    try {
+      await this.#driver.restoreSettings();
+    } catch (error) {
+      log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
+    }
+  }
+
+  /** Lets the guest go on here, and waits until it does. */
+  async #keep(): Promise<void> {
+    await continueGuest(this.#qmp, this.#driver);
+    while (this.#timeline.at("resumed") === undefined) {
+      const { running } = await this.#qmp.execute("query-status", {}, statusSchema);
+      if (running) this.#timeline.note("resumed", this.#nowNs());
+      else await Bun.sleep(RESUME_LOOK_MS);
+    }
+    const stood = this.#timeline.ms("stopped", "resumed");
+    if (stood !== null)
+      log.info(`The guest goes on here; it stood still for ${formatDuration(stood)}`);
+  }
+
+  /** Adds to a failure where it leaves the guest. */
+  async #withPlace(cause: Error): Promise<Error> {
+    const status = await this.#qmp.execute("query-status", {}, statusSchema).catch(() => undefined);
+    const code = "code" in cause ? String(cause.code) : "QEMU_FAILED";
+    const where =
+      status === undefined
+        ? "The QEMU is gone, or does not answer any more"
+        : status.running
+          ? "The migration failed; the guest goes on here"
+          : `The guest stands still here, in state ${status.status}`;
+    return new DriveError(code, where, { cause });
+  }
+
+  #take(event: DriveEvent): void {
+    const { output, peer, options } = this.#job;
+    switch (event.kind) {
+      case "waiting":
+        log.info(
+          `Nobody is at ${formatPeer(peer)} yet; trying for ${formatDuration(options.connectTimeout)}`,
+        );
+        break;
+      case "status":
+        this.#takeStatus(event.status);
+        break;
+      case "round":
+        if (this.#rounds.length < REPORT_ROUNDS_MAX) this.#rounds.push(event.result);
+        output.events.emit({ event: "round", ...event.result });
+        break;
+      case "switchover": {
+        const { reason, dirtyPages } = event;
+        this.#switchover = { reason, dirtyPages, kind: "postcopy" };
+        output.events.emit({ event: "switchover", ...this.#switchover });
+        break;
+      }
+    }
+  }
+
+  #takeStatus(status: string): void {
+    const phase = PHASES[status];
+    if (phase === undefined || phase === this.#phase) return;
+    this.#phase = phase;
+    if (phase === "precopy" || phase === "postcopy") this.#timeline.note(phase, this.#nowNs());
+    if (phase === "precopy") {
+      const peer = formatPeer(this.#job.peer);
+      this.#timeline.note("connected", this.#nowNs());
+      this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+    }
+    if (phase === "completed") return;
+    this.#job.output.events.emit({ event: "phase", phase });
+  }
+
+  #hear(event: QmpEvent): void {
+    if (event.name === "STOP") this.#timeline.note("stopped", eventTimeNs(event));
+    if (event.name === "RESUME" && this.#timeline.at("stopped") !== undefined) {
+      this.#timeline.note("resumed", eventTimeNs(event));
+    }
+  }
+
+  /** Until the switch a Ctrl-C keeps the guest here; afterwards there is nothing to be had by one. */
+  #interrupt(count: number): boolean {
+    if (count > 1) this.#job.interrupts.exitNow();
+    if (!this.#driver.switched) {
+      void this.#driver.cancel().catch((error: unknown) => log.warn(String(error)));
+      return true;
+    }
+    log.warn(
+      "The guest is at the destination already, and QEMU goes on sending it. Interrupt once more " +
+        "to leave it to itself.",
+    );
+    return false;
+  }
+
+  #sample(): ProgressSample {
+    const { ram } = this.#driver.reply;
+    const dirtyPages = Math.ceil((ram?.remaining ?? 0) / TARGET_PAGE_SIZE);
+    return {
+      role: "source",
+      phase: this.#phase,
+      round: this.#phase === "precopy" ? (ram?.["dirty-sync-count"] ?? null) : null,
+      elapsedMs: this.#timeline.elapsedMs,
+      bytes: ram?.transferred ?? 0,
+      donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
+      remainingPages: ram === undefined ? null : dirtyPages,
+      dirtyPages: this.#phase === "precopy" ? dirtyPages : null,
+      faults: ram?.["postcopy-requests"] ?? 0,
+    };
+  }
+
+  #report(failure: Error | undefined): SourceReport {
+    const { socket, peer, interrupts } = this.#job;
+    const timeline = this.#timeline;
+    const { ram } = this.#driver.reply;
+    const early = this.#driver.atSwitch?.ram ?? ram;
+    const cancelled = interrupts.interrupted;
+    const times = {
+      setup: timeline.ms("start", "precopy"),
+      precopy: timeline.ms("precopy", "stopped"),
+      device: timeline.ms("stopped", "postcopy"),
+      postcopy: timeline.ms("postcopy", "drained"),
+      toRunning: null,
+      toDrained: timeline.ms("start", "drained"),
+      total: timeline.elapsedMs,
+    };
+    const bytes = {
+      precopy: ram?.["precopy-bytes"] ?? 0,
+      package: ram?.["downtime-bytes"] ?? 0,
+      postcopy: ram?.["postcopy-bytes"] ?? 0,
+      requested: 0,
+      total: ram?.transferred ?? 0,
+    };
+    const requests = ram?.["postcopy-requests"] ?? 0;
+    const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
+    const stood = this.#job.options.keep ? timeline.ms("stopped", "resumed") : null;
+    return {
+      role: "source",
+      version: REPORT_VERSION,
+      program: VERSION,
+      startedAt: timeline.startedAt,
+      guest: `QEMU at ${socket}`,
+      peer: formatPeer(peer),
+      outcome: failure === undefined ? "completed" : cancelled ? "cancelled" : "failed",
+      error: failure === undefined ? null : { code, message: errorChain(failure) },
+      downtime: this.#downtime(),
+      times,
+      rates: {
+        precopy: ratePerSecond(bytes.precopy, times.precopy),
+        postcopy: ratePerSecond(bytes.postcopy, times.postcopy),
+      },
+      memory: { guestBytes: ram?.total ?? 0, peakRssBytes: peakResidentBytes() },
+      qemu: qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
+      phase: this.#phase,
+      urgentChannel: this.#job.options.preempt,
+      switchover: this.#switchover,
+      rounds: this.#rounds,
+      pages: {
+        total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
+        precopyNormal: early?.normal ?? 0,
+        precopyZero: early?.duplicate ?? 0,
+        owed: this.#switchover?.dirtyPages ?? 0,
+        pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
+        pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
+        requestedNormal: 0,
+        requestedZero: 0,
+      },
+      requests: { received: requests, served: requests, duplicate: 0 },
+      bytes,
+      workingSet: null,
+      requestServiceNs: null,
+    };
+  }
+
+  /**
+   * After a completion in precopy the peer runs the guest when QEMU is done, or sooner. After postcopy
+   * only the peer knows when it ran.
+   */
+  #downtime(): SourceReport["downtime"] {
+    const ms = this.#timeline.ms("stopped", "drained");
+    if (ms === null || this.#driver.atSwitch !== undefined) return null;
+    return { ms, method: "acknowledged" };
+  }
+}

@@ -1,0 +1,217 @@
+/** `source --run`: one command starts a QEMU, restores a kept guest in it, and leaves it running. */
+import { afterAll, expect } from "bun:test";
+import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
+import type { Count } from "../helpers/memory-pattern.ts";
+import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { runPostcopy, sourceReportOf } from "../helpers/postcopy-run.ts";
+import { machineOf, needQemuVersion, qemuPath, qemuProgram } from "../helpers/qemu-versions.ts";
+import type { QemuVersion } from "../helpers/qemu-versions.ts";
+import { startQemu } from "../helpers/qemu.ts";
+import type { Qemu } from "../helpers/qemu.ts";
+import { QmpClient } from "../helpers/qmp.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+
+const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
+const place = new TemporaryDirectory("run");
+afterAll(() => place[Symbol.asyncDispose]());
+
+/** A snapshot of the counting guest in a QEMU of that version; made once. */
+const snapshots = new Map<QemuVersion, Promise<string>>();
+
+async function snapshotOf(version: QemuVersion): Promise<string> {
+  const made =
+    snapshots.get(version) ??
+    (async () => {
+      const directory = place.file(`kept-${version}`);
+      await using source = await startQemu({ program: qemuProgram(version) });
+      await makeSnapshot(source, directory);
+      return directory;
+    })();
+  snapshots.set(version, made);
+  return await made;
+}
+
+async function makeSnapshot(source: Qemu, directory: string): Promise<void> {
+  await enablePostcopy(source);
+  await source.waitForRounds(3);
+  await captureQemu(source, directory);
+}
+
+interface Machine {
+  version: QemuVersion;
+  /** Tells the QEMUs of one test apart. */
+  name: string;
+  machine?: string;
+  memory?: string;
+  extra?: string;
+}
+
+/** The words that start a QEMU like the one that was captured, with a monitor for the test. */
+async function runWords({ version, name, machine = "pc", memory = "128M", extra = "" }: Machine) {
+  const image = place.file(`${name}.img`);
+  await Bun.write(image, buildBootSector());
+  const words = [
+    ...[qemuPath(version), "-machine", machine, "-accel", "tcg", "-m", memory],
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-drive", `if=none,id=boot,format=raw,file='${image}'`],
+    ...["-device", "ide-hd,drive=boot,bootindex=0"],
+    ...[
+      "-chardev",
+      `file,id=com1,path='${place.file(`${name}.serial`)}'`,
+      "-serial",
+      "chardev:com1",
+    ],
+    ...["-qmp", `unix:'${place.file(name)}',server=on,wait=off`],
+  ];
+  return `${words.join(" ")} ${extra}`;
+}
+
+/** The count of the guest in a QEMU that a command left running. */
+async function countIn(qmp: QmpClient, name: string): Promise<Count> {
+  const bytes = DEFAULT_RANGE.endAddress - DEFAULT_RANGE.startAddress;
+  const filename = place.file(`${name}.memory`);
+  await qmp.execute("stop");
+  await qmp.execute("pmemsave", { val: DEFAULT_RANGE.startAddress, size: bytes, filename });
+  await qmp.execute("cont");
+  return checkPattern(await Bun.file(filename).bytes());
+}
+
+/** Looks that the guest in a QEMU that was left running counts on, then ends that QEMU. */
+async function expectToCountOn(name: string): Promise<void> {
+  await using qmp = await QmpClient.connect(place.file(name));
+  const first = await countIn(qmp, name);
+  await waitUntil(async () => hasCountedOn(first, await countIn(qmp, name)), "a guest that counts");
+  await qmp.execute("quit");
+}
+
+/** What is left of private directories: made by LaunchedQemu, each with an "output" or a socket. */
+function privateDirectories(): string[] {
+  return readdirSync(tmpdir()).filter((name) => /^postcopy-[A-Za-z0-9]{6}$/.test(name));
+}
+
+const PAIRS: [from: QemuVersion, to: QemuVersion][] = [
+  ["7.2", "7.2"],
+  ["10.0", "10.0"],
+  ["11.1", "11.1"],
+  ["7.2", "11.1"],
+];
+
+for (const [from, to] of PAIRS) {
+  const test = requireOrSkip(needQemuVersion(from), needQemuVersion(to), needUserfaultfd());
+  test(`a guest kept of QEMU ${from} runs again in QEMU ${to}, by one command`, async () => {
+    const name = `q${from}-${to}`;
+    const directory = await snapshotOf(from);
+    const command = await runWords({ version: to, name, machine: machineOf(from) });
+    const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
+    const before = privateDirectories();
+    const run = await runPostcopy(words);
+    const report = sourceReportOf(run);
+    expect(run.events.some(({ event }) => event === "running")).toBe(true);
+    expect(report.outcome).toBe("completed");
+    // Which QEMU has which capability is QEMU's affair; these three have the preempt channel.
+    expect(report.urgentChannel).toBe(true);
+    expect(report.qemu?.version.startsWith(`${to}.`)).toBe(true);
+    expect(report.qemu?.status).toBe("completed");
+    expect(report.times.toRunning).toBeGreaterThan(report.qemu?.startMs ?? Infinity);
+    expect(report.times.toDrained).toBeGreaterThan(report.times.toRunning ?? Infinity);
+    expect(report.requests.received).toBeGreaterThan(0);
+    // 10.1 and later say how long each fault took.
+    expect((report.qemu?.latencyBuckets ?? null) !== null).toBe(to === "11.1");
+    expect(privateDirectories()).toEqual(before);
+    await expectToCountOn(name);
+  });
+}
+
+oldTest("the second restore says when the recorded working set is in place", async () => {
+  const directory = await snapshotOf("7.2");
+  const restore = async (name: string, ...extra: string[]) => {
+    const command = await runWords({ version: "7.2", name });
+    const words = ["source", "--guest", `snapshot:${directory}`, "--run", command, ...extra];
+    const report = sourceReportOf(await runPostcopy(words));
+    await expectToCountOn(name);
+    return report;
+  };
+  await restore("ws1");
+  expect(existsSync(`${directory}/working-set.bin`)).toBe(true);
+  const recorded = readFileSync(`${directory}/working-set.bin`);
+  const second = await restore("ws2", "--no-record");
+  expect(readFileSync(`${directory}/working-set.bin`).equals(recorded)).toBe(true);
+  expect(second.workingSet?.pages).toBe((recorded.length - 20) / 4);
+  expect(second.workingSet?.toInPlaceMs).toBeGreaterThan(second.qemu?.startMs ?? Infinity);
+  expect(second.workingSet?.toInPlaceMs).toBeLessThanOrEqual(second.times.toDrained ?? 0);
+});
+
+oldTest("four clones of one read-only snapshot run at the same time", async () => {
+  const directory = await snapshotOf("7.2");
+  chmodSync(directory, 0o500);
+  try {
+    const names = ["c1", "c2", "c3", "c4"];
+    const runs = names.map(async (name) => {
+      const command = await runWords({ version: "7.2", name });
+      return await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+    });
+    for (const run of await Promise.all(runs)) {
+      // The pages are read a few at a time: what a source holds is far below the guest's memory.
+      expect(sourceReportOf(run).memory.peakRssBytes).toBeLessThan(128 * 2 ** 20);
+    }
+    for (const name of names) await expectToCountOn(name);
+  } finally {
+    chmodSync(directory, 0o700);
+  }
+});
+
+interface Refusal {
+  name: string;
+  machine: Partial<Machine>;
+  says: RegExp;
+}
+
+const REFUSALS: Refusal[] = [
+  { name: "other memory", machine: { memory: "256M" }, says: /Size mismatch: pc\.ram/ },
+  { name: "another machine", machine: { machine: "q35" }, says: /Machine type received is/ },
+  { name: "an option that is none", machine: { extra: "-no-such-option" }, says: /no-such-option/ },
+  { name: "a device that is none", machine: { extra: "-device no-such" }, says: /no-such/ },
+];
+
+for (const { name, machine, says } of REFUSALS) {
+  oldTest(`a QEMU with ${name} is refused in its own words`, async () => {
+    const directory = await snapshotOf("7.2");
+    const command = await runWords({ version: "7.2", name: "refused", ...machine });
+    const before = privateDirectories();
+    const run = await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+    expect(run.exitCode).toBe(1);
+    expect(run.stderr).toMatch(says);
+    expect(run.events.at(-1)).toMatchObject({ event: "error", code: "QEMU_FAILED" });
+    expect(privateDirectories()).toEqual(before);
+    // The QEMU that could not take the guest is gone.
+    await expect(QmpClient.connect(place.file("refused"))).rejects.toThrow();
+  });
+}
+
+oldTest("a QEMU that lacks a device of the guest is refused in its own words", async () => {
+  const directory = place.file("kept-with-device");
+  await using source = await startQemu({ extraArguments: ["-device", "virtio-rng-pci"] });
+  await makeSnapshot(source, directory);
+  const command = await runWords({ version: "7.2", name: "lacking" });
+  const run = await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+  expect(run.exitCode).toBe(1);
+  expect(run.stderr).toMatch(
+    /Unknown (savevm section or instance|section) '?0000:00:02.0\/virtio-rng/,
+  );
+});
+
+oldTest("a command that cannot be run, and one with -incoming, are refused", async () => {
+  const directory = await snapshotOf("7.2");
+  const words = ["source", "--guest", `snapshot:${directory}`, "--run"];
+  const absent = await runPostcopy([...words, "no-such-qemu -m 128M"]);
+  expect(absent).toMatchObject({ exitCode: 1 });
+  expect(absent.stderr).toContain("no-such-qemu: not found");
+  const twice = await runPostcopy([...words, "qemu-system-x86_64 -incoming defer"]);
+  expect(twice).toMatchObject({ exitCode: 2 });
+  expect(twice.stderr).toContain("the command has -incoming already");
+});
