@@ -10,6 +10,8 @@ import { expect } from "bun:test";
 import { sourceReportSchema } from "../../src/report/report.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { waitUntil } from "./deadline.ts";
+import { hasCountedOn } from "./memory-pattern.ts";
+import type { Count } from "./memory-pattern.ts";
 import { startDest, startSource } from "./migration.ts";
 import type { Qemu } from "./qemu.ts";
 
@@ -89,4 +91,12 @@ export async function restoreIntoQemu(
   expect(sent).toBe(pages.total);
   await destination.waitForMigration("completed");
   return report;
+}
+
+/** The boot-sector guest has counted on since `before`, goes on counting, and its memory is right. */
+export async function expectCountsOn(qemu: Qemu, before: Count): Promise<void> {
+  const after = await qemu.readCount();
+  expect(hasCountedOn(before, after)).toBe(true);
+  await qemu.waitForMoreSerial(3);
+  expect(hasCountedOn(after, await qemu.readCount())).toBe(true);
 }

@@ -5,58 +5,73 @@
  */
 import { expect } from "bun:test";
 import { existsSync } from "node:fs";
-import { hasCountedOn } from "../helpers/memory-pattern.ts";
-import type { Count } from "../helpers/memory-pattern.ts";
+import { startDest } from "../helpers/migration.ts";
 import { needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import {
   captureQemu,
   enablePostcopy,
+  expectCountsOn,
   restoreIntoQemu,
   slowPrecopy,
 } from "../helpers/qemu-snapshot.ts";
+import {
+  QEMU_VERSIONS,
+  machineOf,
+  needQemuVersion,
+  qemuProgram,
+} from "../helpers/qemu-versions.ts";
+import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const qemuTest = requireOrSkip(needQemu(), needUserfaultfd());
-
-/** Brings a snapshot back in a QEMU of its own, and looks that the guest counts on from `before`. */
-async function restore(snapshot: string, before: Count): Promise<void> {
-  await using destination = await startQemu({ incoming: "defer" });
-  await restoreIntoQemu(snapshot, destination);
-  const after = await destination.readCount();
-  expect(hasCountedOn(before, after)).toBe(true);
-  await destination.waitForMoreSerial(3);
-  expect(hasCountedOn(after, await destination.readCount())).toBe(true);
-}
 
 interface Case {
   name: string;
   capabilities: Record<string, boolean>;
   round: number;
+  versions: readonly QemuVersion[];
 }
 
-const CASES: Case[] = [
-  { name: "pure postcopy", capabilities: {}, round: 0 },
-  { name: "after a precopy round", capabilities: {}, round: 2 },
-  { name: "with xbzrle in precopy", capabilities: { xbzrle: true }, round: 3 },
-  { name: "with compress, of old QEMUs", capabilities: { compress: true }, round: 2 },
+const CASES: readonly Case[] = [
+  { name: "pure postcopy", capabilities: {}, round: 0, versions: QEMU_VERSIONS },
+  { name: "after a precopy round", capabilities: {}, round: 2, versions: ["7.2"] },
+  {
+    name: "with xbzrle in precopy",
+    capabilities: { xbzrle: true },
+    round: 3,
+    versions: QEMU_VERSIONS,
+  },
+  // QEMU 9.1 has taken it out.
+  {
+    name: "with compress in precopy",
+    capabilities: { compress: true },
+    round: 2,
+    versions: ["7.2"],
+  },
 ];
 
-for (const { name, capabilities, round } of CASES) {
-  qemuTest(`QEMU to snapshot to QEMU, ${name}: the guest counts on`, async () => {
-    await using directory = new TemporaryDirectory("snapshot");
-    const snapshot = directory.file("guest");
-    await using source = await startQemu();
-    await enablePostcopy(source, capabilities);
-    await slowPrecopy(source);
-    await source.waitForRounds(3);
-    const before = await source.readCount();
-    const report = await captureQemu(source, snapshot, { round });
-    if (round > 0) expect(report.pages.precopyNormal).toBeGreaterThan(0);
-    expect(existsSync(`${snapshot}/manifest.json`)).toBe(true);
-    await restore(snapshot, before);
-  });
+for (const { name, capabilities, round, versions } of CASES) {
+  for (const version of versions) {
+    const how = { program: qemuProgram(version), machine: machineOf(version) };
+    const versionTest = requireOrSkip(needQemuVersion(version), needUserfaultfd());
+    versionTest(`QEMU ${version} to snapshot and back, ${name}: the guest counts on`, async () => {
+      await using directory = new TemporaryDirectory("snapshot");
+      const snapshot = directory.file("guest");
+      await using source = await startQemu(how);
+      await enablePostcopy(source, capabilities);
+      await slowPrecopy(source);
+      await source.waitForRounds(3);
+      const before = await source.readCount();
+      const report = await captureQemu(source, snapshot, { round });
+      if (round > 0) expect(report.pages.precopyNormal).toBeGreaterThan(0);
+      expect(existsSync(`${snapshot}/manifest.json`)).toBe(true);
+      await using destination = await startQemu({ ...how, incoming: "defer" });
+      await restoreIntoQemu(snapshot, destination);
+      await expectCountsOn(destination, before);
+    });
+  }
 }
 
 /** A memory device of which nothing is plugged in: QEMU neither sends nor discards its pages. */
@@ -67,7 +82,7 @@ const VIRTIO_MEM = [
   ...["-device", "virtio-mem-pci,memdev=m0,requested-size=0"],
 ];
 
-qemuTest("QEMU with unplugged memory to snapshot: no page is missing", async () => {
+qemuTest("QEMU 7.2 with unplugged memory to snapshot: no page is missing", async () => {
   await using directory = new TemporaryDirectory("snapshot");
   const snapshot = directory.file("guest");
   await using source = await startQemu({ extraArguments: VIRTIO_MEM });
@@ -79,6 +94,30 @@ qemuTest("QEMU with unplugged memory to snapshot: no page is missing", async () 
   expect(report.pages.total - report.pages.missing).toBeGreaterThanOrEqual(unplugged);
   expect(existsSync(`${snapshot}/manifest.json`)).toBe(true);
 });
+
+/**
+ * Since 8.1 the device's state comes ahead of all memory, outside of the package. That the guest goes
+ * on cannot be asked of 11.1: with this device, under TCG, it fails an assertion of its own
+ * (tlb_reset_dirty_range_all) in any migration, also in one to `exec:cat`.
+ */
+for (const version of ["10.0", "11.1"] as const) {
+  requireOrSkip(needQemuVersion(version), needUserfaultfd())(
+    `QEMU ${version} with unplugged memory is refused by name`,
+    async () => {
+      await using directory = new TemporaryDirectory("snapshot");
+      const how = { program: qemuProgram(version), machine: machineOf(version) };
+      await using source = await startQemu({ ...how, extraArguments: VIRTIO_MEM });
+      await enablePostcopy(source);
+      await source.waitForRounds(3);
+      await using dest = await startDest({ guest: `snapshot:${directory.file("guest")}` });
+      await source.qmp.execute("migrate", { uri: dest.peer });
+      const { exitCode, stderr } = await dest.end();
+      expect(exitCode).toBe(1);
+      expect(stderr).toContain("virtio-mem-device-early");
+      if (version !== "11.1") await source.waitForMoreSerial(3);
+    },
+  );
+}
 
 qemuTest(
   "a QEMU that sends pages on multifd channels is refused, and its guest goes on",
