@@ -279,7 +279,7 @@ class DrivenSource {
       qemu: qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
       phase: this.#phase,
       urgentChannel: this.#job.options.preempt,
-      switchover: this.#switchover,
+      switchover: this.#switchedOver(failure === undefined),
       rounds: this.#rounds,
       pages: {
         total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
@@ -296,6 +296,13 @@ class DrivenSource {
       workingSet: null,
       requestServiceNs: null,
     };
+  }
+
+  /** How the guest went over: where little is dirty QEMU completes in precopy, also when told not to. */
+  #switchedOver(completed: boolean): Switchover | null {
+    if (!completed || this.#driver.atSwitch !== undefined) return this.#switchover;
+    const reason = "what was dirty fitted into the downtime limit";
+    return { reason, dirtyPages: 0, kind: "precopy" };
   }
 
   /**

@@ -74,6 +74,8 @@ for (const { from, to, preempt = false, switchover = "now" } of MOVES) {
     const flags = preempt ? ["--preempt"] : [];
     const receive = ["dest", "--guest", destGuest, "--listen", "tcp:127.0.0.1:0", ...flags];
     const send = ["source", "--guest", sourceGuest, "--switchover", switchover, ...flags];
+    // Else QEMU may complete in precopy, whatever it was told.
+    send.push("--downtime-limit", "1ms");
     let sending: ReturnType<typeof runPostcopy> | undefined;
     const received = await runPostcopy(receive, (event) => {
       if (event["event"] === "listening")
