@@ -70,6 +70,11 @@ function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; t
     const text = expected === undefined ? "stress" : stressText(expected);
     return { guest: { kind: "stress", expected }, text };
   }
+  if (word.kind === "stream") {
+    throw new UsageError("CONTRADICTION", "Guest stream is a file that is sent, by source", {
+      hint: "an arriving guest is kept with --guest snapshot:DIRECTORY",
+    });
+  }
   if (prepareDirectory(word.directory)) {
     output.warn("HALF_SNAPSHOT", `${word.directory} held part of a guest; it was removed`);
   }

@@ -10,9 +10,10 @@ import { quoted } from "../util/units.ts";
 export type GuestWord =
   | { kind: "stress"; parameters: StressParameters; given: boolean }
   | { kind: "snapshot"; directory: string }
+  | { kind: "stream"; file: string }
   | { kind: "qemu"; socket: string };
 
-const KINDS = ["stress", "snapshot", "qemu"] as const;
+const KINDS = ["stress", "snapshot", "stream", "qemu"] as const;
 
 function parseGuest(text: string): GuestWord {
   const [kind = "", ...rest] = text.split(":");
@@ -32,12 +33,16 @@ function parseGuest(text: string): GuestWord {
         hint: "write qemu:PATH with the socket of its -qmp unix:PATH,server=on,wait=off",
       });
     }
+    case "stream": {
+      if (path !== "") return { kind, file: path };
+      throw new UsageError("BAD_GUEST", "Guest stream has no file", { hint: "write stream:FILE" });
+    }
   }
   const near = nearest(kind, KINDS);
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
     hint:
       near === undefined
-        ? "guests are stress, snapshot:DIRECTORY and qemu:SOCKET"
+        ? "guests are stress, snapshot:DIRECTORY, stream:FILE and qemu:SOCKET"
         : `did you mean ${near}?`,
   });
 }

@@ -8,7 +8,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredJob } from "./stored-guest.ts";
+import type { StoredJob, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
 /** How long a QEMU whose socket is there may take to accept. */
@@ -21,12 +21,12 @@ interface RestoreContext {
 }
 
 /**
- * Starts `command`, restores the snapshot in it, and leaves it running. Everything that can be made
- * ready while QEMU starts is: the snapshot is opened and checked, and the threads are loaded.
+ * Starts `command`, restores the guest in it, and leaves it running. Everything that can be made
+ * ready while QEMU starts is: the guest is opened and checked, and the threads are loaded.
  */
 export async function restoreInQemu(
   context: RestoreContext,
-  directory: string,
+  guest: StoredWord,
   command: string,
 ): Promise<number> {
   const qemu = new LaunchedQemu(command, context.options.runLog);
@@ -34,7 +34,7 @@ export async function restoreInQemu(
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = openStoredGuest(directory, context.output);
+    const stored = await openStoredGuest(guest, context.output);
     const job = { ...context, ...stored, peerText: "the QEMU of --run", destination };
     return await restore(qemu, job);
   } catch (error) {

@@ -28,7 +28,7 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress[:size=1GiB,...], snapshot:DIRECTORY or qemu:QMP_SOCKET",
+    description: "stress[:size=1GiB,...], snapshot:DIRECTORY, stream:FILE or qemu:QMP_SOCKET",
   }),
   to: optionalFlag(peerSchema, {
     valueHint: "PEER",
@@ -66,8 +66,8 @@ export const source = defineStrictCommand({
     const output = openOutput(options);
     const { guest, to, run } = options;
     // Awaited here, as the end of this function is the end of `interrupts`.
-    if (guest.kind === "snapshot" && run !== undefined) {
-      return await restoreInQemu({ options, output, interrupts }, guest.directory, run);
+    if (run !== undefined && (guest.kind === "snapshot" || guest.kind === "stream")) {
+      return await restoreInQemu({ options, output, interrupts }, guest, run);
     }
     if (to === undefined) throw new Error("a command line without a peer was accepted");
     if (guest.kind === "qemu") {
@@ -77,11 +77,9 @@ export const source = defineStrictCommand({
     const route = await openRoute(to, options.insecure, options.connectTimeout);
     const destination = { route, preempt: options.preempt };
     const job = { peerText: formatPeer(to), destination, options, output, interrupts };
-    if (guest.kind === "snapshot") {
-      const stored = openStoredGuest(guest.directory, output);
-      return await sendStored({ ...job, ...stored });
-    }
-    return await sendStress(job, guest.parameters);
+    if (guest.kind === "stress") return await sendStress(job, guest.parameters);
+    const stored = await openStoredGuest(guest, output);
+    return await sendStored({ ...job, ...stored });
   },
 });
 
@@ -103,9 +101,9 @@ function checkOptions(options: SourceCommandOptions): void {
   }
   if (run === undefined) return;
   checkRunCommand(run);
-  if (guest.kind === "snapshot") return;
+  if (guest.kind === "snapshot" || guest.kind === "stream") return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
-    hint: "name it: --guest snapshot:DIRECTORY",
+    hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
   });
 }
 

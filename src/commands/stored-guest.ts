@@ -1,4 +1,6 @@
 /** A guest that was kept, as `source` sends it: opened, and its working set read and recorded. */
+import { openSavedStream } from "./saved-stream.ts";
+import type { GuestWord } from "./guest-words.ts";
 import { openSnapshot } from "../guests/snapshot/open.ts";
 import { readWorkingSet, writeWorkingSet } from "../guests/snapshot/working-set.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
@@ -8,7 +10,7 @@ import type { SourceEnd, SourceJob } from "./run-source.ts";
 
 /** What a SourceJob needs to know of a kept guest. */
 export interface StoredGuest {
-  guest: Extract<SourceGuestData, { kind: "snapshot" }>;
+  guest: Extract<SourceGuestData, { kind: "snapshot" | "stream" }>;
   guestText: string;
   workingSet: Uint32Array | undefined;
 }
@@ -17,8 +19,17 @@ export interface StoredGuest {
 export type StoredJob = Omit<SourceJob, "guest" | "options"> &
   StoredGuest & { options: SourceJob["options"] & { noRecord: boolean } };
 
-/** @throws UsageError when there is none, PostcopyError DAMAGED_SNAPSHOT. */
-export function openStoredGuest(directory: string, output: Output): StoredGuest {
+/** A GUEST word that names one. */
+export type StoredWord = Extract<GuestWord, { kind: "snapshot" | "stream" }>;
+
+/** @throws UsageError when there is none, PostcopyError when it is damaged. */
+export async function openStoredGuest(word: StoredWord, output: Output): Promise<StoredGuest> {
+  return word.kind === "stream"
+    ? await openSavedStream(word.file, output)
+    : openKeptSnapshot(word.directory, output);
+}
+
+function openKeptSnapshot(directory: string, output: Output): StoredGuest {
   const snapshot = openSnapshot(directory);
   const recorded = readWorkingSet(directory, snapshot.blocks);
   if (recorded === "damaged") {
@@ -37,6 +48,7 @@ export function openStoredGuest(directory: string, output: Output): StoredGuest 
  */
 export function recordWorkingSet(job: StoredJob, { failure, requested }: SourceEnd): void {
   if (job.options.noRecord || failure !== undefined || requested.length === 0) return;
+  if (job.guest.kind !== "snapshot") return;
   const { directory, blocks } = job.guest.snapshot;
   try {
     writeWorkingSet(directory, blocks, requested);

@@ -6,9 +6,12 @@ import type { SourceGuest } from "../source/guest.ts";
 import { SnapshotDestGuest } from "./snapshot/dest-guest.ts";
 import type { KeptSnapshot } from "./snapshot/dest-guest.ts";
 import type { OpenedSnapshot } from "./snapshot/open.ts";
-import { SnapshotSourceGuest } from "./snapshot/source-guest.ts";
+import { SnapshotTable } from "./snapshot/page-table.ts";
 import { StoreSink } from "./snapshot/store-sink.ts";
 import type { StoreData } from "./snapshot/store-sink.ts";
+import { StoredSourceGuest } from "./stored/source-guest.ts";
+import type { OpenedStream } from "./stream/opened.ts";
+import { StreamTable } from "./stream/page-table.ts";
 import { StressDestGuest } from "./stress/dest-guest.ts";
 import type { ArrivedStress } from "./stress/dest-guest.ts";
 import type { StressParameters } from "./stress/parameters.ts";
@@ -18,20 +21,30 @@ import { StressSourceGuest } from "./stress/source-guest.ts";
 /** A guest at the source. */
 export type SourceGuestData =
   | { kind: "stress"; setup: StressSetup; blocks: readonly RamBlock[] }
-  | { kind: "snapshot"; snapshot: OpenedSnapshot };
+  | { kind: "snapshot"; snapshot: OpenedSnapshot }
+  | { kind: "stream"; stream: OpenedStream };
 
 export function openSourceGuest(data: SourceGuestData): SourceGuest {
   switch (data.kind) {
     case "stress":
       return new StressSourceGuest(data.setup, data.blocks);
     case "snapshot":
-      return new SnapshotSourceGuest(data.snapshot);
+      return new StoredSourceGuest(data.snapshot, new SnapshotTable(data.snapshot));
+    case "stream":
+      return new StoredSourceGuest(data.stream, new StreamTable(data.stream));
   }
 }
 
 /** The RAM blocks of a guest at the source. */
 export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
-  return data.kind === "stress" ? data.blocks : data.snapshot.blocks;
+  switch (data.kind) {
+    case "stress":
+      return data.blocks;
+    case "snapshot":
+      return data.snapshot.blocks;
+    case "stream":
+      return data.stream.blocks;
+  }
 }
 
 /** A guest at the destination. */

@@ -19,9 +19,9 @@ import {
   SNAPSHOT_FORMAT,
   SNAPSHOT_VERSION,
   sumsFile,
-  ZERO_PAGE_SUM,
 } from "./layout.ts";
 import type { Manifest, ManifestBlock } from "./layout.ts";
+import { ZERO_PAGE_SUM } from "../stored/page-sum.ts";
 import { forEachZeroRun } from "./page-runs.ts";
 import { PrecopyStoreSink } from "./store-sink.ts";
 import type { StoreData } from "./store-sink.ts";

@@ -6,12 +6,11 @@
  *                     without it is a guest that arrived in part, and is never taken for a whole one
  *     ram-N.bin       RAM block N, sparse: a hole is a page of zeros
  *     ram-N.crc32     one little-endian u32 a target page: the CRC-32 of its bytes. That of a page
- *                     of zeros stands for such a page and no other: see pageSum
+ *                     of zeros stands for such a page and no other: see page-sum.ts
  *     package.bin     the device state as it came: LISTEN, devices, PINGs, RUN
  *     working-set.bin which pages the guest asked for when it was restored: see working-set.ts
  */
 import { createHash } from "node:crypto";
-import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 
 export const MANIFEST_FILE = "manifest.json";
 export const PACKAGE_FILE = "package.bin";
@@ -75,20 +74,4 @@ export function manifestBytesMax(blocks: number): number {
 
 export function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
-}
-
-const zeroPage = new Uint8Array(TARGET_PAGE_SIZE);
-
-/** The sum of a page of zeros, and of no other page. */
-export const ZERO_PAGE_SUM = Bun.hash.crc32(zeroPage);
-
-/**
- * The sum of a page: CRC-32 (IEEE) of its bytes, as zlib computes it. A page that happens to have
- * the CRC of zeros without being zeros gets another sum, with the lowest bit flipped: nothing that
- * a guest writes is ever taken for a hole.
- */
-export function pageSum(page: Uint8Array): number {
-  const sum = Bun.hash.crc32(page);
-  if (sum !== ZERO_PAGE_SUM || Buffer.compare(page, zeroPage) === 0) return sum;
-  return (sum ^ 1) >>> 0;
 }

@@ -1,5 +1,5 @@
 /** Runs of pages of zeros, found by their checksums. */
-import { ZERO_PAGE_SUM } from "./layout.ts";
+import { ZERO_PAGE_SUM } from "../stored/page-sum.ts";
 
 /** Calls `visit` with each longest run of pages of zeros: its first page and their count. */
 export function forEachZeroRun(

@@ -10,7 +10,8 @@ import { WORD } from "../../dest/shared.ts";
 import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
-import { pageSum, ramFile, ZERO_PAGE_SUM } from "./layout.ts";
+import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
+import { ramFile } from "./layout.ts";
 import { storeError } from "./store-error.ts";
 
 /** What a thread needs to write pages. Plain data. */

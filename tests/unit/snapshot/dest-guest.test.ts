@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { StoredPages } from "../../../src/guests/snapshot/stored-pages.ts";
-import { pageSum, ZERO_PAGE_SUM } from "../../../src/guests/snapshot/layout.ts";
+import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
+import { StoredPages } from "../../../src/guests/stored/pages.ts";
+import { pageSum, ZERO_PAGE_SUM } from "../../../src/guests/stored/page-sum.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -87,7 +88,7 @@ test("a page with the CRC of zeros is not taken for zeros, when it comes or when
   kept.precopy.zeros(kept.block(0), 4 * PAGE, 1);
   kept.finish();
   const snapshot = openSnapshot(directory.path);
-  const stored = new StoredPages(snapshot);
+  const stored = new StoredPages(new SnapshotTable(snapshot));
   const [block] = snapshot.blocks;
   if (block === undefined) throw new Error("no block");
   expect([3, 4].map((n) => stored.isZero(block, n * PAGE))).toEqual([false, true]);

@@ -4,7 +4,8 @@ import { closeSync, mkdirSync, openSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import type { OpenedSnapshot } from "../../../src/guests/snapshot/open.ts";
-import { StoredPages } from "../../../src/guests/snapshot/stored-pages.ts";
+import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
+import { StoredPages } from "../../../src/guests/stored/pages.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -65,7 +66,7 @@ test("any order of pages brings each as it was stored", () => {
   const target = new Uint8Array(3 * PAGE);
   fc.assert(
     fc.property(order, (wishes) => {
-      const pages = new StoredPages(snapshot);
+      const pages = new StoredPages(new SnapshotTable(snapshot));
       for (const { index, page: first, run } of wishes) {
         for (let page = first; page < Math.min(PAGES, first + run); page++) {
           const of = block(snapshot, index);
@@ -84,7 +85,7 @@ test("any order of pages brings each as it was stored", () => {
 
 /** Reads pages in order until one is refused; which, and why. */
 function readUntilRefused(snapshot: OpenedSnapshot): { page: number; error: Error } {
-  const pages = new StoredPages(snapshot);
+  const pages = new StoredPages(new SnapshotTable(snapshot));
   const target = new Uint8Array(PAGE);
   for (let page = 0; page < PAGES; page++) {
     if (pages.isZero(block(snapshot), page * PAGE)) continue;

@@ -1,0 +1,106 @@
+/**
+ * The pages of a guest that lies in files. They are read with pread(2) into memory of our own and
+ * checked there: a file that is cut off or a disk that fails is an error with a name instead of a
+ * signal, and what is sent is the very copy that was checked.
+ */
+import { SyscallError } from "../../../syscalls/error.ts";
+import { readAt } from "../../../syscalls/io.ts";
+import { mapScratch } from "../../../syscalls/memory.ts";
+import type { RamBlock } from "../../ram/block.ts";
+import type { PageReader } from "../../ram/page-reader.ts";
+import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { pageSum } from "./page-sum.ts";
+
+/** Read at once where pages are wanted in order. */
+const AHEAD_BYTES = 256 * 1024;
+/** Read at once elsewhere: what a guest asks for next is often the page behind. */
+const AROUND_BYTES = 16 * 1024;
+/** What is skipped (zeros, pages sent already, what is no page) up to here leaves it in order. */
+const GAP_BYTES_MAX = AHEAD_BYTES;
+
+/** Where the pages of a guest lie. Pages are named by their block's index and their number in it. */
+export interface PageTable {
+  /** Whether the page is zeros, and so need not be read. */
+  isZero(block: number, page: number): boolean;
+  /** Descriptor of the file that a page lies in. */
+  descriptorOf(block: number, page: number): number;
+  /** Path of that file, for errors. */
+  pathOf(block: number, page: number): string;
+  /** Where it lies there. */
+  offsetOf(block: number, page: number): number;
+  /**
+   * The page's sum (`pageSum`); undefined where no sums are known, and `unchanged` is asked after
+   * every read instead.
+   */
+  sumOf(block: number, page: number): number | undefined;
+  /** Whether the files are still those that the table is of. */
+  unchanged(): boolean;
+  /** The error of a page that is not what it was: `what` says in which way. */
+  damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error;
+}
+
+/** Reads the pages of a table; each thread opens its own. */
+export class StoredPages implements PageReader {
+  readonly #table: PageTable;
+  readonly #scratch = mapScratch(AHEAD_BYTES);
+  readonly #held: Buffer;
+  /** The page that is checked and handed out. */
+  readonly #page = new Uint8Array(TARGET_PAGE_SIZE);
+  /** What the scratch memory holds: [#start, #end) of this file. */
+  #fd = -1;
+  #start = 0;
+  #end = 0;
+
+  constructor(table: PageTable) {
+    this.#table = table;
+    this.#held = Buffer.from(this.#scratch.bytes.buffer, 0, AHEAD_BYTES);
+  }
+
+  isZero(block: RamBlock, offset: number): boolean {
+    return this.#table.isZero(block.index, offset / TARGET_PAGE_SIZE);
+  }
+
+  copyPage(block: RamBlock, offset: number, target: Uint8Array, at: number): void {
+    const page = offset / TARGET_PAGE_SIZE;
+    if (this.#table.isZero(block.index, page)) {
+      target.fill(0, at, at + TARGET_PAGE_SIZE);
+      return;
+    }
+    const fd = this.#table.descriptorOf(block.index, page);
+    const from = this.#table.offsetOf(block.index, page);
+    const held = fd === this.#fd && from >= this.#start && from + TARGET_PAGE_SIZE <= this.#end;
+    if (!held) this.#read(fd, from, block, offset);
+    const heldAt = from - this.#start;
+    this.#held.copy(this.#page, 0, heldAt, heldAt + TARGET_PAGE_SIZE);
+    const sum = this.#table.sumOf(block.index, page);
+    if (sum !== undefined && pageSum(this.#page) !== sum) {
+      throw this.#table.damaged(block, offset, "does not have its checksum");
+    }
+    target.set(this.#page, at);
+  }
+
+  /**
+   * Fills the scratch memory from `from` on, with that page at least: where the end of the file or
+   * a bad block lies behind it, pread(2) brings what is before.
+   */
+  #read(fd: number, from: number, block: RamBlock, offset: number): void {
+    const behind = fd === this.#fd ? from - this.#end : -1;
+    // The last page held is often there in part.
+    const inOrder = behind > -TARGET_PAGE_SIZE && behind <= GAP_BYTES_MAX;
+    const wanted = inOrder ? AHEAD_BYTES : AROUND_BYTES;
+    this.#fd = -1;
+    const got = readAt(fd, this.#scratch.address, wanted, from);
+    if (got < 0) {
+      const path = this.#table.pathOf(block.index, offset / TARGET_PAGE_SIZE);
+      const cause = new SyscallError("pread", -got, `${path}, ${wanted} bytes at ${from}`);
+      throw this.#table.damaged(block, offset, "cannot be read", cause);
+    }
+    if (got < TARGET_PAGE_SIZE) throw this.#table.damaged(block, offset, "is cut off");
+    if (!this.#table.unchanged()) {
+      throw this.#table.damaged(block, offset, "has changed since it was opened");
+    }
+    this.#fd = fd;
+    this.#start = from;
+    this.#end = from + got;
+  }
+}

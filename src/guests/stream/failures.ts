@@ -1,0 +1,15 @@
+/** Failures of keeping an index, by what the operator can do about them. */
+import { ERRNO } from "../../../syscalls/abi/errno.ts";
+import { SyscallError } from "../../../syscalls/error.ts";
+import { PostcopyError } from "../../util/errors.ts";
+
+/** NO_SPACE or CANNOT_STORE for a call that failed with `errno` (0: it wrote nothing). */
+export function storeFailure(call: string, errno: number): PostcopyError {
+  const cause = new SyscallError(call, errno === 0 ? ERRNO.EIO : errno, "the index");
+  if (errno === ERRNO.ENOSPC || errno === ERRNO.EDQUOT || errno === ERRNO.EFBIG) {
+    const message = "There is no space left for the index, or for the pages that were unpacked";
+    const hint = "free space beside the file; or set TMPDIR, if the file's directory is read-only";
+    return new PostcopyError("NO_SPACE", message, { cause, hint });
+  }
+  return new PostcopyError("CANNOT_STORE", "The index cannot be written", { cause });
+}

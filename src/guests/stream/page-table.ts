@@ -1,0 +1,62 @@
+/** Where the pages of a saved stream lie: in the file itself, or decoded beside it. */
+import { fstatSync } from "node:fs";
+import type { RamBlock } from "../../ram/block.ts";
+import { PostcopyError } from "../../util/errors.ts";
+import type { PageTable } from "../stored/pages.ts";
+import { indexPath } from "./draft.ts";
+import { sameFile } from "./identity.ts";
+import type { OpenedStream } from "./opened.ts";
+import { sideOffset, ZERO_PAGE } from "./where.ts";
+
+export class StreamTable implements PageTable {
+  readonly #stream: OpenedStream;
+  readonly #where: Float64Array<SharedArrayBuffer>[];
+  readonly #sums: Uint32Array<SharedArrayBuffer>[] | undefined;
+
+  constructor(stream: OpenedStream) {
+    this.#stream = stream;
+    this.#where = stream.where.map((shared) => new Float64Array(shared));
+    this.#sums = stream.sums?.map((shared) => new Uint32Array(shared));
+  }
+
+  isZero(block: number, page: number): boolean {
+    return this.#at(block, page) === ZERO_PAGE;
+  }
+
+  descriptorOf(block: number, page: number): number {
+    return this.#at(block, page) < 0 ? this.#stream.sideDescriptor : this.#stream.descriptor;
+  }
+
+  pathOf(block: number, page: number): string {
+    const { path } = this.#stream;
+    return this.#at(block, page) < 0 ? indexPath(path) : path;
+  }
+
+  offsetOf(block: number, page: number): number {
+    const where = this.#at(block, page);
+    return where < 0 ? sideOffset(where) : where;
+  }
+
+  sumOf(block: number, page: number): number | undefined {
+    return this.#sums?.[block]?.[page];
+  }
+
+  /** Asked of the file where there are no sums that would tell. */
+  unchanged(): boolean {
+    if (this.#sums !== undefined) return true;
+    const { descriptor, identity } = this.#stream;
+    return sameFile(identity, fstatSync(descriptor, { bigint: true }));
+  }
+
+  damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {
+    const page = `The page at ${offset} of "${block.name}" in ${this.#stream.path}`;
+    const hint = "the page was not sent, and the guest does not go on without it";
+    return new PostcopyError("DAMAGED_FILE", `${page} ${what}`, { cause, hint });
+  }
+
+  #at(block: number, page: number): number {
+    const where = this.#where[block]?.[page];
+    if (where === undefined) throw new RangeError(`there is no page ${page} of block ${block}`);
+    return where;
+  }
+}
