@@ -23,7 +23,7 @@ export interface RamRecord {
   /** Where the block's name lies in the bytes decoded; nameLength 0 means the previous block. */
   nameAt: number;
   nameLength: number;
-  /** Where the page, or its encoded form, lies; dataLength 0 if the record has none. */
+  /** Where the page, or its encoded form, lies: the record ends at dataAt + dataLength. */
   dataAt: number;
   dataLength: number;
   /** The byte that a ZERO page is filled with; QEMU 9 and later refuse any but 0. */
@@ -136,6 +136,7 @@ function decodeOther(
       const at = decodeName(bytes, pos, end, out, base);
       if (at === 0 || end - at < 1) return 0;
       out.fill = bytes[at] ?? 0;
+      out.dataAt = at + 1;
       return at + 1 - pos;
     }
     case RAM_FLAG.xbzrle: {

@@ -26,7 +26,7 @@ export interface WalkedPage {
   offset: number;
   /** Where the record begins in the stream. */
   at: number;
-  /** Where its data begins in the stream; dataLength is 0 for a page of zeros. */
+  /** Where its data begins in the stream; the record ends behind it. No data: a page of zeros. */
   dataAt: number;
   dataLength: number;
   /** The same data in memory: bytes[bytesAt, bytesAt + dataLength). */

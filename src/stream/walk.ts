@@ -38,11 +38,15 @@ export interface StreamVisitor extends RamVisitor {
   /** Magic, version and configuration; the sections begin at `endAt`. */
   opening?(configuration: StreamConfiguration | undefined, endAt: number): void;
   /** A command of the main stream; those within the package are not told. */
-  command?(command: Command, at: number): void;
+  command?(command: Command, at: number, endAt: number): void;
   /** The content of PACKAGED, from LISTEN to RUN; `at` is its first byte. */
   package?(bytes: Uint8Array, at: number): void;
+  /** A RAM section, before its pages. */
+  sectionBegins?(kind: WalkedSection["kind"], at: number): void;
   /** A RAM section, after its pages. */
   section?(section: WalkedSection): void;
+  /** What there is of a package, or of all that follows RAM, where it is not whole; then it throws. */
+  unfinished?(bytes: Uint8Array, at: number): void;
   /** The state of all devices of a stream that completed in precopy: FULL sections, unread. */
   devices?(bytes: Uint8Array, at: number): void;
   eof?(at: number): void;
@@ -134,6 +138,7 @@ class StreamWalk {
   }
 
   #body(kind: WalkedSection["kind"], sectionId: number, at: number, ram: RamWalk): void {
+    this.#visitor.sectionBegins?.(kind, at);
     ram.body(this.#sections++, this.#postcopy);
     if (ram.blocks === undefined) {
       refuse("BAD_FLAGS", "The first section of RAM does not list its blocks", at);
@@ -144,24 +149,42 @@ class StreamWalk {
 
   #command(at: number, ram: RamWalk): void {
     const command = readCommand(this.#reader);
-    this.#visitor.command?.(command, at);
+    this.#visitor.command?.(command, at, this.#reader.offset);
     if (command.kind === "postcopyAdvise") ram.advised(command.ram?.pageSizeSummary);
     if (command.kind !== "packaged") return;
     if (this.#postcopy) refuse("BAD_PACKAGE", "The stream has a second package", at);
     this.#postcopy = true;
     const packageAt = this.#reader.offset;
-    this.#visitor.package?.(this.#reader.take(command.size), packageAt);
+    const bytes = this.#orUnfinished(packageAt, (parts) => {
+      takeInto(parts, this.#reader, command.size);
+      return joined(parts);
+    });
+    this.#visitor.package?.(bytes, packageAt);
   }
 
   /** Everything behind RAM of a stream that completed in precopy. */
   #devices(): void {
     const at = this.#reader.offset;
-    const bytes = takeRest(this.#reader);
-    const { devicesEnd, vmDescription } = splitDeviceTail(bytes, at);
+    const { bytes, devicesEnd, vmDescription } = this.#orUnfinished(at, (parts) => {
+      takeRest(parts, this.#reader);
+      const rest = joined(parts);
+      return { bytes: rest, ...splitDeviceTail(rest, at) };
+    });
     this.#visitor.devices?.(bytes.subarray(0, devicesEnd), at);
     this.#visitor.eof?.(at + devicesEnd);
     if (vmDescription === undefined) return;
     this.#visitor.vmDescription?.(vmDescription.json, at + vmDescription.at);
+  }
+
+  /** What `take` makes of bytes that it collects; if it fails, the visitor hears what there was. */
+  #orUnfinished<Result>(at: number, take: (parts: Uint8Array[]) => Result): Result {
+    const parts: Uint8Array[] = [];
+    try {
+      return take(parts);
+    } catch (error) {
+      this.#visitor.unfinished?.(joined(parts), at);
+      throw error;
+    }
   }
 
   /** EOF, with which a stream after the switch ends. */
@@ -176,9 +199,22 @@ class StreamWalk {
   }
 }
 
-function takeRest(reader: StreamReader): Uint8Array {
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+/** Takes `count` bytes as they come. */
+function takeInto(parts: Uint8Array[], reader: StreamReader, count: number): void {
+  for (let rest = count; rest > 0;) {
+    if (reader.available === 0) reader.ensure(1);
+    const part = reader.take(Math.min(rest, reader.available));
+    parts.push(part);
+    rest -= part.length;
+  }
+}
+
+function takeRest(parts: Uint8Array[], reader: StreamReader): void {
   const at = reader.offset;
-  const parts: Uint8Array[] = [];
   while (!reader.ended) {
     if (reader.offset - at > TAIL_BYTES_MAX) {
       const limit = `more than ${TAIL_BYTES_MAX} bytes behind guest memory`;
@@ -186,7 +222,6 @@ function takeRest(reader: StreamReader): Uint8Array {
     }
     parts.push(reader.take(reader.available));
   }
-  return new Uint8Array(Buffer.concat(parts));
 }
 
 function refuseSecond(idstr: string, at: number): never {

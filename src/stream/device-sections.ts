@@ -1,0 +1,261 @@
+/**
+ * Device state split into its sections, by somebody who knows none of the devices. FULL sections
+ * lie one behind the other, as a package or a stream that completed in precopy has them:
+ *
+ *     04 u32 id, str8 name, u32 instance, u32 version | body | 7e u32 id
+ *
+ * A body has no length, and may hold any bytes. So the ends are proven: a section ends where a
+ * footer with its own id is followed by the next header, or by the end of all. Mostly there is one
+ * way through; where there are several, the sections that are on every way are still certain, and
+ * the stretch between two of those is reported as what it is.
+ */
+import { SECTION } from "./constants.ts";
+import { byteString } from "./reader.ts";
+import type { DeviceSection } from "./section.ts";
+import type { DescribedDevice } from "./vm-description.ts";
+
+/** A piece of device state; offsets count from its first byte. */
+export interface DeviceStretch {
+  /** The header that stands at `at`; undefined where none does. */
+  section: DeviceSection | undefined;
+  at: number;
+  /** One past its footer, or past the last byte of which nobody knows whose it is. */
+  end: number;
+  /** Whether it is that section and nothing else. */
+  proven: boolean;
+}
+
+/** A place at which a section may begin. */
+interface Candidate extends DeviceSection {
+  at: number;
+  bodyAt: number;
+  /** What the footer before it must say; -1 for the first. */
+  before: number;
+  /** What the footer behind it must say. */
+  key: number;
+}
+
+const FOOTER_BYTES = 5;
+/** The byte, the id, the length of a name, the instance and the version. */
+const HEADER_FIXED_BYTES = 14;
+/** Above what any device has; QEMU's are below 100. */
+const VERSION_MAX = 0xffff;
+/** Passes that each rule a candidate out; one is enough for what is no attack. */
+const PASSES_MAX = 64;
+/** Above any id: keys of a known order are ids of their place in it. */
+const TWO_32 = 0x1_0000_0000;
+
+/**
+ * Splits a run of FULL sections. `described`, where the stream has a description, says which
+ * devices there are and in which order; a run that is not so is split without.
+ */
+export function splitDeviceSections(
+  bytes: Uint8Array,
+  described?: readonly DescribedDevice[],
+): DeviceStretch[] {
+  if (bytes.length === 0) return [];
+  if (described !== undefined) {
+    const stretches = split(bytes, described);
+    if (stretches.every(({ proven }) => proven)) return stretches;
+    const measured = splitByLengths(bytes, described);
+    if (measured !== undefined) return measured;
+  }
+  return split(bytes, undefined);
+}
+
+function split(bytes: Uint8Array, order: readonly DescribedDevice[] | undefined): DeviceStretch[] {
+  let candidates = findCandidates(bytes, order);
+  const last = endKey(bytes, order);
+  const toEnd = leadTo(candidates, last);
+  const begins = candidates[0]?.at === 0;
+  const fromStart = begins ? followStart(candidates) : [];
+  const furthest = candidates.findLast((_, index) => fromStart[index]);
+  if (begins && toEnd[0] === true) {
+    candidates = candidates.filter((_, index) => fromStart[index] === true && toEnd[index]);
+    return certain(candidates, bytes.length, last);
+  }
+  return around(candidates, fromStart, toEnd, furthest, bytes.length, last);
+}
+
+/** Bytes with damage in them: what is certain before it, what is behind it, and the rest between. */
+function around(
+  candidates: readonly Candidate[],
+  fromStart: readonly boolean[],
+  toEnd: readonly boolean[],
+  furthest: Candidate | undefined,
+  length: number,
+  last: number,
+): DeviceStretch[] {
+  const stretches: DeviceStretch[] = [];
+  const brokenAt = furthest?.at ?? 0;
+  if (furthest !== undefined) {
+    const head = candidates.filter((one, index) => fromStart[index] && one.at < brokenAt);
+    const leads = leadTo(head, furthest.before);
+    const kept = head.filter((_, index) => leads[index]);
+    stretches.push(...certain(kept, brokenAt, furthest.before));
+  }
+  const tail = candidates.filter((one, index) => toEnd[index] && one.at > brokenAt);
+  const goesOnAt = tail[0]?.at ?? length;
+  const section = furthest === undefined ? undefined : sectionOf(furthest);
+  stretches.push({ section, at: brokenAt, end: goesOnAt, proven: false });
+  return [...stretches, ...certain(tail, length, last)];
+}
+
+/**
+ * The stretches of candidates that all lie on a way from the first to `end`, before which the
+ * footer says `last`.
+ */
+function certain(candidates: readonly Candidate[], end: number, last: number): DeviceStretch[] {
+  let left = [...candidates];
+  for (let pass = 0; pass < PASSES_MAX; pass++) {
+    const sure = onEveryWay(left, end, last);
+    const ids = new Set(sure.map(({ sectionId }) => sectionId));
+    const names = new Set(sure.map(nameOf));
+    // No id and no name is used twice, so what repeats a certain one is no section.
+    const possible = left.filter(
+      (one) => sure.includes(one) || !(ids.has(one.sectionId) || names.has(nameOf(one))),
+    );
+    if (possible.length === left.length) return stretchesOf(left, sure, end);
+    const fromStart = followStart(possible);
+    const toEnd = leadTo(possible, last);
+    left = possible.filter((_, index) => fromStart[index] === true && toEnd[index]);
+  }
+  return stretchesOf(left, onEveryWay(left, end, last), end);
+}
+
+function stretchesOf(
+  left: readonly Candidate[],
+  sure: readonly Candidate[],
+  end: number,
+): DeviceStretch[] {
+  const between = new Set(left.filter((one) => !sure.includes(one)).map(({ at }) => at));
+  const doubts = [...between];
+  return sure.map((one, index) => {
+    const stretchEnd = sure[index + 1]?.at ?? end;
+    const doubted = doubts.some((at) => at > one.at && at < stretchEnd);
+    const proven = !doubted && one.bodyAt + FOOTER_BYTES <= stretchEnd;
+    return { section: sectionOf(one), at: one.at, end: stretchEnd, proven };
+  });
+}
+
+/** The candidates that no way leads around: none that begins before them ends behind them. */
+function onEveryWay(candidates: readonly Candidate[], end: number, last: number): Candidate[] {
+  const furthest = new Map<number, number>([[last, end]]);
+  for (const { before, at } of candidates) {
+    furthest.set(before, Math.max(furthest.get(before) ?? 0, at));
+  }
+  let reach = 0;
+  return candidates.filter((one) => {
+    const isSure = reach <= one.at;
+    reach = Math.max(reach, furthest.get(one.key) ?? 0);
+    return isSure;
+  });
+}
+
+/** Which candidates can be reached from the first, by index. */
+function followStart(candidates: readonly Candidate[]): boolean[] {
+  const open = new Set<number>();
+  return candidates.map((one, index) => {
+    const isReached = index === 0 || open.has(one.before);
+    if (isReached) open.add(one.key);
+    return isReached;
+  });
+}
+
+/** From which candidates there is a way to the footer `last`, by index. */
+function leadTo(candidates: readonly Candidate[], last: number): boolean[] {
+  const wanted = new Set([last]);
+  const leads = Array.from(candidates, () => false);
+  for (let index = candidates.length - 1; index >= 0; index--) {
+    const one = candidates[index];
+    if (one === undefined || !wanted.has(one.key)) continue;
+    leads[index] = true;
+    wanted.add(one.before);
+  }
+  return leads;
+}
+
+/** Every place at which a header stands, the first byte or behind a footer, in their order. */
+function findCandidates(
+  bytes: Uint8Array,
+  order: readonly DescribedDevice[] | undefined,
+): Candidate[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const places = order === undefined ? undefined : new Map(order.map((one, i) => [nameOf(one), i]));
+  const candidates: Candidate[] = [];
+  const consider = (at: number, footer: number): void => {
+    const header = readHeader(bytes, view, at);
+    if (header === undefined || header.sectionId === footer) return;
+    const place = places === undefined ? 0 : places.get(nameOf(header));
+    if (place === undefined) return;
+    const step = places === undefined ? 0 : 1;
+    const before = footer < 0 ? -1 : footer + (place - step) * TWO_32;
+    candidates.push({ ...header, before, key: header.sectionId + place * TWO_32 });
+  };
+  consider(0, -1);
+  for (
+    let at = bytes.indexOf(SECTION.footer);
+    at >= 0;
+    at = bytes.indexOf(SECTION.footer, at + 1)
+  ) {
+    if (at + FOOTER_BYTES >= bytes.length) break;
+    consider(at + FOOTER_BYTES, view.getUint32(at + 1));
+  }
+  return candidates;
+}
+
+/** What the footer that ends all must say; -2, which none does, where no footer is the last thing. */
+function endKey(bytes: Uint8Array, order: readonly DescribedDevice[] | undefined): number {
+  const at = bytes.length - FOOTER_BYTES;
+  if (at < 0 || bytes[at] !== SECTION.footer) return -2;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const place = order === undefined ? 0 : order.length - 1;
+  return view.getUint32(at + 1) + place * TWO_32;
+}
+
+function readHeader(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+): Omit<Candidate, "before" | "key"> | undefined {
+  if (bytes[at] !== SECTION.full || at + HEADER_FIXED_BYTES > bytes.length) return undefined;
+  const nameLength = bytes[at + 5] ?? 0;
+  const bodyAt = at + HEADER_FIXED_BYTES + nameLength;
+  if (nameLength === 0 || bodyAt > bytes.length) return undefined;
+  const idstr = byteString(bytes, at + 6, nameLength);
+  const versionId = view.getUint32(bodyAt - 4);
+  if (!/^[\x20-\x7e]+$/.test(idstr) || versionId > VERSION_MAX) return undefined;
+  const sectionId = view.getUint32(at + 1);
+  return { at, bodyAt, sectionId, idstr, instanceId: view.getUint32(bodyAt - 8), versionId };
+}
+
+/** Splits by the lengths that the description adds up to; undefined where they do not fit. */
+function splitByLengths(
+  bytes: Uint8Array,
+  described: readonly DescribedDevice[],
+): DeviceStretch[] | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const stretches: DeviceStretch[] = [];
+  let at = 0;
+  for (const device of described) {
+    const header = readHeader(bytes, view, at);
+    if (header === undefined || device.bytes === undefined) return undefined;
+    const footerAt = header.bodyAt + device.bytes;
+    const end = footerAt + FOOTER_BYTES;
+    const fits = nameOf(header) === nameOf(device) && end <= bytes.length;
+    if (!fits || bytes[footerAt] !== SECTION.footer) return undefined;
+    if (view.getUint32(footerAt + 1) !== header.sectionId) return undefined;
+    stretches.push({ section: sectionOf(header), at, end, proven: true });
+    at = end;
+  }
+  return at === bytes.length ? stretches : undefined;
+}
+
+/** What tells one device from all others. */
+function nameOf({ idstr, instanceId }: { idstr: string; instanceId: number }): string {
+  return `${instanceId} ${idstr}`;
+}
+
+function sectionOf({ sectionId, idstr, instanceId, versionId }: DeviceSection): DeviceSection {
+  return { sectionId, idstr, instanceId, versionId };
+}
