@@ -1,9 +1,10 @@
 /**
- * Writes the JSON Schemas of the report and of the --json events into docs/, from the zod schemas.
+ * Writes the JSON Schemas of the report, of an analysis and of the --json events into docs/.
  * A test checks that the files are current. Usage: bun scripts/schema.ts
  */
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
+import { analysisSchema } from "../src/report/analysis.ts";
 import { eventsSchema } from "../src/report/events.ts";
 import { reportSchema } from "../src/report/report.ts";
 
@@ -12,6 +13,7 @@ export function schemaFiles(): ReadonlyMap<string, string> {
   const textOf = (schema: z.ZodType): string =>
     `${JSON.stringify(z.toJSONSchema(schema, { reused: "ref" }), null, 2)}\n`;
   return new Map([
+    ["analysis.schema.json", textOf(analysisSchema)],
     ["report.schema.json", textOf(reportSchema)],
     ["events.schema.json", textOf(eventsSchema)],
   ]);

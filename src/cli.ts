@@ -17,6 +17,10 @@ const program: Program = {
       summary: "Receive a guest, and run or keep it",
       load: async () => (await import("./commands/dest.ts")).dest,
     },
+    analyze: {
+      summary: "What is in a migration stream, a saved guest or a snapshot",
+      load: async () => (await import("./commands/analyze.ts")).analyze,
+    },
     check: {
       summary: "What this host's kernel allows, and how to allow more",
       load: async () => (await import("./commands/check.ts")).check,

@@ -3,6 +3,7 @@
  * The schemas make docs/events.schema.json (scripts/schema.ts), which is the contract with scripts.
  */
 import * as z from "zod";
+import { analysisSchema } from "./analysis.ts";
 import { downtimeSchema, reportSchema, roundSchema, switchoverSchema } from "./report.ts";
 
 const count = z.int().nonnegative();
@@ -79,6 +80,7 @@ export const eventsSchema = z
       detail: z.string(),
       fix: z.string().nullable().describe("A command that would mend it"),
     }),
+    eventSchema("analysis", "What `analyze` found", { analysis: analysisSchema }),
     eventSchema("check", "What this host can do", {
       source: z.boolean(),
       dest: z.boolean(),

@@ -6,12 +6,11 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { formatDuration, formatNanoseconds } from "../util/duration.ts";
 import type { Paint } from "../util/terminal.ts";
 import { formatBytes, formatCount, formatRate } from "../util/units.ts";
+import { alignColumns, labelled } from "./columns.ts";
 import type { LatencySummary } from "./histogram.ts";
 import { progressBar } from "./progress.ts";
 import type { DestReport, Downtime, Report, Round, SourceReport, Switchover } from "./report.ts";
 
-/** Width of the labels on the left. */
-const LABEL_COLUMNS = 12;
 /** Width of the longest bar of the latency histogram. */
 const LATENCY_BAR_COLUMNS = 24;
 
@@ -22,11 +21,6 @@ const DOWNTIME_METHOD: Readonly<Record<Downtime["method"], string>> = {
   guest: "the longest gap that the guest saw",
 };
 
-/** One line of the report: a label and what there is to say. */
-function labelled(label: string, text: string, paint: Paint): string {
-  return `  ${paint.dim(label.padEnd(LABEL_COLUMNS))} ${text}`;
-}
-
 function pagesText(pages: number): string {
   return `${formatCount(pages)} ${pages === 1 ? "page" : "pages"}`;
 }
@@ -34,19 +28,6 @@ function pagesText(pages: number): string {
 /** Pages with content and pages of zeros: "1,234 pages and 56 zero". */
 function kindsText(normal: number, zero: number): string {
   return zero === 0 ? pagesText(normal) : `${pagesText(normal)} and ${formatCount(zero)} zero`;
-}
-
-/** Columns of text, right-aligned, two blanks apart. */
-function alignRight(rows: readonly (readonly string[])[]): string[] {
-  const widths: number[] = [];
-  for (const row of rows) {
-    for (const [column, cell] of row.entries()) {
-      widths[column] = Math.max(widths[column] ?? 0, Bun.stringWidth(cell));
-    }
-  }
-  const pad = (cell: string, column: number): string =>
-    " ".repeat((widths[column] ?? 0) - Bun.stringWidth(cell)) + cell;
-  return rows.map((row) => `  ${row.map(pad).join("  ")}`);
 }
 
 function roundsTable(rounds: readonly Round[], paint: Paint): string[] {
@@ -60,7 +41,7 @@ function roundsTable(rounds: readonly Round[], paint: Paint): string[] {
     formatDuration(round.durationMs),
     formatCount(round.dirtyPagesAfter),
   ]);
-  const [first = "", ...others] = alignRight([head, ...rows]);
+  const [first = "", ...others] = alignColumns([head, ...rows]);
   return ["", paint.dim(first), ...others, ""];
 }
 

@@ -1,0 +1,59 @@
+/** Device state as an analysis lists it: each section with its name, its place and its size. */
+import type { AnalysedDevices } from "../report/analysis.ts";
+import { splitDeviceSections } from "../stream/device-sections.ts";
+import type { DeviceStretch } from "../stream/device-sections.ts";
+import { checkPackageHead, PACKAGE_DEVICES_START, scanPackageTail } from "../stream/package.ts";
+import { readDescribedDevices } from "../stream/vm-description.ts";
+import type { DescribedDevice } from "../stream/vm-description.ts";
+
+/** Lists the sections of `bytes`, of which the first stands at `at`. */
+export function analyseDevices(
+  bytes: Uint8Array,
+  at: number,
+  where: AnalysedDevices["where"],
+  description?: string,
+): AnalysedDevices {
+  const expected = description === undefined ? undefined : readDescribedDevices(description);
+  const stretches = splitDeviceSections(bytes, expected);
+  const sections = stretches.map(({ section, at: from, end, proven }) => ({
+    name: section?.idstr ?? null,
+    instanceId: section?.instanceId ?? 0,
+    versionId: section?.versionId ?? 0,
+    sectionId: section?.sectionId ?? 0,
+    at: at + from,
+    bytes: end - from,
+    proven,
+  }));
+  const described = expected === undefined ? null : agrees(stretches, expected);
+  return { where, at, bytes: bytes.length, described, sections };
+}
+
+function agrees(
+  stretches: readonly DeviceStretch[],
+  expected: readonly DescribedDevice[],
+): boolean {
+  return (
+    stretches.length === expected.length &&
+    expected.every(({ idstr, instanceId }, index) => {
+      const section = stretches[index]?.section;
+      return section?.idstr === idstr && section.instanceId === instanceId;
+    })
+  );
+}
+
+/** A whole package: its devices, and the PINGs behind them. @throws StreamError BAD_PACKAGE. */
+export function analysePackage(
+  bytes: Uint8Array,
+  at: number,
+): { devices: AnalysedDevices; pings: { at: number; value: number }[]; runAt: number } {
+  checkPackageHead(bytes);
+  const { pings, devicesEnd } = scanPackageTail(bytes);
+  const state = bytes.subarray(PACKAGE_DEVICES_START, devicesEnd);
+  const devices = analyseDevices(state, at + PACKAGE_DEVICES_START, "package");
+  const pingBytes = 9;
+  return {
+    devices,
+    pings: pings.map((value, index) => ({ value, at: at + devicesEnd + index * pingBytes })),
+    runAt: at + devicesEnd + pings.length * pingBytes,
+  };
+}
