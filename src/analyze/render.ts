@@ -150,7 +150,8 @@ function deviceLines(
 ): string[] {
   const place = where === "package" ? "in the package" : "behind memory";
   const known = described === true ? ", as the description lists them" : "";
-  const title = `device state ${place}: ${formatBytes(bytes)}, ${sections.length} sections${known}`;
+  const count = counted(sections.length, "section");
+  const title = `device state ${place}: ${formatBytes(bytes)}, ${count}${known}`;
   const rows = sections.map((section) => [
     section.name ?? "(no header)",
     section.instanceId === 0 ? "" : formatCount(section.instanceId),

@@ -9,6 +9,7 @@ import { targetPageSizeOf } from "../stream/header.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import { PACKAGE_DEVICES_START } from "../stream/package.ts";
 import type { StreamVisitor, WalkedBlock, WalkedPage, WalkedSection } from "../stream/walk.ts";
+import { formatBytes } from "../util/units.ts";
 import { Coverage } from "./coverage.ts";
 import { analyseDevices, analysePackage } from "./devices.ts";
 import { notesOf } from "./notes.ts";
@@ -76,6 +77,7 @@ export class StreamSurvey implements StreamVisitor {
     if (command.kind === "openReturnPath") this.#returnPath = true;
     else if (command.kind === "postcopyAdvise") this.#advise = command.ram ?? null;
     else if (command.kind === "postcopyRamDiscard") this.#discard(command);
+    else if (command.kind === "packaged") this.#ending = "postcopy";
   }
 
   ramStart(blocks: readonly WalkedBlock[]): void {
@@ -108,11 +110,10 @@ export class StreamSurvey implements StreamVisitor {
   section({ at, endAt }: WalkedSection): void {
     this.#bytes.ram += endAt - at;
     this.#sectionAt = -1;
-    if (this.#inLastSection && this.#package === null) this.#ending = "precopy";
+    if (this.#inLastSection) this.#ending ??= "precopy";
   }
 
   package(bytes: Uint8Array, at: number): void {
-    this.#ending = "postcopy";
     this.#package = { at, bytes: bytes.length };
     this.#bytes.package = bytes.length;
     this.#steps.add(at, "POSTCOPY_LISTEN", null, true);
@@ -120,7 +121,7 @@ export class StreamSurvey implements StreamVisitor {
     this.#devices = analyseDevices(bytes.subarray(PACKAGE_DEVICES_START), at, "package");
     const { devices, pings, runAt } = analysePackage(bytes, at);
     this.#devices = devices;
-    this.#addDevices();
+    this.#addDevices(devices.at, devices.bytes, true);
     for (const ping of pings) this.#steps.add(ping.at, "PING", pingDetail(ping.value), true);
     this.#steps.add(runAt, "POSTCOPY_RUN", null, true);
   }
@@ -128,14 +129,17 @@ export class StreamSurvey implements StreamVisitor {
   devices(bytes: Uint8Array, at: number): void {
     this.#bytes.devices = bytes.length;
     this.#deviceRun = { bytes, at };
+    this.#addDevices(at, bytes.length, false);
+  }
+
+  eof(at: number): void {
+    this.#steps.add(at, "EOF");
   }
 
   vmDescription(json: string, at: number): void {
     this.#descriptionBytes = 5 + json.length;
     const run = this.#deviceRun;
     if (run !== undefined) this.#devices = analyseDevices(run.bytes, run.at, "stream", json);
-    this.#addDevices();
-    this.#steps.add(at - 1, "EOF");
     this.#steps.add(at, "VMDESCRIPTION", `${json.length} bytes`);
   }
 
@@ -147,7 +151,7 @@ export class StreamSurvey implements StreamVisitor {
     if (bytes.length === skip) return;
     const where = inPackage ? "package" : "stream";
     this.#devices = analyseDevices(bytes.subarray(skip), at + skip, where);
-    this.#addDevices();
+    this.#addDevices(at + skip, bytes.length - skip, inPackage);
   }
 
   /** Pages of a block that lie at fixed places, as its bitmap has them. */
@@ -162,7 +166,6 @@ export class StreamSurvey implements StreamVisitor {
     if (this.#devices === null && this.#deviceRun !== undefined) {
       const { bytes, at } = this.#deviceRun;
       this.#devices = analyseDevices(bytes, at, "stream");
-      this.#addDevices();
     }
     const { machine = null, capabilities = [], uuid } = this.#configuration ?? {};
     const ram = this.#bytes.ram + (this.#sectionAt < 0 ? 0 : endAt - this.#sectionAt);
@@ -187,10 +190,8 @@ export class StreamSurvey implements StreamVisitor {
     return { ...analysis, notes: notesOf(analysis) };
   }
 
-  #addDevices(): void {
-    if (this.#devices === null) return;
-    const { at, sections, where } = this.#devices;
-    this.#steps.add(at, "FULL", `${sections.length} sections of devices`, where === "package");
+  #addDevices(at: number, bytes: number, inPackage: boolean): void {
+    this.#steps.add(at, "FULL", `devices, ${formatBytes(bytes)}`, inPackage);
   }
 
   #discard({ block, ranges }: Command & { kind: "postcopyRamDiscard" }): void {

@@ -3,12 +3,12 @@ import * as z from "zod";
 import { renderAnalysis } from "../analyze/render.ts";
 import type { Analysis, Problem } from "../report/analysis.ts";
 import { runAnalysis } from "../threads/analysis.ts";
-import { EXIT, PostcopyError, UsageError } from "../util/errors.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { stderrTerminal } from "../util/terminal.ts";
 import { formatBytes } from "../util/units.ts";
 import { checkCommon, COMMON_FLAGS, openOutput } from "./common.ts";
-import { defineStrictCommand, optionalWord, switchFlag } from "./strict.ts";
+import { defineStrictCommand, requiredWord, switchFlag } from "./strict.ts";
 
 /** How often it is said how far it is. */
 const NEWS_INTERVAL_MS = 2000;
@@ -17,7 +17,7 @@ export const analyze = defineStrictCommand({
   name: "analyze",
   description: "Say what is in a migration stream, a saved guest or a snapshot",
   flags: {
-    file: optionalWord(z.string(), "A file, a snapshot's directory, or - for standard input"),
+    file: requiredWord(z.string(), "A file, a snapshot's directory, or - for standard input"),
     verify: switchFlag("Of a snapshot: compare every page with its checksum"),
     ...COMMON_FLAGS,
   },
@@ -34,11 +34,6 @@ export const analyze = defineStrictCommand({
   check: checkCommon,
   run: async (options) => {
     const { file } = options;
-    if (file === undefined) {
-      throw new UsageError("MISSING_WORD", "Nothing to analyze is named", {
-        hint: "name a file, a directory, or - for standard input",
-      });
-    }
     const { events } = openOutput(options);
     let timer: ReturnType<typeof setInterval> | undefined;
     let analysis: Analysis;

@@ -61,6 +61,14 @@ export function optionalWord<Value>(
   return { kind: "word", required: false, schema, description };
 }
 
+/** A word without a dash that must be given. */
+export function requiredWord<Value>(
+  schema: z.ZodType<Value, string>,
+  description: string,
+): Flag<Value> {
+  return { kind: "word", required: true, schema, description };
+}
+
 type Flags = Readonly<Record<string, Flag<unknown>>>;
 
 /** The typed options of a table of flags. Flags are in kebab case there, camel case here. */
@@ -149,6 +157,10 @@ function readOptions(raw: RawOptions, flags: Flags): Record<string, unknown> {
 }
 
 function missingFlag(name: string, flag: Flag<unknown>): UsageError {
+  if (flag.kind === "word") {
+    const hint = `write it behind the command: ${flag.description}`;
+    return new UsageError("MISSING_WORD", `Word ${name.toUpperCase()} is missing`, { hint });
+  }
   const written = `--${name} ${flag.valueHint ?? "VALUE"}`;
   return new UsageError("MISSING_FLAG", `Flag --${name} is missing`, {
     hint: `add ${written}: ${flag.description}`,
