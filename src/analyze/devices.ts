@@ -1,19 +1,34 @@
 /** Device state as an analysis lists it: each section with its name, its place and its size. */
-import type { AnalysedDevices } from "../report/analysis.ts";
+import type { AnalysedDevices, StreamAnalysis } from "../report/analysis.ts";
 import { splitDeviceSections } from "../stream/device-sections.ts";
 import type { DeviceStretch } from "../stream/device-sections.ts";
 import { checkPackageHead, PACKAGE_DEVICES_START, scanPackageTail } from "../stream/package.ts";
 import { readDescribedDevices } from "../stream/vm-description.ts";
 import type { DescribedDevice } from "../stream/vm-description.ts";
 
-/** Lists the sections of `bytes`, of which the first stands at `at`. */
+/** What the description says, but of the devices that came ahead of memory. */
+function expectedDevices(
+  description: string | undefined,
+  early: StreamAnalysis["earlyDevices"],
+): DescribedDevice[] | undefined {
+  if (description === undefined) return undefined;
+  return readDescribedDevices(description)?.filter(({ idstr, instanceId }) => {
+    return !early.some((one) => one.name === idstr && one.instanceId === instanceId);
+  });
+}
+
+/**
+ * Lists the sections of `bytes`, of which the first stands at `at`; `early` are those that a
+ * description lists as well.
+ */
 export function analyseDevices(
   bytes: Uint8Array,
   at: number,
   where: AnalysedDevices["where"],
   description?: string,
+  early: StreamAnalysis["earlyDevices"] = [],
 ): AnalysedDevices {
-  const expected = description === undefined ? undefined : readDescribedDevices(description);
+  const expected = expectedDevices(description, early);
   const stretches = splitDeviceSections(bytes, expected);
   const sections = stretches.map(({ section, at: from, end, proven }) => ({
     name: section?.idstr ?? null,

@@ -33,7 +33,7 @@ function missingNotes({
     return [`${what}: they travelled on another channel (postcopy-preempt), or the guest is torn`];
   }
   if (multifdFlushes > 0) return [`${what}: they travelled on multifd channels`];
-  return [`${what}: they were never sent, as are pages that the guest gave back (balloon)`];
+  return [`${what}: they were never sent, as memory that the guest does not have is not`];
 }
 
 function switchNotes({ ending, discards, repeatedAfterSwitch }: StreamAnalysis): string[] {

@@ -8,6 +8,7 @@ import type { Command } from "../stream/command.ts";
 import { targetPageSizeOf } from "../stream/header.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import { PACKAGE_DEVICES_START } from "../stream/package.ts";
+import type { DeviceSection } from "../stream/section.ts";
 import type { StreamVisitor, WalkedBlock, WalkedPage, WalkedSection } from "../stream/walk.ts";
 import { formatBytes } from "../util/units.ts";
 import { Coverage } from "./coverage.ts";
@@ -54,6 +55,7 @@ export class StreamSurvey implements StreamVisitor {
   #returnPath = false;
   #flushes = 0;
   #package: StreamAnalysis["package"] = null;
+  readonly #early: StreamAnalysis["earlyDevices"] = [];
   #devices: AnalysedDevices | null = null;
   /** Device state that is split when it is known whether a description follows. */
   #deviceRun: { bytes: Uint8Array; at: number } | undefined;
@@ -85,6 +87,14 @@ export class StreamSurvey implements StreamVisitor {
       this.blocks.push({ block, records: noPages(), discards: noDiscards() });
     }
     this.#coverage = new Coverage(blocks, targetPageSizeOf(this.#configuration));
+  }
+
+  earlyDevice(section: DeviceSection, at: number, endAt: number): void {
+    const { idstr, instanceId, versionId, sectionId } = section;
+    const place = { at, bytes: endAt - at, proven: true };
+    this.#early.push({ name: idstr, instanceId, versionId, sectionId, ...place });
+    this.#bytes.devices += endAt - at;
+    this.#steps.add(at, "FULL", `"${idstr}" ahead of memory`);
   }
 
   sectionBegins(kind: WalkedSection["kind"], at: number): void {
@@ -127,7 +137,7 @@ export class StreamSurvey implements StreamVisitor {
   }
 
   devices(bytes: Uint8Array, at: number): void {
-    this.#bytes.devices = bytes.length;
+    this.#bytes.devices += bytes.length;
     this.#deviceRun = { bytes, at };
     this.#addDevices(at, bytes.length, false);
   }
@@ -139,7 +149,9 @@ export class StreamSurvey implements StreamVisitor {
   vmDescription(json: string, at: number): void {
     this.#descriptionBytes = 5 + json.length;
     const run = this.#deviceRun;
-    if (run !== undefined) this.#devices = analyseDevices(run.bytes, run.at, "stream", json);
+    if (run !== undefined) {
+      this.#devices = analyseDevices(run.bytes, run.at, "stream", json, this.#early);
+    }
     this.#steps.add(at, "VMDESCRIPTION", `${json.length} bytes`);
   }
 
@@ -147,7 +159,7 @@ export class StreamSurvey implements StreamVisitor {
     const inPackage = this.#ending !== "precopy";
     const skip = inPackage ? Math.min(PACKAGE_DEVICES_START, bytes.length) : 0;
     if (inPackage) this.#bytes.package = bytes.length;
-    else this.#bytes.devices = bytes.length;
+    else this.#bytes.devices += bytes.length;
     if (bytes.length === skip) return;
     const where = inPackage ? "package" : "stream";
     this.#devices = analyseDevices(bytes.subarray(skip), at + skip, where);
@@ -179,7 +191,7 @@ export class StreamSurvey implements StreamVisitor {
       ...{ records: this.#records, rounds: this.#rounds.list },
       repeatedAfterSwitch: this.#coverage?.repeated ?? 0,
       ...{ multifdFlushes: this.#flushes, discards: this.#discards },
-      ...{ package: this.#package, devices: this.#devices },
+      ...{ package: this.#package, earlyDevices: this.#early, devices: this.#devices },
       bytes: {
         ...{ ...this.#bytes, ram, description: this.#descriptionBytes },
         total: endAt - this.#startAt,

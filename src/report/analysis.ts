@@ -122,6 +122,7 @@ const streamSchema = z.strictObject({
   multifdFlushes: count,
   discards,
   package: z.strictObject({ at: offset, bytes: count }).nullable(),
+  earlyDevices: z.array(device).describe("Devices whose state comes ahead of memory"),
   devices: devicesSchema.nullable(),
   bytes: z
     .strictObject({

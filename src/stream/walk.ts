@@ -13,6 +13,7 @@ import { readCommand } from "./command.ts";
 import type { Command } from "./command.ts";
 import { PACKAGE_BYTES_MAX, VM_DESCRIPTION_BYTES_MAX } from "./constants.ts";
 import { splitDeviceTail } from "./device-tail.ts";
+import { skipEarlyDevice } from "./early-devices.ts";
 import { readStreamOpening, targetPageSizeOf } from "./header.ts";
 import type { StreamConfiguration } from "./header.ts";
 import type { StreamReader } from "./reader.ts";
@@ -41,6 +42,11 @@ export interface StreamVisitor extends RamVisitor {
   command?(command: Command, at: number, endAt: number): void;
   /** The content of PACKAGED, from LISTEN to RUN; `at` is its first byte. */
   package?(bytes: Uint8Array, at: number): void;
+  /**
+   * A device whose state comes ahead of memory, from its header to one past its footer. A visitor
+   * without this cannot do with such a stream, and it is refused.
+   */
+  earlyDevice?(section: DeviceSection, at: number, endAt: number): void;
   /** A RAM section, before its pages. */
   sectionBegins?(kind: WalkedSection["kind"], at: number): void;
   /** A RAM section, after its pages. */
@@ -129,12 +135,18 @@ class StreamWalk {
         this.#ramEnded = header.kind === "end";
         break;
       case "full":
-        refuseEarly(header, at);
+        this.#early(header, at);
         break;
       case "eof":
       case "vmDescription":
         refuse("UNKNOWN_SECTION", `A section ${header.kind} stands before the end`, at);
     }
+  }
+
+  #early(section: DeviceSection, at: number): void {
+    if (this.#visitor.earlyDevice === undefined || this.#postcopy) refuseEarly(section, at);
+    skipEarlyDevice(this.#reader, section.sectionId, this.#sectionId);
+    this.#visitor.earlyDevice(section, at, this.#reader.offset);
   }
 
   #body(kind: WalkedSection["kind"], sectionId: number, at: number, ram: RamWalk): void {

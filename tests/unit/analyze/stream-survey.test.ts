@@ -6,7 +6,7 @@ import { analyse } from "../../../src/analyze/analyse.ts";
 import { analysisSchema } from "../../../src/report/analysis.ts";
 import type { StreamAnalysis } from "../../../src/report/analysis.ts";
 import { writeStreamOpening } from "../../../src/stream/header.ts";
-import { writeVmDescription } from "../../../src/stream/section.ts";
+import { writeFooter, writeFullSection, writeVmDescription } from "../../../src/stream/section.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import {
   advise,
@@ -234,6 +234,52 @@ describe("a stream that completed in precopy", () => {
       devices: { where: "stream", sections: [{ name: "stress", proven: false }] },
     });
     expect(half.endAt).toBe(whole.length - 3);
+  });
+});
+
+describe("a device whose state comes ahead of memory", () => {
+  /** Its body holds what looks like its footer, and what looks like another section. */
+  const early: Piece = (writer) => {
+    const section = { sectionId: 39, idstr: "virtio-mem-early", instanceId: 0, versionId: 1 };
+    writeFullSection(writer, section);
+    writer.raw(new Uint8Array([0x7e, 0, 0, 0, 39, 0xff, 4, 0, 0, 0, 7, 1, 0x41]));
+    writeFooter(writer, section.sectionId);
+  };
+  const rest = [ramPart(zeroPages()), ramEnd(), device, eof];
+  const text = description("virtio-mem-early", "stress");
+
+  test("is told, and not missed where the description lists it", () => {
+    for (const before of [true, false]) {
+      const pieces = before ? [early, ramStart()] : [ramStart(), early];
+      const analysis = analysed(opening(), ...pieces, ...rest, text);
+      expect(analysis).toMatchObject({
+        ...{ complete: true, ending: "precopy" },
+        earlyDevices: [{ name: "virtio-mem-early", sectionId: 39, bytes: bytesOf(early).length }],
+        devices: { described: true, sections: [{ name: "stress", proven: true }] },
+      });
+      const { opening: head, commands, ram, devices, description: json, total } = analysis.bytes;
+      expect(head + commands + ram + devices + json + 1).toBe(total);
+    }
+  });
+
+  test("before a switch as well, and cut off wherever that is", () => {
+    const [first = opening(), ...others] = WHOLE;
+    const analysis = analysed(first, early, ...others);
+    expect(analysis).toMatchObject({ complete: true, earlyDevices: [{ sectionId: 39 }] });
+    const bytes = bytesOf(first, early);
+    for (let length = bytesOf(first).length + 1; length < bytes.length; length++) {
+      expect(analyseBytes(bytes.subarray(0, length)).problem?.code).toBe("TRUNCATED");
+    }
+  });
+
+  test("whose footer never comes is refused, and not searched for ever", () => {
+    const endless: Piece = (writer) => {
+      writeFullSection(writer, { sectionId: 39, idstr: "x", instanceId: 0, versionId: 1 });
+      writer.raw(new Uint8Array(600 * 1024).fill(0x7e));
+    };
+    const { problem, endAt } = analysed(opening(), endless, ramStart());
+    expect(problem?.code).toBe("BAD_FOOTER");
+    expect(endAt).toBeLessThan(1000);
   });
 });
 
