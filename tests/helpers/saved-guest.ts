@@ -18,6 +18,8 @@ export interface SaveOptions {
   uri: string;
   capabilities?: Record<string, boolean>;
   parameters?: Record<string, unknown>;
+  /** Of the QEMU. */
+  extraArguments?: readonly string[];
   /** The precopy round after which the rest is sent in one go, whatever the guest writes. */
   round?: number;
 }
@@ -27,8 +29,8 @@ const LAST_ROUND = { "max-bandwidth": 0, "downtime-limit": 20_000 };
 
 /** Saves a guest that counts; gives the count at some time before. The file is complete then. */
 export async function saveQemu(options: SaveOptions): Promise<Count> {
-  const { version, uri, capabilities = {}, parameters = {}, round } = options;
-  await using source = await startQemu({ program: qemuProgram(version) });
+  const { version, uri, capabilities = {}, parameters = {}, round, extraArguments = [] } = options;
+  await using source = await startQemu({ program: qemuProgram(version), extraArguments });
   await source.setCapabilities({ events: true, ...capabilities });
   if (round === undefined) await source.qmp.execute("migrate-set-parameters", LAST_ROUND);
   else await slowPrecopy(source);

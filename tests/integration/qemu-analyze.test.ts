@@ -29,6 +29,12 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 /** The program takes some 65 MiB, whatever it reads. */
 const MEMORY_BYTES_MAX = 100 * 1024 * 1024;
 
+/** Some of each kind, so that device state is large and of variable length, and ROMs are many. */
+const DEVICES = [
+  ...["VGA", "e1000", "rtl8139", "virtio-net-pci", "virtio-scsi-pci", "lsi53c895a", "qemu-xhci"],
+  ...["usb-tablet", "virtio-balloon-pci", "virtio-serial-pci", "virtio-rng-pci", "intel-hda"],
+].flatMap((device) => ["-device", device]);
+
 /** What a QEMU counts of a migration that has completed. */
 interface QemuCounts {
   ram: { normal: number; duplicate: number; total: number };
@@ -137,7 +143,8 @@ for (const version of QEMU_VERSIONS) {
     `analyze tells what QEMU ${version} saved, and what it sent in postcopy`,
     async () => {
       await using directory = new TemporaryDirectory("analyze");
-      await using qemu = await startQemu({ program: qemuProgram(version) });
+      const extraArguments = ["-smp", "2", ...DEVICES];
+      await using qemu = await startQemu({ program: qemuProgram(version), extraArguments });
       await qemu.setCapabilities({ events: true });
       await qemu.waitForRounds(2);
       const saved = directory.file("saved");
@@ -230,6 +237,34 @@ for (const version of ["10.0", "11.1"] as const) {
     expect(analysis.records.normal).toBeLessThan(26_000);
     expect(namesOf(analysis)).toContain("globalstate 0");
   });
+}
+
+for (const version of QEMU_VERSIONS) {
+  needs(version)(
+    `analyze tells addresses and the uuid that QEMU ${version} was given`,
+    async () => {
+      await using directory = new TemporaryDirectory("analyze");
+      const file = directory.file("guest");
+      const uuid = "5ca1ab1e-0000-4000-8000-0123456789ab";
+      const capabilities = { "x-ignore-shared": true, "validate-uuid": true };
+      await saveQemu({
+        ...{ version, capabilities },
+        uri: `exec:cat>${file}`,
+        extraArguments: ["-uuid", uuid],
+      });
+      const analysis = await analyseStream(file);
+      expect(analysis).toMatchObject({
+        ...{ complete: true, uuid },
+        capabilities: ["x-ignore-shared"],
+      });
+      const addresses = new Map(
+        analysis.blocks.map(({ name, guestPhysicalAddress }) => [name, guestPhysicalAddress]),
+      );
+      expect(addresses.get("pc.ram")).toBe(0);
+      // The BIOS of 256 KiB ends where 32 bits end.
+      expect(addresses.get("pc.bios")).toBe(2 ** 32 - 256 * 1024);
+    },
+  );
 }
 
 /** Holds all pages of the guest. */
