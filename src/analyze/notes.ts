@@ -1,7 +1,6 @@
 /** What is unusual about a stream, in sentences: nothing that a number alone would tell people. */
 import type { StreamAnalysis } from "../report/analysis.ts";
 import { formatCount } from "../util/units.ts";
-import { pagesOf } from "./page-counts.ts";
 
 /** The notes on an analysis, those that matter most first. */
 export function notesOf(analysis: StreamAnalysis): string[] {
@@ -21,7 +20,6 @@ function missingNotes({
   capabilities,
   multifdFlushes,
   discards,
-  records,
 }: StreamAnalysis): string[] {
   const missing = blocks.reduce((sum, { pagesMissing }) => sum + (pagesMissing ?? 0), 0);
   if (missing === 0 || !complete) return [];
@@ -29,10 +27,10 @@ function missingNotes({
   if (capabilities.includes("x-ignore-shared")) {
     return [`${what}: memory that is shared (x-ignore-shared) is left out`];
   }
-  if (discards.commands > 0 && pagesOf(records) > 0) {
+  if (multifdFlushes > 0) return [`${what}: they travelled on multifd channels`];
+  if (discards.commands > 0) {
     return [`${what}: they travelled on another channel (postcopy-preempt), or the guest is torn`];
   }
-  if (multifdFlushes > 0) return [`${what}: they travelled on multifd channels`];
   return [`${what}: they were never sent, as memory that the guest does not have is not`];
 }
 

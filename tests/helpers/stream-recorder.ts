@@ -4,12 +4,14 @@
  *     await using recorder = await StreamRecorder.start(dest.peer, file);
  *     await source.qmp.execute("migrate", { uri: recorder.uri });
  *
- * The file is a capture of the main channel; a second connection is refused, as the two would mix.
+ * The file is a capture of the main channel, which begins with QEMU's magic; further channels
+ * (multifd, preempt) pass through and are not kept.
  */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
 
+import { STREAM_MAGIC } from "../../src/stream/constants.ts";
 import { withDeadline } from "./deadline.ts";
 
 export class StreamRecorder implements AsyncDisposable {
@@ -31,24 +33,26 @@ export class StreamRecorder implements AsyncDisposable {
     server.listen(0, "127.0.0.1", resolve);
     await promise;
     const recorder = new StreamRecorder(server);
-    server.once("connection", (source) => {
-      server.close();
-      recorder.#record(source, peer, file);
-    });
+    server.on("connection", (source) => recorder.#relay(source, peer, file));
     return recorder;
   }
 
-  /** Waits until both ends have closed: all that was sent is in the file. */
+  /** Waits until both ends of the main channel have closed: all that was sent is in the file. */
   async finish(): Promise<void> {
     await withDeadline(this.#ended.promise, "the end of the recorded connection");
   }
 
-  #record(source: Socket, peer: string, file: string): void {
+  #relay(source: Socket, peer: string, file: string): void {
     const [, host = "", port = ""] = peer.split(":");
     const destination = connect({ host, port: Number(port), allowHalfOpen: true });
-    const fd = openSync(file, "w");
     this.#sockets.push(source, destination);
-    source.on("data", (bytes: Buffer) => writeSync(fd, bytes));
+    let fd: number | undefined;
+    source.once("data", (first: Buffer) => {
+      if (first.length >= 4 && first.readUInt32BE(0) === STREAM_MAGIC) fd = openSync(file, "w");
+    });
+    source.on("data", (bytes: Buffer) => {
+      if (fd !== undefined) writeSync(fd, bytes);
+    });
     source.pipe(destination);
     destination.pipe(source);
     const closed = [source, destination].map(async (socket) => {
@@ -59,6 +63,7 @@ export class StreamRecorder implements AsyncDisposable {
       await promise;
     });
     void Promise.all(closed).then(() => {
+      if (fd === undefined) return;
       closeSync(fd);
       this.#ended.resolve();
     });

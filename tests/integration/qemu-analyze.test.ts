@@ -267,6 +267,56 @@ for (const version of QEMU_VERSIONS) {
   );
 }
 
+/** Slow enough that the guest asks for pages before they come by themselves. */
+const SLOW_PUSH = { "max-postcopy-bandwidth": 64 * 1024 * 1024 };
+const OTHER_CHANNELS = [
+  ["7.2", "postcopy-preempt"],
+  ["10.0", "postcopy-preempt"],
+  ["11.1", "postcopy-preempt"],
+  ["11.1", "multifd"],
+] as const;
+
+for (const [version, capability] of OTHER_CHANNELS) {
+  const name = `analyze tells the main channel of QEMU ${version} with ${capability}`;
+  needs(version)(name, async () => {
+    await using directory = new TemporaryDirectory("analyze");
+    const program = qemuProgram(version);
+    const capabilities = { [capability]: true };
+    await using source = await startQemu({ program });
+    await using destination = await startQemu({ program, incoming: "defer" });
+    await enablePostcopy(source, capabilities);
+    await enablePostcopy(destination, capabilities);
+    await slowPrecopy(source);
+    await source.qmp.execute("migrate-set-parameters", SLOW_PUSH);
+    await source.waitForRounds(2);
+    const file = directory.file("sent");
+    const peer = `tcp:127.0.0.1:${await destination.listen()}`;
+    await using recorder = await StreamRecorder.start(peer, file);
+    await source.qmp.execute("migrate", { uri: recorder.uri });
+    await waitForPrecopyRound(source, 2);
+    await source.qmp.execute("migrate-start-postcopy");
+    await source.waitForMigration("completed");
+    await destination.waitForMigration("completed");
+    await recorder.finish();
+    const analysis = await analyseStream(file);
+    expect(analysis).toMatchObject({ complete: true, ending: "postcopy", repeatedAfterSwitch: 0 });
+    expectAllBytes(analysis);
+    expect(namesOf(analysis)).toContain("globalstate 0");
+    if (capability === "multifd") {
+      expect(analysis.multifdFlushes).toBeGreaterThan(0);
+      expect(analysis.notes.join()).toContain("multifd channels");
+      return;
+    }
+    // Pages that the guest asked for travelled on the other channel.
+    const { ram } = await source.qmp.execute<QemuCounts>("query-migrate");
+    const { normal, zero } = analysis.records;
+    const missing = analysis.blocks.reduce((sum, { pagesMissing }) => sum + (pagesMissing ?? 0), 0);
+    expect(missing).toBeGreaterThan(0);
+    expect(normal + zero + missing).toBe(ram.normal + ram.duplicate);
+    expect(analysis.notes.join()).toContain("another channel (postcopy-preempt)");
+  });
+}
+
 /** Holds all pages of the guest. */
 const XBZRLE = { "xbzrle-cache-size": 256 * 1024 * 1024 };
 
