@@ -8,6 +8,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import type { StreamAnalysis } from "../../src/report/analysis.ts";
 import { analyseSnapshot, analyseStream, runAnalyze } from "../helpers/analysis.ts";
 import { waitUntil } from "../helpers/deadline.ts";
+import { HUGE_PAGE_BYTES, HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { libvirtSave } from "../helpers/libvirt-save.ts";
 import { startDest } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -20,7 +21,7 @@ import {
 } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
-import type { Qemu } from "../helpers/qemu.ts";
+import type { Qemu, QemuOptions } from "../helpers/qemu.ts";
 import { saveQemu } from "../helpers/saved-guest.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { StreamRecorder } from "../helpers/stream-recorder.ts";
@@ -269,51 +270,81 @@ for (const version of QEMU_VERSIONS) {
 
 /** Slow enough that the guest asks for pages before they come by themselves. */
 const SLOW_PUSH = { "max-postcopy-bandwidth": 64 * 1024 * 1024 };
-const OTHER_CHANNELS = [
-  ["7.2", "postcopy-preempt"],
-  ["10.0", "postcopy-preempt"],
-  ["11.1", "postcopy-preempt"],
-  ["11.1", "multifd"],
-] as const;
 
-for (const [version, capability] of OTHER_CHANNELS) {
-  const name = `analyze tells the main channel of QEMU ${version} with ${capability}`;
+/** A migration between two QEMUs, whose main channel is recorded and analysed. */
+async function moveRecorded(
+  how: QemuOptions,
+  capabilities: Record<string, boolean>,
+): Promise<{ analysis: StreamAnalysis; sentPages: number }> {
+  await using directory = new TemporaryDirectory("analyze");
+  await using source = await startQemu(how);
+  await using destination = await startQemu({ ...how, incoming: "defer" });
+  await enablePostcopy(source, capabilities);
+  await enablePostcopy(destination, capabilities);
+  await slowPrecopy(source);
+  await source.qmp.execute("migrate-set-parameters", SLOW_PUSH);
+  await source.waitForRounds(2);
+  const file = directory.file("sent");
+  const peer = `tcp:127.0.0.1:${await destination.listen()}`;
+  await using recorder = await StreamRecorder.start(peer, file);
+  await source.qmp.execute("migrate", { uri: recorder.uri });
+  await waitForPrecopyRound(source, 2);
+  await source.qmp.execute("migrate-start-postcopy");
+  await source.waitForMigration("completed");
+  await destination.waitForMigration("completed");
+  await recorder.finish();
+  const analysis = await analyseStream(file);
+  expect(analysis).toMatchObject({ complete: true, ending: "postcopy", repeatedAfterSwitch: 0 });
+  expectAllBytes(analysis);
+  expect(namesOf(analysis)).toContain("globalstate 0");
+  const { ram } = await source.qmp.execute<QemuCounts>("query-migrate");
+  return { analysis, sentPages: ram.normal + ram.duplicate };
+}
+
+function missingOf({ blocks }: StreamAnalysis): number {
+  return blocks.reduce((sum, { pagesMissing }) => sum + (pagesMissing ?? 0), 0);
+}
+
+for (const version of QEMU_VERSIONS) {
+  const name = `analyze tells the main channel of QEMU ${version} with postcopy-preempt`;
   needs(version)(name, async () => {
-    await using directory = new TemporaryDirectory("analyze");
-    const program = qemuProgram(version);
-    const capabilities = { [capability]: true };
-    await using source = await startQemu({ program });
-    await using destination = await startQemu({ program, incoming: "defer" });
-    await enablePostcopy(source, capabilities);
-    await enablePostcopy(destination, capabilities);
-    await slowPrecopy(source);
-    await source.qmp.execute("migrate-set-parameters", SLOW_PUSH);
-    await source.waitForRounds(2);
-    const file = directory.file("sent");
-    const peer = `tcp:127.0.0.1:${await destination.listen()}`;
-    await using recorder = await StreamRecorder.start(peer, file);
-    await source.qmp.execute("migrate", { uri: recorder.uri });
-    await waitForPrecopyRound(source, 2);
-    await source.qmp.execute("migrate-start-postcopy");
-    await source.waitForMigration("completed");
-    await destination.waitForMigration("completed");
-    await recorder.finish();
-    const analysis = await analyseStream(file);
-    expect(analysis).toMatchObject({ complete: true, ending: "postcopy", repeatedAfterSwitch: 0 });
-    expectAllBytes(analysis);
-    expect(namesOf(analysis)).toContain("globalstate 0");
-    if (capability === "multifd") {
-      expect(analysis.multifdFlushes).toBeGreaterThan(0);
-      expect(analysis.notes.join()).toContain("multifd channels");
-      return;
-    }
+    const how = { program: qemuProgram(version) };
+    const { analysis, sentPages } = await moveRecorded(how, { "postcopy-preempt": true });
     // Pages that the guest asked for travelled on the other channel.
-    const { ram } = await source.qmp.execute<QemuCounts>("query-migrate");
     const { normal, zero } = analysis.records;
-    const missing = analysis.blocks.reduce((sum, { pagesMissing }) => sum + (pagesMissing ?? 0), 0);
+    const missing = missingOf(analysis);
     expect(missing).toBeGreaterThan(0);
-    expect(normal + zero + missing).toBe(ram.normal + ram.duplicate);
+    expect(normal + zero + missing).toBe(sentPages);
     expect(analysis.notes.join()).toContain("another channel (postcopy-preempt)");
+  });
+}
+
+needs("11.1")("analyze tells the main channel of QEMU 11.1 with multifd", async () => {
+  const { analysis } = await moveRecorded({ program: qemuProgram("11.1") }, { multifd: true });
+  expect(analysis.multifdFlushes).toBeGreaterThan(0);
+  expect(missingOf(analysis)).toBeGreaterThan(0);
+  expect(analysis.notes.join()).toContain("multifd channels");
+});
+
+/** Two guests of 128 MiB in pages of 2 MiB. */
+const HUGE_PAGES = 128;
+const HUGE = ["-object", "memory-backend-memfd,id=m0,size=128M,hugetlb=on,hugetlbsize=2M"];
+
+for (const version of QEMU_VERSIONS) {
+  requireOrSkip(
+    needQemuVersion(version),
+    needUserfaultfd(),
+    needHugePages(HUGE_PAGES),
+  )(`analyze tells the huge pages of QEMU ${version}`, async () => {
+    using _pages = new HugePages(HUGE_PAGES);
+    const how = { program: qemuProgram(version), extraArguments: HUGE };
+    const { analysis } = await moveRecorded({ ...how, machine: "pc,memory-backend=m0" }, {});
+    expect(analysis.advise?.pageSizeSummary).toBe(HUGE_PAGE_BYTES + 4096);
+    const [ram, ...roms] = analysis.blocks;
+    expect(ram).toMatchObject({ bytes: 128 * 2 ** 20, pageSize: HUGE_PAGE_BYTES });
+    expect(roms.every(({ pageSize }) => pageSize === 4096)).toBe(true);
+    expect((ram?.discards.bytes ?? 1) % HUGE_PAGE_BYTES).toBe(0);
+    expect(missingOf(analysis)).toBe(0);
   });
 }
 

@@ -203,11 +203,12 @@ test("pages without content are counted as a guest would miss them", () => {
   );
 });
 
-describe("a stream that completed in precopy", () => {
-  const PRECOPY = [opening(), ramStart(), ramPart(zeroPages()), ramEnd(page(0, 1)), device, eof];
+/** Without its description. */
+const COMPLETED = [opening(), ramStart(), ramPart(zeroPages()), ramEnd(page(0, 1)), device, eof];
 
+describe("a stream that completed in precopy", () => {
   test("its last pages are those for which the guest stood", () => {
-    const analysis = analysed(...PRECOPY, description("stress"));
+    const analysis = analysed(...COMPLETED, description("stress"));
     expect(analysis).toMatchObject({
       ...{ complete: true, ending: "precopy", package: null, notes: [] },
       rounds: [
@@ -216,17 +217,17 @@ describe("a stream that completed in precopy", () => {
       ],
       devices: { where: "stream", described: true, sections: [{ name: "stress", proven: true }] },
     });
-    expect(analysed(...PRECOPY).devices).toMatchObject({ described: null, sections: [{}] });
+    expect(analysed(...COMPLETED).devices).toMatchObject({ described: null, sections: [{}] });
   });
 
   test("a description of other devices is noted", () => {
-    const analysis = analysed(...PRECOPY, description("stress", "another"));
+    const analysis = analysed(...COMPLETED, description("stress", "another"));
     expect(analysis.devices).toMatchObject({ described: false, sections: [{ name: "stress" }] });
     expect(analysis.notes.join("\n")).toContain("lists other devices");
   });
 
   test("cut off within its devices, those that are whole are named", () => {
-    const pieces = [...PRECOPY.slice(0, -2), device];
+    const pieces = [...COMPLETED.slice(0, -2), device];
     const whole = bytesOf(...pieces);
     const half = analyseBytes(whole.subarray(0, -3));
     expect(half).toMatchObject({
@@ -321,6 +322,24 @@ test("capabilities, uuid and the head of libvirt are told", () => {
 test("of bytes that are no stream there is nothing to tell", () => {
   expect(() => analyseBytes(Buffer.from("SSH-2.0-OpenSSH_9.2\r\n"))).toThrow(StreamError);
   expect(() => analyseBytes(new Uint8Array(3))).toThrow("ends too early");
+});
+
+test("whatever bytes are damaged: an analysis, or a refusal that says what", () => {
+  const whole = [bytesOf(...WHOLE), bytesOf(...COMPLETED, description("stress"))];
+  const damage = fc.array(fc.tuple(fc.nat(2 ** 20), fc.nat(255)), { minLength: 1, maxLength: 4 });
+  fc.assert(
+    fc.property(fc.nat(1), damage, (which, places) => {
+      const bytes = (whole[which] ?? new Uint8Array(0)).slice();
+      for (const [at, value] of places) bytes[at % bytes.length] = value;
+      try {
+        const { complete, problem } = analyseBytes(bytes);
+        expect(complete).toBe(problem === null);
+      } catch (error) {
+        expect(error).toBeInstanceOf(StreamError);
+      }
+    }),
+    { numRuns: 1000 },
+  );
 });
 
 test("a stream of nothing but commands keeps the list of them short", () => {
