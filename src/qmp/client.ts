@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { PostcopyError } from "../util/errors.ts";
+import { LineFramer } from "./lines.ts";
 import { greetingSchema, messageSchema } from "./messages.ts";
 import type { Message } from "./messages.ts";
 
@@ -13,9 +14,9 @@ const GREETING_TIMEOUT_MS = 5000;
 /** How long QEMU may take to answer a command; its main loop may be busy with a migration. */
 const ANSWER_TIMEOUT_MS = 30_000;
 /** Longest line of a monitor; descriptions of a machine take some hundreds of KiB. */
-const LINE_BYTES_MAX = 16 * 1024 * 1024;
-/** Events that are kept for who waits for them later; the oldest go first. */
-const EVENTS_MAX = 4096;
+const LINE_CHARACTERS_MAX = 16 * 1024 * 1024;
+
+const NOT_QMP_HINT = "a monitor made with -qmp speaks QMP; one made with -monitor is for people";
 
 /** A monitor that is not there, does not speak, or went away. */
 export class MonitorError extends PostcopyError {}
@@ -36,6 +37,15 @@ export interface QmpEvent {
   data: Readonly<Record<string, unknown>>;
   /** When QEMU sent it, by its wall clock, in milliseconds since 1970. */
   timeMs: number;
+}
+
+/** How a connection is made. */
+export interface ConnectOptions {
+  /** Ask for out-of-band execution, where this QEMU offers it. */
+  outOfBand?: boolean;
+  /** Called with each event, from the very first on. */
+  onEvent?: (event: QmpEvent) => void;
+  greetingTimeoutMs?: number;
 }
 
 /** How a command is run. */
@@ -59,9 +69,10 @@ export class QmpClient {
   readonly #greeting = Promise.withResolvers<unknown>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
   readonly #decoder = new TextDecoder();
-  readonly #events: QmpEvent[] = [];
+  readonly #lines = new LineFramer(LINE_CHARACTERS_MAX);
   #socket: Bun.Socket | undefined;
-  #unparsed = "";
+  /** What the socket did not take yet. */
+  #unsent: Uint8Array = new Uint8Array(0);
   #lastId = 0;
   #failure: Error | undefined;
 
@@ -76,11 +87,12 @@ export class QmpClient {
    * Connects to the monitor at a unix socket and makes it ready for commands.
    * @throws MonitorError when nobody listens there, or it is no monitor, or a busy one.
    */
-  static async connect(path: string, options: { outOfBand?: boolean } = {}): Promise<QmpClient> {
+  static async connect(path: string, options: ConnectOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(path);
+    if (options.onEvent !== undefined) client.onEvent(options.onEvent);
     try {
       await client.#open();
-      const greeting = await client.#greet();
+      const greeting = await client.#greet(options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS);
       client.version = versionText(greeting);
       const enable = options.outOfBand === true && offersOutOfBand(greeting) ? ["oob"] : [];
       const words = enable.length === 0 ? {} : { enable };
@@ -99,6 +111,7 @@ export class QmpClient {
         unix: this.#path,
         socket: {
           data: (_socket, bytes) => this.#receive(this.#decoder.decode(bytes, { stream: true })),
+          drain: () => this.#flush(),
           close: closed,
           end: closed,
           error: closed,
@@ -112,16 +125,14 @@ export class QmpClient {
     }
   }
 
-  async #greet(): Promise<z.infer<typeof greetingSchema>> {
+  async #greet(timeoutMs: number): Promise<z.infer<typeof greetingSchema>> {
     const silent = this.#error("MONITOR_SILENT", "does not greet", {
       hint: "it serves one client at a time: another program may be connected to it",
     });
-    const text = await withTimeout(this.#greeting.promise, GREETING_TIMEOUT_MS, silent);
+    const text = await withTimeout(this.#greeting.promise, timeoutMs, silent);
     const parsed = greetingSchema.safeParse(text);
     if (parsed.success) return parsed.data;
-    throw this.#error("NO_MONITOR", "is not a QMP monitor", {
-      hint: "a monitor made with -qmp speaks QMP; one made with -monitor is for people",
-    });
+    throw this.#error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT });
   }
 
   /**
@@ -139,7 +150,7 @@ export class QmpClient {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#pending.set(id, { command, resolve, reject });
     const verb = options.outOfBand === true ? "exec-oob" : "execute";
-    this.#socket?.write(`${JSON.stringify({ [verb]: command, arguments: parameters, id })}\n`);
+    this.#send(`${JSON.stringify({ [verb]: command, arguments: parameters, id })}\n`);
     const timeoutMs = options.timeoutMs ?? ANSWER_TIMEOUT_MS;
     const silent = this.#error("MONITOR_SILENT", `did not answer ${command} for ${timeoutMs} ms`);
     try {
@@ -161,11 +172,6 @@ export class QmpClient {
   onEvent(listener: (event: QmpEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
-  }
-
-  /** Events so far, oldest first; of a very long life the last ones. */
-  get events(): readonly QmpEvent[] {
-    return this.#events;
   }
 
   /** Why the monitor is of no more use; undefined while it is. */
@@ -190,15 +196,32 @@ export class QmpClient {
     this.#pending.clear();
   }
 
+  #send(text: string): void {
+    this.#unsent = Buffer.concat([this.#unsent, Buffer.from(text)]);
+    this.#flush();
+  }
+
+  /** A socket takes what fits into its buffer, and calls again when there is room. */
+  #flush(): void {
+    if (this.#unsent.length === 0) return;
+    const sent = this.#socket?.write(this.#unsent) ?? 0;
+    // -1: it is closed, which its own callback tells.
+    this.#unsent = this.#unsent.subarray(Math.max(0, sent));
+  }
+
   #receive(text: string): void {
-    const lines = (this.#unparsed + text).split("\n");
-    this.#unparsed = lines.pop() ?? "";
-    if (this.#unparsed.length > LINE_BYTES_MAX) {
-      this.#fail(this.#error("MONITOR_ANSWER", "sends a line without end"));
-      this.close();
+    const lines = this.#failure === undefined ? this.#lines.take(text) : [];
+    if (lines === undefined) {
+      this.#giveUp(this.#error("MONITOR_ANSWER", "sends a line without end"));
       return;
     }
-    for (const line of lines) if (line.trim() !== "") this.#take(line);
+    for (const line of lines) this.#take(line);
+  }
+
+  /** Fails everything, and hangs up: what comes from there cannot be trusted. */
+  #giveUp(error: MonitorError): void {
+    this.#fail(error);
+    this.#socket?.end();
   }
 
   #take(line: string): void {
@@ -206,7 +229,7 @@ export class QmpClient {
     try {
       json = JSON.parse(line);
     } catch {
-      this.#fail(this.#error("NO_MONITOR", "does not speak QMP"));
+      this.#giveUp(this.#error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT }));
       return;
     }
     // Only the first line is the greeting; a second resolve does nothing.
@@ -231,8 +254,6 @@ export class QmpClient {
   }
 
   #tell(event: QmpEvent): void {
-    this.#events.push(event);
-    if (this.#events.length > EVENTS_MAX) this.#events.shift();
     for (const listener of this.#listeners) listener(event);
   }
 }
