@@ -7,7 +7,7 @@ import { NR, syscall } from "./raw.ts";
 
 const POLLFD_BYTES = 8;
 /** Most descriptors that one PollSet watches. */
-const POLL_DESCRIPTORS_MAX = 64;
+const POLL_DESCRIPTORS_MAX = 128;
 const NANOSECONDS_PER_MS = 1e6;
 
 /** close(2). A descriptor is closed by exactly one owner; EBADF is a programmer's error. */

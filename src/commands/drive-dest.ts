@@ -159,6 +159,7 @@ class DrivenDest {
       ...counts,
       faults: { ...counts.faults, latencyNs: null },
       phase: this.#phase,
+      multifd: null,
       audit: null,
       snapshot: null,
     };

@@ -277,6 +277,7 @@ export class DestRun {
         latencyNs: latency.count === 0 ? null : latency.summary(),
       },
       bytes: counts.bytes,
+      multifd: this.#crew.multifd,
       audit,
       snapshot:
         this.#kept === undefined ? null : { ...this.#kept, bytes: diskBytes(this.#kept.directory) },

@@ -4,6 +4,7 @@ import type { RamBlock } from "../ram/block.ts";
 import { StoppedError } from "../channel/channel.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { DestGuest } from "./guest.ts";
+import type { MultifdBarrier } from "./multifd-barrier.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageStateData } from "./shared.ts";
@@ -19,6 +20,8 @@ export type DestEvent =
 export interface GuestMemory {
   blocks: readonly RamBlock[];
   pages: PageStateData;
+  /** The source is this program: further connections may be its urgent channel. */
+  sourceIsOurs: boolean;
   /** Section number of RAM in this stream. */
   ramSectionId: number;
   /** Of the guest, for its sinks. */
@@ -35,8 +38,8 @@ export interface IncomingContext {
   features: number;
   /** Longest silence of the source until it has sent the list of RAM blocks. */
   handshakeTimeoutMs: number;
-  /** Whether the source has opened multifd channels, on which pages would come unseen. */
-  multifdWaits: () => boolean;
+  /** Where the main channel meets multifd ones; undefined where there can be none. */
+  multifd: Pick<MultifdBarrier, "flush" | "end"> | undefined;
   /** Locks the process's memory except during postcopy (`--mlock`). */
   lockMemory: boolean;
   /** Tells the listen and fault threads what they need before they can start. */

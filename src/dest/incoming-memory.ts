@@ -14,6 +14,7 @@ import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
 import { checkRamSection } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
@@ -34,6 +35,8 @@ export class IncomingMemory {
   complete = false;
   /** The source said hello: it is this program. */
   sourceIsOurs = false;
+  /** Machine type of the stream's configuration. */
+  machine = "";
   readonly #context: IncomingContext;
   readonly #loader: RamLoader;
   /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
@@ -45,6 +48,8 @@ export class IncomingMemory {
   #blocks: readonly RamBlock[] = [];
   #pageData: PageStateData | undefined;
   #pages: PageState | undefined;
+  /** Undefined for a source that has no multifd channels. */
+  #multifd: IncomingContext["multifd"];
 
   constructor(context: IncomingContext) {
     this.#context = context;
@@ -92,9 +97,13 @@ export class IncomingMemory {
       this.#account();
       if (end === "end of section") break;
       if (end === "memory size") this.#prepare();
+      else if (end === "multifd flush") this.#multifd?.flush();
       else reader.ensure(reader.available + 1);
     }
-    if (section.kind === "end") this.complete = true;
+    if (flushesMultifdAfterEachSection(this.machine)) this.#multifd?.flush();
+    if (section.kind !== "end") return;
+    this.#multifd?.end();
+    this.complete = true;
   }
 
   #account(): void {
@@ -116,12 +125,6 @@ export class IncomingMemory {
       pageSizeSummary: this.#advice?.pageSizeSummary,
       basePageSize: BASE_PAGE_BYTES,
     });
-    // One of ours has no such channels, and the connection that waits may be its urgent one.
-    if (!this.sourceIsOurs && this.#context.multifdWaits()) {
-      throw new StreamError("UNSUPPORTED", "The source sends pages on multifd channels", {
-        hint: "at the QEMU: migrate_set_capability multifd off, then migrate again",
-      });
-    }
     const advice = this.#advice;
     if (advice === undefined && guest.devices.kind === "opaque") {
       // Now, while the guest still runs there: a migration without postcopy would end with a guest
@@ -150,9 +153,11 @@ export class IncomingMemory {
     this.#loader.sink = this.#makeSink(pages);
     shared.counters.set(DEST.totalPages, totalPages(this.#blocks));
     this.#context.emit({ kind: "guest", blocks: this.#blocks });
+    this.#multifd = this.sourceIsOurs ? undefined : this.#context.multifd;
     this.#context.announceMemory({
       blocks: this.#blocks,
       pages: pageData,
+      sourceIsOurs: this.sourceIsOurs,
       ramSectionId: this.#ramSectionId ?? 0,
       sinkData: guest.sinkData(),
     });
@@ -212,6 +217,7 @@ export class IncomingMemory {
     if (this.#pages === undefined || this.#pageData === undefined) {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
+    this.#multifd?.end();
     this.#discards.flush();
     this.#discards.close();
     const missing = settleMissing(this.#pages, this.#discarded);

@@ -77,6 +77,7 @@ export class IncomingLoader {
         `The source's target pages have ${pageSize} bytes, ${here}`,
       );
     }
+    this.#memory.machine = configuration?.machine ?? "";
     this.#context.guest.configure(configuration);
     for (;;) {
       const section = readSectionHeader(reader);

@@ -100,6 +100,8 @@ function loadSection(context: ListenContext, loader: RamLoader): void {
     const end = loader.load();
     account(context, loader);
     if (end === "end of section") return;
+    // Pages of this phase come on the main channel. QEMU 8.1.0 to 8.1.2 flush in every stream.
+    if (end === "multifd flush") continue;
     if (end === "memory size") {
       throw new StreamError("UNEXPECTED", "The list of RAM blocks came again during postcopy");
     }

@@ -26,7 +26,9 @@ export type LoadEnd =
   /** The bytes that are there hold no whole record any more. */
   | "needs more"
   /** The list of RAM blocks follows; its total is in `memoryTotal`. */
-  | "memory size";
+  | "memory size"
+  /** What the source had for its multifd channels it has sent. */
+  | "multifd flush";
 
 export class RamLoader {
   /** Pages loaded since they were last looked at and set to 0 by the owner. */
@@ -79,8 +81,7 @@ export class RamLoader {
           this.memoryTotal = record.offset;
           return "memory size";
         }
-        // QEMU 8.1.0 to 8.1.2 send it in every stream; it means something to multifd channels only.
-        if (record.flags === RAM_FLAG.multifdFlush) continue;
+        if (record.flags === RAM_FLAG.multifdFlush) return "multifd flush";
         this.#encodedPage(record, reader.base + pos);
       }
     }

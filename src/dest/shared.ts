@@ -36,6 +36,8 @@ export const WORD = {
   returnPathOpen: 9,
   /** 1 once the package is here as a whole: the source then waits for what becomes of the guest. */
   packageWhole: 10,
+  /** 1 once no more pages come on multifd channels. */
+  multifdEnded: 11,
 } as const;
 const WORDS = 16;
 
@@ -56,6 +58,8 @@ export interface DestSharedData {
   listenStart: SharedArrayBuffer;
   faultStart: SharedArrayBuffer;
   listenDone: SharedArrayBuffer;
+  multifdFlush: SharedArrayBuffer;
+  multifdSettled: SharedArrayBuffer;
   faultTimes: SharedArrayBuffer;
   listenTimes: SharedArrayBuffer;
 }
@@ -85,6 +89,10 @@ export class DestShared {
   readonly faultStart: Semaphore;
   /** The listen thread is done: every page is in place and the userfaultfd is closed. */
   readonly listenDone: Semaphore;
+  /** Posted by the incoming thread at each flush of the multifd channels. */
+  readonly multifdFlush: Semaphore;
+  /** Posted by the multifd thread when all that was sent before a flush is stored. */
+  readonly multifdSettled: Semaphore;
   /** Latencies of remote faults by the thread that placed the page, in nanoseconds. */
   readonly faultTimes: Histogram;
   readonly listenTimes: Histogram;
@@ -102,6 +110,8 @@ export class DestShared {
     this.listenStart = new Semaphore(data.listenStart);
     this.faultStart = new Semaphore(data.faultStart);
     this.listenDone = new Semaphore(data.listenDone);
+    this.multifdFlush = new Semaphore(data.multifdFlush);
+    this.multifdSettled = new Semaphore(data.multifdSettled);
     this.faultTimes = new Histogram(data.faultTimes);
     this.listenTimes = new Histogram(data.listenTimes);
   }
@@ -124,6 +134,8 @@ export function createDestShared(): DestSharedData {
     listenStart: new Semaphore().shared,
     faultStart: new Semaphore().shared,
     listenDone: new Semaphore().shared,
+    multifdFlush: new Semaphore().shared,
+    multifdSettled: new Semaphore().shared,
     faultTimes: new Histogram().shared,
     listenTimes: new Histogram().shared,
   };

@@ -69,15 +69,15 @@ export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => 
 }
 
 /**
- * The sink of a guest that is stored, for the listen and fault threads; undefined for a guest whose
- * memory is placed through a userfaultfd.
+ * The sink of a guest that is stored, for other threads than the one that loads it; undefined for a
+ * guest whose memory is placed through a userfaultfd. `control` is given from LISTEN on.
  */
 export function openStoreSink(
   data: DestGuestData,
   sinkData: unknown,
   pages: PageState,
   buffer: ReceiveBuffer,
-  control: Int32Array<SharedArrayBuffer>,
+  control?: Int32Array<SharedArrayBuffer>,
 ): PageSink | undefined {
   if (data.kind !== "snapshot") return undefined;
   return new StoreSink(sinkData as StoreData, pages, buffer, control);

@@ -135,6 +135,10 @@ export const DEST_COUNTERS = defineCounters([
   "placeExists", // EEXIST: the page was here already
   "placeRetries", // EAGAIN: the address space was changing
   "missingPages", // pages that lacked at LISTEN
+  // Written by the multifd thread.
+  "bytesMultifd",
+  "pagesMultifd", // precopy pages on multifd channels
+  "pagesMultifdZero",
   // Written by the fault thread.
   "bytesUrgent", // on the urgent channel
   "pagesUrgent",

@@ -177,7 +177,7 @@ function destLines(report: DestReport, paint: Paint): string[] {
   const kinds = (label: string, normal: number, zero: number, where: string): void => {
     if (normal + zero > 0) lines.push(labelled(label, `${kindsText(normal, zero)}${where}`, paint));
   };
-  kinds("precopy", pages.precopyNormal, pages.precopyZero, "");
+  kinds("precopy", pages.precopyNormal, pages.precopyZero, multifdText(report.multifd));
   kinds("pushed", pages.pushedNormal, pages.pushedZero, "");
   kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");
   if (pages.missing > 0) {
@@ -194,6 +194,12 @@ function destLines(report: DestReport, paint: Paint): string[] {
   }
   if (audit !== null) lines.push(labelled("checked", auditText(audit, paint), paint));
   return lines;
+}
+
+function multifdText(multifd: DestReport["multifd"]): string {
+  if (multifd === null) return "";
+  const { channels, compression } = multifd;
+  return ` on ${channels} multifd channels${compression === "none" ? "" : ` (${compression})`}`;
 }
 
 function auditText(audit: NonNullable<DestReport["audit"]>, paint: Paint): string {

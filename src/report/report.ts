@@ -185,7 +185,11 @@ export const destReportSchema = z
         .nullable()
         .describe("Remote faults, from the event read to the page placed"),
     }),
-    bytes: z.strictObject({ main: count, urgent: count, total: count }),
+    bytes: z.strictObject({ main: count, multifd: count, urgent: count, total: count }),
+    multifd: z
+      .strictObject({ channels: count, compression: z.enum(["none", "zlib", "zstd"]) })
+      .nullable()
+      .describe("Channels of a QEMU on which pages came in precopy"),
     audit: z
       .strictObject({ pagesChecked: count, pagesWrong: count })
       .nullable()

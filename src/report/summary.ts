@@ -57,12 +57,13 @@ export function destCounts(counters: DestCounters): Pick<
 } {
   const main = counters.get(DEST.bytesReceived);
   const urgent = counters.get(DEST.bytesUrgent);
+  const multifd = counters.get(DEST.bytesMultifd);
   return {
     phase: destPhase(counters),
     pages: {
       total: counters.get(DEST.totalPages),
-      precopyNormal: counters.get(DEST.pagesPrecopy),
-      precopyZero: counters.get(DEST.pagesPrecopyZero),
+      precopyNormal: counters.get(DEST.pagesPrecopy) + counters.get(DEST.pagesMultifd),
+      precopyZero: counters.get(DEST.pagesPrecopyZero) + counters.get(DEST.pagesMultifdZero),
       missing: counters.get(DEST.missingPages),
       pushedNormal: counters.get(DEST.pagesPushed),
       pushedZero: counters.get(DEST.pagesPushedZero),
@@ -80,7 +81,7 @@ export function destCounts(counters: DestCounters): Pick<
       remote: counters.get(DEST.faultsRemote),
       local: counters.get(DEST.faultsLocal),
     },
-    bytes: { main, urgent, total: main + urgent },
+    bytes: { main, multifd, urgent, total: main + multifd + urgent },
   };
 }
 

@@ -114,3 +114,25 @@ export const MAPPED_RAM_HEADER_BYTES = 28;
 export const MAPPED_RAM_VERSION = 1;
 /** What the pages of a block are aligned to in a mapped-ram file. */
 export const MAPPED_RAM_PAGES_ALIGNMENT = 0x10_0000;
+
+/** Flags of a multifd packet (MULTIFD_FLAG_*). */
+export const MULTIFD_FLAG = {
+  sync: 0x01,
+  /** Bits that say how the packet's pages are compressed: 0 not at all, else one of these. */
+  compression: 0x3e,
+  zlib: 0x02,
+  zstd: 0x04,
+  deviceState: 0x40,
+} as const;
+/** Version in the first packet of a channel and in all others (MULTIFD_VERSION). */
+export const MULTIFD_VERSION = 1;
+/** Bytes of the first packet of a channel (MultiFDInit_t). */
+export const MULTIFD_HELLO_BYTES = 64;
+/** Pages of a packet: 512 KiB of 4 KiB pages; their offsets are always there (MULTIFD_PACKET_SIZE). */
+export const MULTIFD_PAGES = 128;
+/** Bytes of a packet before its pages (MultiFDPacket_t). */
+export const MULTIFD_HEADER_BYTES = 320 + MULTIFD_PAGES * 8;
+/** Most bytes that the pages of a packet take: they may not shrink, and then grow a little. */
+export const MULTIFD_DATA_BYTES_MAX = 640 * 1024;
+/** Most multifd channels taken; QEMU itself allows 255, and has 2 unless told otherwise. */
+export const MULTIFD_CHANNELS_MAX = 64;

@@ -29,6 +29,8 @@ export type RefusalCode =
   | "BAD_PAGE"
   /** A package that is not LISTEN, device state, PINGs, RUN. */
   | "BAD_PACKAGE"
+  /** What a source may send, and what this program does not take. */
+  | "UNSUPPORTED"
   /** The stream ends before it is complete. */
   | "TRUNCATED";
 

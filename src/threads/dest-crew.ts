@@ -6,8 +6,10 @@ import {
 } from "../../syscalls/descriptor.ts";
 import { Channel, endConnection, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import type { MultifdResult } from "../dest/multifd.ts";
 import { refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
+import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -19,6 +21,7 @@ import type {
   IncomingResult,
   IncomingTask,
   ListenTask,
+  MultifdTask,
   Stamped,
   WarningNews,
 } from "./tasks.ts";
@@ -46,11 +49,16 @@ export class DestCrew {
   readonly #incoming: Thread<IncomingTask, IncomingNews, IncomingResult>;
   readonly #listen = new Thread<ListenTask, never, void>("listen", () => {});
   readonly #fault: Thread<FaultTask, WarningNews, void>;
+  /** Only a guest that is kept comes from sources that send on multifd channels. */
+  readonly #multifd: Thread<MultifdTask, WarningNews, MultifdResult> | undefined;
+  readonly #multifdEndFd: number;
   #helpers: Promise<unknown>[] = [];
   #failure: unknown;
   readonly #failed = Promise.withResolvers<never>();
   #main = -1;
   #others: number[] = [];
+  /** What the multifd thread left, once it has. */
+  #multifdResult: MultifdResult | undefined;
   #peer = "the source";
 
   constructor(options: DestCrewOptions) {
@@ -59,6 +67,9 @@ export class DestCrew {
     this.shared = new DestShared(this.#data);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
+    const keeps = options.guest.kind === "snapshot" && options.arrival.kind === "listen";
+    this.#multifd = keeps ? new Thread("multifd", (news) => options.event(news)) : undefined;
+    this.#multifdEndFd = keeps ? makeEventDescriptor() : -1;
     this.#failed.promise.catch(() => {
       // Nobody may be waiting for it any more; it is reported by whoever is.
     });
@@ -73,6 +84,7 @@ export class DestCrew {
         shared: this.#data,
         arrival,
         stopFd: this.#stopFd,
+        multifdEndFd: this.#multifdEndFd,
         lockMemory,
       });
       // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
@@ -117,11 +129,24 @@ export class DestCrew {
       peer: this.#peer,
     };
     const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
-    const tasks = [
+    const multifd = memory.sourceIsOurs ? undefined : this.#multifd;
+    // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
+    const early = multifd === undefined ? this.#others : [];
+    const tasks: Promise<unknown>[] = [
       this.#listen.run(common),
-      this.#fault.run({ ...common, listenFd, early: this.#others }),
+      this.#fault.run({ ...common, listenFd, early }),
     ];
+    if (multifd !== undefined) {
+      const task = { ...common, listenFd, early: this.#others, endFd: this.#multifdEndFd };
+      tasks.push(multifd.run(task).then((result) => (this.#multifdResult = result)));
+    }
     this.#helpers = tasks.map((task) => task.catch((error: unknown) => this.#giveUp(error)));
+  }
+
+  /** The multifd channels of the source that was received, if it had any. */
+  get multifd(): { channels: number; compression: MultifdCompression } | null {
+    const { channels = 0, compression = "none" } = this.#multifdResult ?? {};
+    return channels === 0 ? null : { channels, compression };
   }
 
   /** A helper failed: the incoming thread, which waits for it, must know. */
@@ -158,16 +183,18 @@ export class DestCrew {
 
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
-    const threads = [this.#incoming, this.#listen, this.#fault];
-    for (const thread of threads) thread.end();
+    const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd];
+    for (const thread of threads) thread?.end();
     // A thread that still is at work must not find another file under its descriptors; it waits
     // for a page that nobody will bring, and ends with the process.
-    if (threads.some((thread) => thread.busy)) return;
+    if (threads.some((thread) => thread?.busy)) return;
     if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
     if (arrival.kind === "listen") closeDescriptor(arrival.fd);
-    // Once started, the fault thread has closed them.
+    // Once started, the fault or the multifd thread has closed them, or left them to be closed.
     if (this.#helpers.length === 0) this.#others.forEach(closeDescriptor);
-    for (const fd of [this.#stopFd, this.#faultStopFd]) closeDescriptor(fd);
+    this.#multifdResult?.descriptors.forEach(closeDescriptor);
+    const events = [this.#stopFd, this.#faultStopFd, this.#multifdEndFd];
+    for (const fd of events) if (fd >= 0) closeDescriptor(fd);
   }
 }

@@ -1,12 +1,14 @@
 /** The destination's incoming thread: finds its connection, then receives the guest. */
+import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
-import { acceptMigration, multifdWaits } from "../channel/listen.ts";
-import type { Accepted } from "../channel/listen.ts";
+import { acceptMigration } from "../channel/accept.ts";
+import type { Accepted } from "../channel/accept.ts";
 import { remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { HANDSHAKE_TIMEOUT_MS, IncomingLoader } from "../dest/incoming.ts";
+import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
@@ -58,7 +60,10 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     // A further connection comes only where this process listens.
     features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
     handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-    multifdWaits: () => arrival.kind === "listen" && multifdWaits(arrival.fd, others),
+    multifd:
+      task.multifdEndFd < 0
+        ? undefined
+        : new MultifdBarrier(shared, () => raiseEventDescriptor(task.multifdEndFd)),
     lockMemory: task.lockMemory,
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,

@@ -55,6 +55,8 @@ export interface IncomingTask {
   shared: DestSharedData;
   arrival: Arrival;
   stopFd: number;
+  /** Raised to end the multifd thread, -1 where there is none. */
+  multifdEndFd: number;
   lockMemory: boolean;
 }
 
@@ -90,6 +92,22 @@ export interface FaultTask {
   early: number[];
   stopFd: number;
   faultStopFd: number;
+  peer: string;
+}
+
+/** For the multifd thread, given at the same time for a source that is not this program. */
+export interface MultifdTask {
+  guest: DestGuestData;
+  shared: DestSharedData;
+  memory: GuestMemory;
+  /** The main connection. */
+  fd: number;
+  /** Listening socket for further connections. */
+  listenFd: number;
+  early: number[];
+  stopFd: number;
+  /** Raised when no more pages come on its channels. */
+  endFd: number;
   peer: string;
 }
 

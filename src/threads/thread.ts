@@ -15,6 +15,7 @@ const ENTRIES = {
   incoming: () => new URL("./incoming.worker.ts", import.meta.url),
   listen: () => new URL("./listen.worker.ts", import.meta.url),
   fault: () => new URL("./fault.worker.ts", import.meta.url),
+  multifd: () => new URL("./multifd.worker.ts", import.meta.url),
   index: () => new URL("./index.worker.ts", import.meta.url),
   analyze: () => new URL("./analyze.worker.ts", import.meta.url),
   stress: () => new URL("./stress.worker.ts", import.meta.url),

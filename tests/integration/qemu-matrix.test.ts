@@ -46,6 +46,9 @@ const CELLS: readonly Cell[] = [
   { from: "10.0", to: "10.0", preemptTo: true },
   { from: "11.1", to: "11.1", preemptTo: true },
   { from: "7.2", to: "11.1", preemptTo: true },
+  { from: "7.2", to: "7.2", preemptFrom: true },
+  { from: "10.0", to: "10.0", preemptFrom: true },
+  { from: "11.1", to: "11.1", preemptFrom: true },
 ];
 
 function describeEnd(version: QemuVersion, preempt: boolean | undefined): string {

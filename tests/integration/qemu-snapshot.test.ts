@@ -119,22 +119,19 @@ for (const version of ["10.0", "11.1"] as const) {
   );
 }
 
-qemuTest(
-  "a QEMU that sends pages on multifd channels is refused, and its guest goes on",
-  async () => {
-    await using directory = new TemporaryDirectory("snapshot");
-    await using source = await startQemu();
-    await enablePostcopy(source, { multifd: true });
-    await source.waitForRounds(3);
-    const words = ["dest", "--json", "--guest", `snapshot:${directory.file("guest")}`];
-    await using dest = spawn(postcopyCommand(...words, "--listen", "tcp:127.0.0.1:0"));
-    for await (const event of dest.events()) {
-      if (event["event"] !== "listening") continue;
-      await source.qmp.execute("migrate", { uri: String(event["peer"]) });
-    }
-    const { exitCode, stderr } = await dest.finish();
-    expect(exitCode).toBe(1);
-    expect(stderr).toContain("The source sends pages on multifd channels");
-    await source.waitForMoreSerial(3);
-  },
-);
+qemuTest("QEMU 7.2 with multifd is refused by name, and its guest goes on", async () => {
+  await using directory = new TemporaryDirectory("snapshot");
+  await using source = await startQemu();
+  await enablePostcopy(source, { multifd: true });
+  await source.waitForRounds(3);
+  const words = ["dest", "--json", "--guest", `snapshot:${directory.file("guest")}`];
+  await using dest = spawn(postcopyCommand(...words, "--listen", "tcp:127.0.0.1:0"));
+  for await (const event of dest.events()) {
+    if (event["event"] !== "listening") continue;
+    await source.qmp.execute("migrate", { uri: String(event["peer"]) });
+  }
+  const { exitCode, stderr } = await dest.finish();
+  expect(exitCode).toBe(1);
+  expect(stderr).toContain("multifd channels in the way of QEMU before 9.0");
+  await source.waitForMoreSerial(3);
+});

@@ -75,7 +75,7 @@ class IncomingBench implements Disposable {
       shared: this.shared,
       features: FEATURES_OURS,
       handshakeTimeoutMs: 5000,
-      multifdWaits: () => false,
+      multifd: undefined,
       lockMemory: false,
       announceMemory: () => undefined,
       emit: (event) => void this.events.push(event),

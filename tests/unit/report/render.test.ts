@@ -68,7 +68,7 @@ test("a migration that failed early says no more than there is", () => {
       error: { code: "PEER_GONE", message: "The peer closed the connection" },
       pages: { ...nothing, ...more },
       faults: { events: 0, remote: 0, local: 0, latencyNs: null },
-      bytes: { main: 12, urgent: 0, total: 12 },
+      bytes: { main: 12, multifd: 0, urgent: 0, total: 12 },
       downtime: null,
       rates: { precopy: null, postcopy: null },
       times: { ...destReport.times, toRunning: null, toDrained: null },

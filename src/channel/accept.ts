@@ -1,0 +1,155 @@
+/** Finding the migration among those who connect; in the incoming thread. */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { check } from "../../syscalls/error.ts";
+import { mapScratch } from "../../syscalls/memory.ts";
+import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { MULTIFD_CHANNELS_MAX, MULTIFD_MAGIC, STREAM_MAGIC } from "../stream/constants.ts";
+import { StoppedError, waitReady } from "./channel.ts";
+
+/** Connections that may wait unclassified: a silent one could be the migration, or anybody. */
+const SILENT_MAX = 16;
+/** Multifd channels that may wait: one more than are taken, so that this can be said by name. */
+const MULTIFD_MAX = MULTIFD_CHANNELS_MAX + 1;
+const MAGIC_BYTES = 4;
+const DRIBBLE_PAUSE_MS = 1;
+/** The other end will send no more. */
+const HUNG_UP = POLL.POLLRDHUP | POLL.POLLHUP | POLL.POLLERR;
+
+/** Told of connections that are turned away: where nothing fails but somebody should know. */
+export type Warn = (message: string) => void;
+
+/** The migration's main connection, and those that were there when it was found. */
+export interface Accepted {
+  main: number;
+  /** Silent connections and multifd channels: they may be the same source's. */
+  others: number[];
+}
+
+/**
+ * Accepts connections until one begins as a migration stream does. Whoever sends something else is
+ * turned away with a warning; whoever stays silent is kept aside, because QEMU 7.2 opens its
+ * preempt channel, on which it sends nothing, beside the main one and in any order. So are multifd
+ * channels, which may come first and do not wait for the main one to speak.
+ */
+export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): Accepted {
+  return new Door(listenFd, stopFd, warn).open();
+}
+
+type Verdict =
+  | "migration"
+  | "multifd"
+  /** The first bytes of a magic, and more may come. */
+  | "undecided"
+  | "stranger"
+  /** Closed or reset before it said anything. */
+  | "gone";
+
+class Door {
+  readonly #listenFd: number;
+  readonly #stopFd: number;
+  readonly #warn: Warn;
+  readonly #poll = new PollSet();
+  readonly #stopSlot: number;
+  readonly #listenSlot: number;
+  readonly #slots: readonly number[];
+  readonly #peek = mapScratch(MAGIC_BYTES);
+  readonly #silent: number[] = [];
+  readonly #multifd: number[] = [];
+
+  constructor(listenFd: number, stopFd: number, warn: Warn) {
+    this.#listenFd = listenFd;
+    this.#stopFd = stopFd;
+    this.#warn = warn;
+    this.#stopSlot = this.#poll.add(stopFd, POLL.POLLIN);
+    this.#listenSlot = this.#poll.add(listenFd, POLL.POLLIN);
+    const length = SILENT_MAX + MULTIFD_MAX;
+    this.#slots = Array.from({ length }, () => this.#poll.add(-1, 0));
+  }
+
+  open(): Accepted {
+    for (;;) {
+      const ready = this.#wait();
+      for (const { fd, events } of ready) {
+        const verdict = this.#judge(fd, (events & HUNG_UP) !== 0);
+        if (verdict === "migration") {
+          const silent = this.#silent.filter((other) => other !== fd);
+          return { main: fd, others: [...silent, ...this.#multifd] };
+        }
+        this.#sort(fd, verdict);
+      }
+      if (this.#poll.ready(this.#listenSlot) !== 0) this.#take();
+    }
+  }
+
+  /** Waits until somebody connects or speaks. Of a multifd channel only its end is of interest. */
+  #wait(): { fd: number; events: number }[] {
+    const all = [...this.#silent, ...this.#multifd];
+    this.#slots.forEach((slot, i) => {
+      const speaks = i < this.#silent.length ? POLL.POLLIN : 0;
+      this.#poll.set(slot, all[i] ?? -1, POLL.POLLRDHUP | speaks);
+    });
+    this.#poll.wait(Infinity);
+    if (this.#poll.ready(this.#stopSlot) !== 0) {
+      all.forEach(closeDescriptor);
+      throw new StoppedError();
+    }
+    return all
+      .map((fd, i) => ({ fd, events: this.#poll.ready(this.#slots[i] ?? -1) }))
+      .filter(({ events }) => events !== 0);
+  }
+
+  /** Looks at the first bytes of a connection, without taking them. */
+  #judge(fd: number, hungUp: boolean): Verdict {
+    const { address, bytes } = this.#peek;
+    const got = peekBytes(fd, address, MAGIC_BYTES);
+    if (got === -ERRNO.EAGAIN) return "undecided";
+    if (got <= 0) return "gone";
+    const migration = begins(bytes, got, STREAM_MAGIC);
+    if (!migration && !begins(bytes, got, MULTIFD_MAGIC)) return "stranger";
+    // No source closes one of its channels while the main one has not spoken.
+    if (hungUp && !(migration && got === MAGIC_BYTES)) return "stranger";
+    if (got < MAGIC_BYTES) return "undecided";
+    return migration ? "migration" : "multifd";
+  }
+
+  #sort(fd: number, verdict: Exclude<Verdict, "migration">): void {
+    if (verdict === "undecided") {
+      // A peer that dribbles: look again a little later instead of spinning on a ready socket.
+      waitReady(this.#stopFd, POLL.POLLIN, this.#stopFd, DRIBBLE_PAUSE_MS);
+      return;
+    }
+    const list = this.#silent.includes(fd) ? this.#silent : this.#multifd;
+    list.splice(list.indexOf(fd), 1);
+    if (verdict === "multifd" && this.#multifd.length < MULTIFD_MAX) {
+      this.#multifd.push(fd);
+      return;
+    }
+    if (verdict !== "gone") {
+      this.#warn("A connection that is not a QEMU migration stream was turned away");
+    }
+    closeDescriptor(fd);
+  }
+
+  #take(): void {
+    const fd = acceptConnection(this.#listenFd);
+    // Most failures mean that whoever connected has gone; these would fail again for ever.
+    if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${this.#listenFd}`);
+    if (fd < 0) return;
+    if (this.#silent.length === SILENT_MAX) {
+      this.#warn(`More than ${SILENT_MAX} silent connections: one was turned away`);
+      closeDescriptor(fd);
+      return;
+    }
+    if (localAddress(fd).family !== "unix") tuneTcp(fd);
+    this.#silent.push(fd);
+  }
+}
+
+/** Whether the first `count` bytes are those of `magic`. */
+function begins(bytes: Uint8Array, count: number, magic: number): boolean {
+  for (let i = 0; i < count; i++) {
+    if (bytes[i] !== ((magic >>> (24 - 8 * i)) & 0xff)) return false;
+  }
+  return true;
+}
