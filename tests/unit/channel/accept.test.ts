@@ -6,6 +6,7 @@ import { mapScratch } from "../../../syscalls/memory.ts";
 import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
 import { StoppedError } from "../../../src/channel/channel.ts";
 import { acceptMigration } from "../../../src/channel/accept.ts";
+import { MULTIFD_CHANNELS_MAX } from "../../../src/stream/constants.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import type { Accepted } from "../../../src/channel/accept.ts";
 import type { Listener } from "../../../src/channel/listen.ts";
@@ -18,6 +19,7 @@ import type * as ChannelEndsFixture from "../../fixtures/channel-ends.ts";
 
 /** "QEVM", version 3, and something behind it. */
 const OPENING = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3, 7);
+const MULTIFD = Uint8Array.of(0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1);
 const STRANGER = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n");
 const TURNED_AWAY = "A connection that is not a QEMU migration stream was turned away";
 
@@ -102,6 +104,49 @@ describe("the migration is found", () => {
       if (silentFirst) expect(others).toHaveLength(1);
       expect(door.warnings).toEqual([]);
     }
+  });
+
+  test("behind its multifd channels, which are kept aside untouched", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    const channels = [door.connect(MULTIFD), door.connect(MULTIFD)];
+    const silent = door.connect();
+    // Whoever hangs up is no channel: it is turned away even while the source is awaited.
+    door.descriptors.close(door.connect(MULTIFD));
+    const source = door.connect();
+    const { main, others } = door.accept(watchdog.stopFd, () => writeBytes(source, OPENING));
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(door.warnings).toEqual([TURNED_AWAY]);
+    expect(others).toHaveLength(3);
+    const [first, second, third] = [silent, ...channels];
+    expect(isPeerOf(others[0] ?? -1, first ?? -1)).toBe(true);
+    for (const other of others.slice(1)) expect(received(other)).toEqual([...MULTIFD]);
+    for (const fd of [second, third]) {
+      expect(others.slice(1).some((other) => isPeerOf(other, fd ?? -1))).toBe(true);
+    }
+  });
+
+  test("behind more multifd channels than are taken: one too many is kept to say so", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    // Not more at a time than may be silent: each is one until it has been looked at.
+    let channels = 0;
+    const more = (): void => {
+      for (let i = 0; i < 8 && channels < MULTIFD_CHANNELS_MAX + 2; i++) {
+        door.connect(MULTIFD);
+        channels++;
+      }
+    };
+    more();
+    door.connect(STRANGER);
+    const { others } = door.accept(watchdog.stopFd, () => {
+      if (channels === MULTIFD_CHANNELS_MAX + 2) door.connect(OPENING);
+      else {
+        more();
+        door.connect(STRANGER);
+      }
+    });
+    expect(others).toHaveLength(MULTIFD_CHANNELS_MAX + 1);
   });
 
   test("behind strangers, who are turned away with a warning each", async () => {
