@@ -4,7 +4,6 @@ import type { RamBlock } from "../ram/block.ts";
 import { StoppedError } from "../channel/channel.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { DestGuest } from "./guest.ts";
-import type { MultifdBarrier } from "./multifd-barrier.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageStateData } from "./shared.ts";
@@ -38,8 +37,8 @@ export interface IncomingContext {
   features: number;
   /** Longest silence of the source until it has sent the list of RAM blocks. */
   handshakeTimeoutMs: number;
-  /** Where the main channel meets multifd ones; undefined where there can be none. */
-  multifd: Pick<MultifdBarrier, "flush" | "end"> | undefined;
+  /** Where the main channel meets multifd ones (multifd-barrier.ts); undefined if there are none. */
+  multifd: { flush: () => void; end: () => void } | undefined;
   /** Locks the process's memory except during postcopy (`--mlock`). */
   lockMemory: boolean;
   /** Tells the listen and fault threads what they need before they can start. */
