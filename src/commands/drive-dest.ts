@@ -159,6 +159,8 @@ class DrivenDest {
       ...counts,
       faults: { ...counts.faults, latencyNs: null },
       phase: this.#phase,
+      // It is asked now and then, and a short postcopy may lie between.
+      completedIn: null,
       audit: null,
       snapshot: null,
     };

@@ -6,7 +6,7 @@ import { acceptMigration, multifdWaits } from "../channel/listen.ts";
 import type { Accepted } from "../channel/listen.ts";
 import { remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { HANDSHAKE_TIMEOUT_MS, IncomingLoader } from "../dest/incoming.ts";
+import { IncomingLoader, SILENCE_LIMIT_MS } from "../dest/incoming.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
@@ -57,7 +57,7 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     shared,
     // A further connection comes only where this process listens.
     features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
-    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+    silenceLimitMs: SILENCE_LIMIT_MS,
     multifdWaits: () => arrival.kind === "listen" && multifdWaits(arrival.fd, others),
     lockMemory: task.lockMemory,
     announceMemory: (memory) => tell({ kind: "memory", memory }),
