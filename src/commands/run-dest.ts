@@ -196,14 +196,15 @@ export class DestRun {
   #refusedText(): string {
     const { control } = this.#crew.shared;
     const told = Atomics.load(control, WORD.fate) === FATE.told;
-    if (Atomics.load(control, WORD.guestStands) === 0 || told) {
-      return "The guest did not start here: it is the source's to go on with";
-    }
-    if (Atomics.load(control, WORD.returnPathOpen) === 0) {
+    // What is sent is done with, for a source that cannot be told.
+    if (this.blocks.length > 0 && Atomics.load(control, WORD.returnPathOpen) === 0) {
       return (
         "The guest did not start here: it is the source's, which opened no return path to be told " +
         "so. If a QEMU shows postmigrate there, cont lets the guest go on"
       );
+    }
+    if (Atomics.load(control, WORD.packageWhole) === 0 || told) {
+      return "The guest did not start here: it is the source's to go on with";
     }
     return (
       "The guest did not start here, and the source could not be told: it holds the guest, " +

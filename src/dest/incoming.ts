@@ -211,7 +211,7 @@ export class IncomingLoader {
     this.#state.requirePackageAllowed();
     this.#setPhase("device");
     const bytes = channel.reader.take(size);
-    Atomics.store(shared.control, WORD.guestStands, 1);
+    Atomics.store(shared.control, WORD.packageWhole, 1);
     if (guest.devices.kind === "opaque") this.#keepPackage(bytes, guest.devices.keep);
     else this.#loadPackage(bytes);
     if (this.#state.state !== "RUNNING") {
@@ -273,7 +273,6 @@ export class IncomingLoader {
     const { channel, guest, shared, silenceLimitMs } = this.#context;
     this.#state.requireEndAllowed();
     if (this.#memory.sourceIsOurs) refuseOwnDevices();
-    if (!this.#returnPathOpen) Atomics.store(shared.control, WORD.guestStands, 1);
     this.#setPhase("device");
     const at = channel.reader.offset;
     const { sections, vmDescription } = takeDeviceState(channel, silenceLimitMs);
@@ -310,7 +309,9 @@ export class IncomingLoader {
     this.#state.end();
     this.#orWarn("The memory is not locked", () => this.#memory.restoreLock());
     if (this.#returnPathOpen) {
-      this.#orWarn("The source was not told that the guest is whole here", () => {
+      const keptInPrecopy = completedIn === "precopy" && guest.devices.kind === "opaque";
+      const then = keptInPrecopy ? ", and lets it go on" : "";
+      this.#orWarn(`The source was not told that the guest is whole here${then}`, () => {
         returnPath.send({ kind: "shut", status: 0 });
       });
     }

@@ -34,12 +34,8 @@ export const WORD = {
   fate: 8,
   /** 1 once the source has opened the return path. */
   returnPathOpen: 9,
-  /**
-   * 1 once the guest stands at the source and only word of what became of it here, or the operator
-   * there, lets it go on: the package is whole; or the source completes in precopy and opened no
-   * return path.
-   */
-  guestStands: 10,
+  /** 1 once the package is here as a whole: the source then waits for what becomes of the guest. */
+  packageWhole: 10,
 } as const;
 const WORDS = 16;
 

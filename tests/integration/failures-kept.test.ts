@@ -1,5 +1,5 @@
 /** Streams of which no snapshot can be made: each is refused by the name of what is in the way. */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { expect } from "bun:test";
 
 import { STREAM_MAGIC, STREAM_VERSION } from "../../src/stream/constants.ts";
@@ -10,6 +10,7 @@ import {
   description,
   eof,
   opening,
+  openReturnPath,
   ramEnd,
   ramStart,
   unknownDevice,
@@ -80,5 +81,25 @@ keptTest(
     expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "TRUNCATED" });
     expect(stderr).toContain("cont lets the guest go on");
     expect(existsSync(`${path}/manifest.json`)).toBe(false);
+  },
+);
+
+keptTest(
+  "a snapshot that cannot be named: the link is cut, and the source has the guest",
+  async () => {
+    await using directory = new TemporaryDirectory("kept");
+    const path = directory.file("guest");
+    await using dest = await startDest({ guest: `snapshot:${path}` });
+    await using peer = await HandMadePeer.connect(dest.peer);
+    peer.send(opening("pc"), openReturnPath, ramStart());
+    await dest.event("guest");
+    mkdirSync(`${path}/manifest.json`);
+    peer.send(ramEnd(zeroPages()), unknownDevice(1, "cpu"), eof, description("cpu"));
+    const { exitCode, error, events } = await dest.end();
+    expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "CANNOT_STORE" });
+    const warnings = events.filter(({ event }) => event === "warning");
+    expect(warnings).toMatchObject([{ code: "GUEST_STANDS" }]);
+    await peer.otherEnd();
+    expect(peer.messages).toEqual([]);
   },
 );

@@ -148,7 +148,6 @@ export class SnapshotDestGuest implements DestGuest {
     const bytes = this.#package;
     if (bytes === undefined) throw new Error("a package without device state was accepted");
     const blocks = this.#blocks.map((block) => this.#finishBlock(block));
-    const kept = this.#writeFile(PACKAGE_FILE, bytes);
     const described = this.#vmDescription;
     const manifest: Manifest = {
       format: SNAPSHOT_FORMAT,
@@ -159,10 +158,9 @@ export class SnapshotDestGuest implements DestGuest {
       targetPageSize: TARGET_PAGE_SIZE,
       uuid: this.#uuid,
       blocks,
-      package: kept,
-      ...(described === undefined
-        ? {}
-        : { vmDescription: this.#writeFile(VM_DESCRIPTION_FILE, described) }),
+      package: this.#writeFile(PACKAGE_FILE, bytes),
+      vmDescription:
+        described === undefined ? undefined : this.#writeFile(VM_DESCRIPTION_FILE, described),
     };
     const text = new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`);
     this.#files.write(MANIFEST_DRAFT, text);
