@@ -65,11 +65,17 @@ export async function captureQemu(
   return report;
 }
 
-/** As much time for the last round as it takes: QEMU completes in precopy, whatever its guest writes. */
+/** The longest downtime that QEMU may be given: it stops the guest as soon as it has a rate at all. */
+const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
+
+/**
+ * As much time for the last round as it takes: QEMU completes in precopy, whatever its guest writes.
+ * It judges by its rate in bytes on the wire, which with `compress` on a busy machine is very low.
+ */
 export async function hasteToComplete(qemu: Qemu): Promise<void> {
   await qemu.qmp.execute("migrate-set-parameters", {
     "max-bandwidth": 0,
-    "downtime-limit": 20_000,
+    "downtime-limit": DOWNTIME_LIMIT_MAX_MS,
   });
 }
 
