@@ -1,7 +1,6 @@
 /** Device state as an analysis lists it: each section with its name, its place and its size. */
 import type { AnalysedDevices, StreamAnalysis } from "../report/analysis.ts";
-import { splitDeviceSections } from "../stream/device-sections.ts";
-import type { DeviceStretch } from "../stream/device-sections.ts";
+import { areDescribed, splitDeviceSections } from "../stream/device-sections.ts";
 import { checkPackageHead, PACKAGE_DEVICES_START, scanPackageTail } from "../stream/package.ts";
 import { readDescribedDevices } from "../stream/vm-description.ts";
 import type { DescribedDevice } from "../stream/vm-description.ts";
@@ -39,32 +38,23 @@ export function analyseDevices(
     bytes: end - from,
     proven,
   }));
-  const described = expected === undefined ? null : agrees(stretches, expected);
+  const described = expected === undefined ? null : areDescribed(stretches, expected);
   return { where, at, bytes: bytes.length, described, sections };
 }
 
-function agrees(
-  stretches: readonly DeviceStretch[],
-  expected: readonly DescribedDevice[],
-): boolean {
-  return (
-    stretches.length === expected.length &&
-    expected.every(({ idstr, instanceId }, index) => {
-      const section = stretches[index]?.section;
-      return section?.idstr === idstr && section.instanceId === instanceId;
-    })
-  );
-}
-
-/** A whole package: its devices, and the PINGs behind them. @throws StreamError BAD_PACKAGE. */
+/**
+ * A whole package: its devices, and the PINGs behind them. `description` is kept with the package of
+ * a guest that completed in precopy. @throws StreamError BAD_PACKAGE.
+ */
 export function analysePackage(
   bytes: Uint8Array,
   at: number,
+  description?: string,
 ): { devices: AnalysedDevices; pings: { at: number; value: number }[]; runAt: number } {
   checkPackageHead(bytes);
   const { pings, devicesEnd } = scanPackageTail(bytes);
   const state = bytes.subarray(PACKAGE_DEVICES_START, devicesEnd);
-  const devices = analyseDevices(state, at + PACKAGE_DEVICES_START, "package");
+  const devices = analyseDevices(state, at + PACKAGE_DEVICES_START, "package", description);
   const pingBytes = 9;
   return {
     devices,

@@ -183,8 +183,12 @@ function byteLines(analysis: StreamAnalysis, paint: Paint): string[] {
   ];
 }
 
+function descriptionText(bytes: number): string {
+  return `${formatBytes(bytes)}: the guest completed in precopy, and its devices are described`;
+}
+
 function snapshotLines(analysis: SnapshotAnalysis, paint: Paint): string[] {
-  const { devices, workingSetPages, pagesVerified } = analysis;
+  const { devices, workingSetPages, pagesVerified, uuid, descriptionBytes } = analysis;
   const size = analysis.blocks.reduce((sum, { bytes }) => sum + bytes, 0);
   const rows = analysis.blocks.map((block) => [
     block.name,
@@ -204,6 +208,10 @@ function snapshotLines(analysis: SnapshotAnalysis, paint: Paint): string[] {
     paint.bold(`${analysis.path}: snapshot of ${analysis.machineType || "an unknown machine"}`),
     labelled("made", `${analysis.createdAt} by ${analysis.program}`, paint),
     labelled("memory", `${formatBytes(size)}, ${formatBytes(analysis.diskBytes)} on disk`, paint),
+    ...(uuid === null ? [] : [labelled("uuid", uuid, paint)]),
+    ...(descriptionBytes === null
+      ? []
+      : [labelled("description", descriptionText(descriptionBytes), paint)]),
     ...(workingSetPages === null
       ? []
       : [labelled("working set", `${formatCount(workingSetPages)} pages recorded`, paint)]),

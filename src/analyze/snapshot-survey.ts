@@ -9,13 +9,14 @@ import { SyscallError } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { diskBytes } from "../guests/snapshot/directory.ts";
 import { sha256 } from "../guests/snapshot/layout.ts";
-import type { ManifestBlock } from "../guests/snapshot/layout.ts";
+import type { Manifest, ManifestBlock } from "../guests/snapshot/layout.ts";
 import { readManifest } from "../guests/snapshot/manifest.ts";
 import { readWorkingSet } from "../guests/snapshot/working-set.ts";
 import { pageSum } from "../guests/stored/page-sum.ts";
 import { ANALYSIS_VERSION } from "../report/analysis.ts";
 import type { Problem, SnapshotAnalysis } from "../report/analysis.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { byteString } from "../stream/reader.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { analysePackage } from "./devices.ts";
 
@@ -58,15 +59,17 @@ export function surveySnapshot(
     return { name, bytes: length, pageSize, file, pagesStored, pagesDamaged };
   });
   const bytes = readChecked(directory, manifest.package.file, manifest.package.sha256, report);
-  const device = bytes === undefined ? undefined : readPackage(bytes, report);
+  const description = readDescription(directory, manifest, report);
+  const device = bytes === undefined ? undefined : readPackage(bytes, description, report);
   const workingSet = workingSetOf(directory, manifest.blocks);
   return {
     ...{ version: ANALYSIS_VERSION, kind: "snapshot", path: directory },
     ...{ diskBytes: diskBytes(directory), program: manifest.program },
     ...{ createdAt: manifest.createdAt, machineType: manifest.machineType },
-    ...{ targetPageSize: manifest.targetPageSize, blocks },
+    ...{ targetPageSize: manifest.targetPageSize, uuid: manifest.uuid ?? null, blocks },
     package: device === undefined ? null : { bytes: bytes?.length ?? 0, pings: device.pings },
     devices: device?.devices ?? null,
+    descriptionBytes: manifest.vmDescription?.bytes ?? null,
     workingSetPages: typeof workingSet === "number" ? workingSet : null,
     pagesVerified: verify ? verified / TARGET_PAGE_SIZE : null,
     notes: workingSet === "damaged" ? ["The recorded working set is damaged, and not used"] : [],
@@ -87,9 +90,19 @@ function workingSetOf(
 
 type Report = (message: string) => void;
 
-function readPackage(bytes: Uint8Array, report: Report) {
+function readDescription(
+  directory: string,
+  { vmDescription }: Manifest,
+  report: Report,
+): string | undefined {
+  if (vmDescription === undefined) return undefined;
+  const bytes = readChecked(directory, vmDescription.file, vmDescription.sha256, report);
+  return bytes === undefined ? undefined : byteString(bytes, 0, bytes.length);
+}
+
+function readPackage(bytes: Uint8Array, description: string | undefined, report: Report) {
   try {
-    const { devices, pings } = analysePackage(bytes, 0);
+    const { devices, pings } = analysePackage(bytes, 0, description);
     return { devices, pings: pings.map(({ value }) => value) };
   } catch (error) {
     if (!(error instanceof PostcopyError)) throw error;

@@ -9,6 +9,7 @@ import { targetPageSizeOf } from "../stream/header.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import { PACKAGE_DEVICES_START } from "../stream/package.ts";
 import type { DeviceSection } from "../stream/section.ts";
+import { uuidText } from "../stream/uuid.ts";
 import type { StreamVisitor, WalkedBlock, WalkedPage, WalkedSection } from "../stream/walk.ts";
 import { formatBytes } from "../util/units.ts";
 import { Coverage } from "./coverage.ts";
@@ -235,10 +236,4 @@ export class StreamSurvey implements StreamVisitor {
 
 function noDiscards(): Discards {
   return { commands: 0, ranges: 0, bytes: 0 };
-}
-
-/** As people write it: 8-4-4-4-12. */
-function uuidText(uuid: Uint8Array): string {
-  const hex = Buffer.from(uuid).toString("hex");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -76,9 +76,12 @@ export class Channel {
     const bytes = this.sideAt + SIDE_BYTES;
     this.buffer = from === undefined ? mapScratch(bytes) : scratchAt(from.address, bytes);
     const readable = this.buffer.bytes.subarray(0, this.sideAt);
-    this.reader = new StreamReader(readable, from?.end ?? 0, (reader, least) => {
-      this.#refill(reader, least);
-    });
+    this.reader = new StreamReader(
+      readable,
+      from?.end ?? 0,
+      (reader, least) => this.#refill(reader, least),
+      { atEnd: () => this.#atEnd() },
+    );
     this.reader.pos = from?.pos ?? 0;
     this.reader.base = from?.base ?? 0;
     this.#poll.add(options.fd, POLL.POLLIN);
@@ -118,6 +121,15 @@ export class Channel {
         throw new ChannelError("PEER_CLOSED", `The connection was closed by ${this.peer}`);
       }
       if (got === 0) this.#wait(POLL.POLLIN, "sent nothing");
+    }
+  }
+
+  /** Waits for the next bytes, or for the peer to close. */
+  #atEnd(): boolean {
+    for (;;) {
+      const got = this.tryRead();
+      if (got !== 0) return got < 0;
+      this.#wait(POLL.POLLIN, "sent nothing");
     }
   }
 

@@ -160,6 +160,8 @@ class DrivenDest {
       faults: { ...counts.faults, latencyNs: null },
       phase: this.#phase,
       multifd: null,
+      // It is asked now and then, and a short postcopy may lie between.
+      completedIn: null,
       audit: null,
       snapshot: null,
     };

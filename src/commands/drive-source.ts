@@ -105,6 +105,7 @@ class DrivenSource {
     try {
       await driver.migrate(formatPeer(peer));
       this.#timeline.note("drained", this.#nowNs());
+      this.#noteCompletion();
       if (options.keep) await this.#keep();
     } catch (error) {
       if (!(error instanceof Error)) throw error;
@@ -279,7 +280,7 @@ class DrivenSource {
       qemu: qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
       phase: this.#phase,
       urgentChannel: this.#job.options.preempt,
-      switchover: this.#switchedOver(failure === undefined),
+      switchover: this.#switchover,
       rounds: this.#rounds,
       pages: {
         total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
@@ -298,11 +299,12 @@ class DrivenSource {
     };
   }
 
-  /** How the guest went over: where little is dirty QEMU completes in precopy, also when told not to. */
-  #switchedOver(completed: boolean): Switchover | null {
-    if (!completed || this.#driver.atSwitch !== undefined) return this.#switchover;
+  /** Where little is dirty QEMU completes in precopy, also when it was told to switch. */
+  #noteCompletion(): void {
+    if (this.#driver.atSwitch !== undefined) return;
     const reason = "what was dirty fitted into the downtime limit";
-    return { reason, dirtyPages: 0, kind: "precopy" };
+    this.#switchover = { reason, dirtyPages: 0, kind: "precopy" };
+    this.#job.output.events.emit({ event: "switchover", ...this.#switchover });
   }
 
   /**

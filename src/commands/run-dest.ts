@@ -69,6 +69,7 @@ export class DestRun {
   readonly #preloaded: ReturnType<typeof preloadStressThreads>;
   #arrived: ArrivedStress | undefined;
   #kept: KeptSnapshot | undefined;
+  #completedIn: DestReport["completedIn"] = null;
   #source: string;
 
   private constructor(job: DestJob, opened: OpenedArrival) {
@@ -108,7 +109,7 @@ export class DestRun {
       return destProgress(crew.shared.counters, this.#timeline.elapsedMs - connectedMs);
     });
     try {
-      await crew.run();
+      this.#completedIn = (await crew.run()).completedIn;
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } finally {
@@ -195,6 +196,13 @@ export class DestRun {
   #refusedText(): string {
     const { control } = this.#crew.shared;
     const told = Atomics.load(control, WORD.fate) === FATE.told;
+    // What is sent is done with, for a source that cannot be told.
+    if (this.blocks.length > 0 && Atomics.load(control, WORD.returnPathOpen) === 0) {
+      return (
+        "The guest did not start here: it is the source's, which opened no return path to be told " +
+        "so. If a QEMU shows postmigrate there, cont lets the guest go on"
+      );
+    }
     if (Atomics.load(control, WORD.packageWhole) === 0 || told) {
       return "The guest did not start here: it is the source's to go on with";
     }
@@ -210,6 +218,13 @@ export class DestRun {
     if (this.#timeline.at("connected") === undefined) return;
     if (this.#crew.refuse()) {
       log.info(this.#refusedText());
+      return;
+    }
+    if (guest.kind === "snapshot" && this.#timeline.at("postcopy") === undefined) {
+      const message =
+        "All of the guest came, but the snapshot could not be named: the source holds the guest, " +
+        "whole. If a QEMU shows postmigrate there, cont lets it go on";
+      output.warn("GUEST_STANDS", message);
       return;
     }
     const left = Atomics.load(this.#crew.shared.control, WORD.missing);
@@ -243,7 +258,8 @@ export class DestRun {
     const times = {
       setup: timeline.ms("connected", "precopy"),
       precopy: timeline.ms("precopy", "device"),
-      device: timeline.ms("device", "running"),
+      // A guest that is kept after a completion in precopy runs nowhere.
+      device: timeline.ms("device", "running") ?? timeline.ms("device", "drained"),
       postcopy: timeline.ms("running", "drained"),
       toRunning: timeline.ms("connected", "running"),
       toDrained: timeline.ms("connected", "drained"),
@@ -270,6 +286,7 @@ export class DestRun {
       qemu: null,
       urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
       phase: counts.phase,
+      completedIn: this.#completedIn,
       pages: counts.pages,
       places: counts.places,
       faults: {

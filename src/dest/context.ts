@@ -35,8 +35,11 @@ export interface IncomingContext {
   shared: DestShared;
   /** What this end can do (FEATURE of stream/hello.ts). */
   features: number;
-  /** Longest silence of the source until it has sent the list of RAM blocks. */
-  handshakeTimeoutMs: number;
+  /**
+   * Longest silence of the source where it has no reason for one: until it has sent the list of RAM
+   * blocks, and within device state.
+   */
+  silenceLimitMs: number;
   /** Where the main channel meets multifd ones (multifd-barrier.ts); undefined if there are none. */
   multifd: { flush: () => void; end: () => void } | undefined;
   /** Locks the process's memory except during postcopy (`--mlock`). */

@@ -30,8 +30,11 @@ export interface PageSink {
 export type DeviceLoading =
   /** Section by section: this program knows the devices. */
   | { kind: "modelled"; load: (section: DeviceSection, reader: StreamReader) => void }
-  /** As a whole: the package is kept, and what is in it stays opaque. */
-  | { kind: "opaque"; keep: (bytes: Uint8Array) => void };
+  /**
+   * As a whole: the package is kept, and what is in it stays opaque. Of a guest that completed in
+   * precopy it was made here, and the description of its devices may come with it.
+   */
+  | { kind: "opaque"; keep: (bytes: Uint8Array, vmDescription?: string) => void };
 
 /** The receive buffer of a channel, for which a sink is made (Channel's `buffer`). */
 export interface ReceiveBuffer {
@@ -62,8 +65,12 @@ export interface DestGuest {
   sinkData(): unknown;
   /** RUN: the vCPUs start (or nothing, for a guest that is kept). */
   run(): void;
-  /** Every page is in place. What is kept is made durable before the source is told. */
-  finish(): void;
+  /**
+   * Every page is in place. What is kept is made durable before the source is told; `commit` is
+   * called when all that is left is to say that it is whole, and throws if the guest was given back
+   * to the source meanwhile.
+   */
+  finish(commit: () => void): void;
 }
 
 /** What ADVISE said about page sizes. */

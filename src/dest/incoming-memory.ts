@@ -126,13 +126,6 @@ export class IncomingMemory {
       basePageSize: BASE_PAGE_BYTES,
     });
     const advice = this.#advice;
-    if (advice === undefined && guest.devices.kind === "opaque") {
-      // Now, while the guest still runs there: a migration without postcopy would end with a guest
-      // that stands still, and with device state that cannot be kept.
-      throw new StreamError("NO_POSTCOPY", "The source migrates without postcopy", {
-        hint: "at the QEMU: migrate_set_capability postcopy-ram on, then migrate again",
-      });
-    }
     this.#blocks = guest.prepareMemory(setup, advice);
     const summary = pageSizeSummary(this.#blocks);
     if (advice !== undefined && summary !== advice.pageSizeSummary) {

@@ -7,11 +7,11 @@ import { DEST, DEST_PHASES } from "../report/counters.ts";
 import type { DestPhase } from "../report/counters.ts";
 import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
-import { checkPackageHead, scanPackageTail } from "../stream/package.ts";
+import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
@@ -19,13 +19,14 @@ import { StoppedError } from "../channel/channel.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
+import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
-/** Longest silence of a source that has connected, until it has sent the list of RAM blocks. */
-export const HANDSHAKE_TIMEOUT_MS = 30_000;
+/** Longest silence of a source that has something to send at once. */
+export const SILENCE_LIMIT_MS = 30_000;
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -66,7 +67,7 @@ export class IncomingLoader {
     const { reader } = this.#context.channel;
     // A descriptor (exec:, fd:) is there before anybody uses it; only who has begun must go on.
     reader.ensure(1);
-    this.#context.channel.timeoutMs = this.#context.handshakeTimeoutMs;
+    this.#context.channel.timeoutMs = this.#context.silenceLimitMs;
     this.#setPhase("precopy");
     const configuration = readStreamOpening(reader);
     const pageSize = targetPageSizeOf(configuration);
@@ -80,6 +81,7 @@ export class IncomingLoader {
     this.#memory.machine = configuration?.machine ?? "";
     this.#context.guest.configure(configuration);
     for (;;) {
+      if (this.#memory.complete && this.#deviceStateFollows()) return this.#keepFromPrecopy();
       const section = readSectionHeader(reader);
       if (section.kind === "eof") return this.#completeInPrecopy();
       if (section.kind === "command") {
@@ -118,18 +120,7 @@ export class IncomingLoader {
         break;
       case "full": {
         const { devices } = this.#context.guest;
-        if (devices.kind === "opaque") {
-          throw new StreamError(
-            "UNSUPPORTED_DEVICE",
-            "The source finished before it switched to postcopy, and its device state (first " +
-              `"${section.idstr}") cannot be kept that way`,
-            {
-              hint:
-                "if QEMU shows postmigrate, cont lets the guest go on; then migrate again, and " +
-                "migrate_start_postcopy while it still sends memory",
-            },
-          );
-        }
+        if (devices.kind === "opaque") refuseEarlyDevice(section.idstr);
         devices.load(section, reader);
         readFooter(reader, section.sectionId);
         break;
@@ -269,6 +260,32 @@ export class IncomingLoader {
     this.#take({ kind: "postcopyRun" });
   }
 
+  /** Whether memory is followed by devices that are not known here. */
+  #deviceStateFollows(): boolean {
+    const { channel, guest } = this.#context;
+    return guest.devices.kind === "opaque" && channel.reader.peekU8() === SECTION.full;
+  }
+
+  /**
+   * The source completed without a switch, and all of its guest is here. It runs nowhere until the
+   * files are durable; until then a failure leaves it to the source.
+   */
+  #keepFromPrecopy(): IncomingOutcome {
+    const { channel, guest, shared, silenceLimitMs } = this.#context;
+    this.#state.requireEndAllowed();
+    if (this.#memory.sourceIsOurs) refuseOwnDevices();
+    this.#setPhase("device");
+    const at = channel.reader.offset;
+    const { sections, vmDescription } = takeDeviceState(channel, silenceLimitMs);
+    shared.counters.set(DEST.bytesReceived, channel.reader.offset);
+    if (guest.devices.kind === "opaque") {
+      guest.devices.keep(packageOfSections(sections, at), vmDescription);
+    }
+    return this.#finish("precopy", () => {
+      if (!decideToRun(shared)) throw new StoppedError();
+    });
+  }
+
   #completeInPrecopy(): IncomingOutcome {
     if (!this.#memory.complete) {
       throw new StreamError("TRUNCATED", "The stream ended before the guest's memory did");
@@ -283,14 +300,19 @@ export class IncomingLoader {
   }
 
   /** When the guest has finished it is whole here: nothing that follows may lose it again. */
-  #finish(completedIn: IncomingOutcome["completedIn"]): IncomingOutcome {
+  #finish(
+    completedIn: IncomingOutcome["completedIn"],
+    commit: () => void = () => {},
+  ): IncomingOutcome {
     const { guest, returnPath } = this.#context;
     this.#setPhase("drained");
-    guest.finish();
+    guest.finish(commit);
     this.#state.end();
     this.#orWarn("The memory is not locked", () => this.#memory.restoreLock());
     if (this.#returnPathOpen) {
-      this.#orWarn("The source was not told that the guest is whole here", () => {
+      const keptInPrecopy = completedIn === "precopy" && guest.devices.kind === "opaque";
+      const then = keptInPrecopy ? ", and lets it go on" : "";
+      this.#orWarn(`The source was not told that the guest is whole here${then}`, () => {
         returnPath.send({ kind: "shut", status: 0 });
       });
     }

@@ -153,6 +153,7 @@ const snapshotSchema = z.strictObject({
   createdAt: z.string(),
   machineType: z.string(),
   targetPageSize: count,
+  uuid: z.string().nullable(),
   blocks: z.array(
     z.strictObject({
       name: z.string(),
@@ -165,6 +166,9 @@ const snapshotSchema = z.strictObject({
   ),
   package: z.strictObject({ bytes: count, pings: z.array(count) }).nullable(),
   devices: devicesSchema.nullable(),
+  descriptionBytes: count
+    .nullable()
+    .describe("Of the devices' description, which comes only with a completion in precopy"),
   workingSetPages: count.nullable().describe("Pages that the last restore asked for"),
   pagesVerified: count.nullable(),
   notes: z.array(z.string()),

@@ -177,6 +177,9 @@ function destLines(report: DestReport, paint: Paint): string[] {
   const kinds = (label: string, normal: number, zero: number, where: string): void => {
     if (normal + zero > 0) lines.push(labelled(label, `${kindsText(normal, zero)}${where}`, paint));
   };
+  if (report.completedIn === "precopy") {
+    lines.push(labelled("completed", "in precopy, without a switch to postcopy", paint));
+  }
   kinds("precopy", pages.precopyNormal, pages.precopyZero, multifdText(report.multifd));
   kinds("pushed", pages.pushedNormal, pages.pushedZero, "");
   kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");

@@ -160,6 +160,10 @@ export const destReportSchema = z
     role: z.literal("dest"),
     ...shared,
     phase: z.enum(DEST_PHASES).describe("The last phase that was reached"),
+    completedIn: z
+      .enum(["precopy", "postcopy"])
+      .nullable()
+      .describe("How the guest came here; null where it did not, or a QEMU received it"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
     pages: z.strictObject({
       total: count,

@@ -5,6 +5,8 @@ import type { PageReader } from "../ram/page-reader.ts";
 export interface SourceGuest {
   /** Machine type of the configuration section: what the destination must be, too. */
   readonly machineType: string;
+  /** Its identity, 16 bytes: a destination that has another one refuses it. */
+  readonly uuid?: Uint8Array | undefined;
   /** RAM blocks in the order of the stream; mapped in this process if the guest is live. */
   readonly blocks: readonly RamBlock[];
   /**

@@ -28,7 +28,10 @@ function send(context: SourceContext, fill: (writer: StreamWriter) => void): voi
 export function sendOpening(context: SourceContext): void {
   const { guest, shared } = context;
   send(context, (writer) => {
-    writeStreamOpening(writer, { machine: guest.machineType });
+    writeStreamOpening(writer, {
+      machine: guest.machineType,
+      ...(guest.uuid === undefined ? {} : { uuid: guest.uuid }),
+    });
     writeCommand(writer, { kind: "openReturnPath" });
     writeCommand(writer, { kind: "ping", value: helloValue(FEATURES_OURS) });
     const ram = {

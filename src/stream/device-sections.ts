@@ -63,6 +63,20 @@ export function splitDeviceSections(
   return split(bytes, undefined);
 }
 
+/** Whether the sections are just the devices that a description lists, in its order. */
+export function areDescribed(
+  stretches: readonly DeviceStretch[],
+  described: readonly DescribedDevice[],
+): boolean {
+  return (
+    stretches.length === described.length &&
+    described.every(({ idstr, instanceId }, index) => {
+      const section = stretches[index]?.section;
+      return section?.idstr === idstr && section.instanceId === instanceId;
+    })
+  );
+}
+
 function split(bytes: Uint8Array, order: readonly DescribedDevice[] | undefined): DeviceStretch[] {
   let candidates = findCandidates(bytes, order);
   const last = endKey(bytes, order);

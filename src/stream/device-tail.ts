@@ -5,9 +5,12 @@
  * Device state has no length, so its end is found from behind: the description is the last thing
  * of all, it has a length, and no byte of EOF and its header can stand within JSON.
  */
-import { SECTION, VM_DESCRIPTION_BYTES_MAX } from "./constants.ts";
+import { PACKAGE_BYTES_MAX, SECTION, VM_DESCRIPTION_BYTES_MAX } from "./constants.ts";
 import { byteString } from "./reader.ts";
 import { refuse } from "./refuse.ts";
+
+/** Longest such tail: device state and its description. */
+export const DEVICE_TAIL_BYTES_MAX = PACKAGE_BYTES_MAX + VM_DESCRIPTION_BYTES_MAX;
 
 /** The parts of such a tail; offsets count from its first byte. */
 export interface DeviceTail {
@@ -17,9 +20,9 @@ export interface DeviceTail {
   vmDescription?: { at: number; json: string };
 }
 
-const FOOTER_BYTES = 5;
+export const FOOTER_BYTES = 5;
 /** The byte of EOF, that of the description, and the length of the description. */
-const BETWEEN_BYTES = 6;
+export const BETWEEN_BYTES = 6;
 const BRACE = 0x7b;
 /** What every description begins with, whatever the machine. */
 const JSON_START = '{"';
@@ -41,15 +44,16 @@ export function splitDeviceTail(bytes: Uint8Array, base: number): DeviceTail {
     checkDevices(bytes, at, base);
     return { devicesEnd: at, vmDescription: { at: at + 1, json } };
   }
-  const last = bytes.length - 1;
-  if (last >= 0 && bytes[last] === SECTION.eof && endsWithFooter(bytes, view, last)) {
-    checkDevices(bytes, last, base);
-    return { devicesEnd: last };
+  if (endsUndescribed(bytes)) {
+    const devicesEnd = bytes.length - 1;
+    checkDevices(bytes, devicesEnd, base);
+    return { devicesEnd };
   }
   refuseEnd(bytes, view, base);
 }
 
-function isEofAndDescription(bytes: Uint8Array, at: number): boolean {
+/** Whether EOF and a description may begin at `at`. */
+export function isEofAndDescription(bytes: Uint8Array, at: number): boolean {
   return (
     bytes[at + 1] === SECTION.vmDescription &&
     bytes[at] === SECTION.eof &&
@@ -66,15 +70,18 @@ function isJson(text: string): boolean {
   }
 }
 
-/** Whether a footer ends at `end` whose section begins somewhere before. */
-function endsWithFooter(bytes: Uint8Array, view: DataView, end: number): boolean {
-  const footerAt = end - FOOTER_BYTES;
-  if (footerAt < 0 || bytes[footerAt] !== SECTION.footer) return false;
-  const head = Buffer.from(bytes.buffer, bytes.byteOffset, footerAt);
-  const start = Buffer.alloc(FOOTER_BYTES);
+/**
+ * Whether the last bytes are a footer, whose section begins somewhere before, and EOF: all that
+ * stands at the end where there is no description.
+ */
+export function endsUndescribed(bytes: Uint8Array): boolean {
+  const footerAt = bytes.length - 1 - FOOTER_BYTES;
+  if (footerAt < 0 || bytes[footerAt] !== SECTION.footer || bytes.at(-1) !== SECTION.eof) {
+    return false;
+  }
+  const start = Buffer.from(bytes.slice(footerAt, footerAt + FOOTER_BYTES));
   start[0] = SECTION.full;
-  start.writeUInt32BE(view.getUint32(footerAt + 1), 1);
-  return head.includes(start);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, footerAt).includes(start);
 }
 
 /** Devices are FULL sections, one behind the other, so the first and the last byte are known. */
@@ -86,6 +93,12 @@ function checkDevices(bytes: Uint8Array, end: number, base: number): void {
   if (end < FOOTER_BYTES || bytes[end - FOOTER_BYTES] !== SECTION.footer) {
     refuse("BAD_FOOTER", "The state of the last device ends without a footer", base + end);
   }
+}
+
+/** Refuses a stream in which more follows memory than can be. */
+export function refuseLongTail(at: number): never {
+  const limit = `more than ${DEVICE_TAIL_BYTES_MAX} bytes behind guest memory`;
+  refuse("BAD_LENGTH", `The stream has ${limit}`, at);
 }
 
 function refuseEnd(bytes: Uint8Array, view: DataView, base: number): never {

@@ -7,10 +7,10 @@
  * A receiver that keeps the guest rather than run it does not know the devices, and the bodies have
  * no length. It can still answer the PINGs, as they stand at the end, where all has a fixed length.
  */
-import { COMMAND, PACKAGE_PINGS_MAX, SECTION } from "./constants.ts";
+import { COMMAND, PACKAGE_BYTES_MAX, PACKAGE_PINGS_MAX, SECTION } from "./constants.ts";
 import { writeCommand } from "./command.ts";
 import { refuse } from "./refuse.ts";
-import type { StreamWriter } from "./writer.ts";
+import { StreamWriter } from "./writer.ts";
 
 /** What stands behind the device state. */
 export interface PackageTail {
@@ -24,6 +24,9 @@ export interface PackageTail {
 const EMPTY_COMMAND_BYTES = 5;
 /** PING: the same, and a u32 value. */
 const PING_BYTES = 9;
+
+/** The PING at the end of a package of ours, with QEMU's value; nobody waits for its answer. */
+const PACKAGE_PING = 3;
 
 /** Where the device state begins in every package. */
 export const PACKAGE_DEVICES_START = EMPTY_COMMAND_BYTES;
@@ -76,4 +79,19 @@ export function writePackage(
   writeDevices(writer);
   for (const value of pings) writeCommand(writer, { kind: "ping", value });
   writeCommand(writer, { kind: "postcopyRun" });
+}
+
+/**
+ * The package of a guest that completed in precopy, whose device state (FULL sections) came behind
+ * memory: with it the guest is brought back by postcopy like any other. `at` is where the state
+ * stood in the stream.
+ */
+export function packageOfSections(sections: Uint8Array, at: number): Uint8Array {
+  const writer = new StreamWriter();
+  writePackage(writer, (inner) => inner.raw(sections), [PACKAGE_PING]);
+  const { length } = writer.bytes;
+  if (length > PACKAGE_BYTES_MAX) {
+    refuse("BAD_LENGTH", `The device state makes a package of ${length} bytes`, at);
+  }
+  return writer.bytes.slice();
 }

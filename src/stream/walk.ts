@@ -11,8 +11,7 @@
  */
 import { readCommand } from "./command.ts";
 import type { Command } from "./command.ts";
-import { PACKAGE_BYTES_MAX, VM_DESCRIPTION_BYTES_MAX } from "./constants.ts";
-import { splitDeviceTail } from "./device-tail.ts";
+import { DEVICE_TAIL_BYTES_MAX, refuseLongTail, splitDeviceTail } from "./device-tail.ts";
 import { skipEarlyDevice } from "./early-devices.ts";
 import { readStreamOpening, targetPageSizeOf } from "./header.ts";
 import type { StreamConfiguration } from "./header.ts";
@@ -66,9 +65,6 @@ export interface WalkEnd {
   /** Bytes from the reader's first to the last one of the stream. */
   end: number;
 }
-
-/** Longest rest behind RAM: device state and its description. */
-const TAIL_BYTES_MAX = PACKAGE_BYTES_MAX + VM_DESCRIPTION_BYTES_MAX;
 
 /**
  * Walks the stream. The reader's buffer must hold `ramRecordBytesMax`, and the reader must know its
@@ -228,10 +224,7 @@ function takeInto(parts: Uint8Array[], reader: StreamReader, count: number): voi
 function takeRest(parts: Uint8Array[], reader: StreamReader): void {
   const at = reader.offset;
   while (!reader.ended) {
-    if (reader.offset - at > TAIL_BYTES_MAX) {
-      const limit = `more than ${TAIL_BYTES_MAX} bytes behind guest memory`;
-      refuse("BAD_LENGTH", `The stream has ${limit}`, at);
-    }
+    if (reader.offset - at > DEVICE_TAIL_BYTES_MAX) refuseLongTail(at);
     parts.push(reader.take(reader.available));
   }
 }

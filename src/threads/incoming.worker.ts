@@ -7,7 +7,7 @@ import { acceptMigration } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
 import { remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { HANDSHAKE_TIMEOUT_MS, IncomingLoader } from "../dest/incoming.ts";
+import { IncomingLoader, SILENCE_LIMIT_MS } from "../dest/incoming.ts";
 import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
@@ -59,7 +59,7 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     shared,
     // A further connection comes only where this process listens.
     features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
-    handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+    silenceLimitMs: SILENCE_LIMIT_MS,
     multifd:
       task.multifdEndFd < 0
         ? undefined

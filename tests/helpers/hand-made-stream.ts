@@ -17,8 +17,10 @@ import {
   writeEndSection,
   writeEof,
   writeFooter,
+  writeFullSection,
   writePartSection,
   writeStartSection,
+  writeVmDescription,
 } from "../../src/stream/section.ts";
 import { StreamWriter } from "../../src/stream/writer.ts";
 
@@ -128,6 +130,26 @@ export function ramEnd(...records: readonly Piece[]): Piece {
 }
 
 export const eof: Piece = writeEof;
+
+/** The state of a device that nobody knows. */
+export function unknownDevice(sectionId: number, idstr: string, ...body: number[]): Piece {
+  return (writer) => {
+    writeFullSection(writer, { sectionId, idstr, instanceId: 0, versionId: 1 });
+    writer.raw(Uint8Array.from(body));
+    writeFooter(writer, sectionId);
+  };
+}
+
+/** The description of devices, by their names. */
+export function descriptionText(...names: string[]): string {
+  const devices = names.map((name) => ({ name, instance_id: 0, version: 1 }));
+  return JSON.stringify({ page_size: PAGE_BYTES, devices });
+}
+
+/** The same as QEMU puts it behind EOF. */
+export function description(...names: string[]): Piece {
+  return (writer) => writeVmDescription(writer, descriptionText(...names));
+}
 
 /** The section of the stress device. */
 export const device: Piece = (writer) => {

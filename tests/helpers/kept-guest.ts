@@ -51,8 +51,13 @@ export class KeptGuest {
   finish(): void {
     const writer = new StreamWriter();
     writePackage(writer, (inner) => inner.raw(new Uint8Array(100)), []);
-    if (this.guest.devices.kind === "opaque") this.guest.devices.keep(writer.bytes);
-    this.guest.finish();
+    this.finishWith(writer.bytes);
+  }
+
+  /** The same with what arrived in precopy, if `commit` allows it. */
+  finishWith(bytes: Uint8Array, vmDescription?: string, commit: () => void = () => {}): void {
+    if (this.guest.devices.kind === "opaque") this.guest.devices.keep(bytes, vmDescription);
+    this.guest.finish(commit);
   }
 
   file(name: string): Uint8Array {

@@ -7,7 +7,12 @@ import { expect } from "bun:test";
 import { hasCountedOn } from "./memory-pattern.ts";
 import type { Count } from "./memory-pattern.ts";
 import { startSource } from "./migration.ts";
-import { enablePostcopy, slowPrecopy, waitForPrecopyRound } from "./qemu-snapshot.ts";
+import {
+  enablePostcopy,
+  hasteToComplete,
+  slowPrecopy,
+  waitForPrecopyRound,
+} from "./qemu-snapshot.ts";
 import { qemuProgram } from "./qemu-versions.ts";
 import type { QemuVersion } from "./qemu-versions.ts";
 import { startQemu } from "./qemu.ts";
@@ -24,18 +29,12 @@ export interface SaveOptions {
   round?: number;
 }
 
-/**
- * As much time for the last round as it takes: QEMU's greatest, as it judges by the bytes that it
- * sends, and pages that compress well are few bytes.
- */
-const LAST_ROUND = { "max-bandwidth": 0, "downtime-limit": 2_000_000 };
-
 /** Saves a guest that counts; gives the count at some time before. The file is complete then. */
 export async function saveQemu(options: SaveOptions): Promise<Count> {
   const { version, uri, capabilities = {}, parameters = {}, round, extraArguments = [] } = options;
   await using source = await startQemu({ program: qemuProgram(version), extraArguments });
   await source.setCapabilities({ events: true, ...capabilities });
-  if (round === undefined) await source.qmp.execute("migrate-set-parameters", LAST_ROUND);
+  if (round === undefined) await hasteToComplete(source);
   else await slowPrecopy(source);
   await source.qmp.execute("migrate-set-parameters", parameters);
   await source.waitForRounds(2);
@@ -43,7 +42,7 @@ export async function saveQemu(options: SaveOptions): Promise<Count> {
   await source.qmp.execute("migrate", { uri });
   if (round !== undefined) {
     await waitForPrecopyRound(source, round);
-    await source.qmp.execute("migrate-set-parameters", LAST_ROUND);
+    await hasteToComplete(source);
   }
   await source.waitForMigration("completed");
   return before;
@@ -55,7 +54,7 @@ export async function restoreStream(
   version: QemuVersion,
   before: Count,
   options: { machine?: string } = {},
-): Promise<{ stderr: string }> {
+): Promise<{ stderr: string; qemuSaid: string }> {
   const program = qemuProgram(version);
   await using destination = await startQemu({ program, incoming: "defer", ...options });
   await enablePostcopy(destination);
@@ -69,5 +68,5 @@ export async function restoreStream(
   expect(hasCountedOn(before, after)).toBe(true);
   await destination.waitForMoreSerial(2);
   expect(hasCountedOn(after, await destination.readCount())).toBe(true);
-  return { stderr };
+  return { stderr, qemuSaid: destination.program.stderr.text };
 }

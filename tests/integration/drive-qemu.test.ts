@@ -140,6 +140,28 @@ for (const version of ["7.2", "11.1"] as const) {
   });
 }
 
+oldTest("a QEMU that completes in precopy is kept, and both reports say so", async () => {
+  await using directory = new TemporaryDirectory("precopy");
+  const [source, guest] = await startDriven(directory, "source", {});
+  await using _source = source;
+  await source.waitForRounds(3);
+  const before = await source.readCount();
+  const snapshot = directory.file("kept");
+  const words = ["source", "--guest", guest, "--downtime-limit", "20s", "--to"];
+  const run = await keepIn(snapshot, (peer) => runPostcopy([...words, peer]));
+  const { outcome, switchover } = sourceReportOf(run);
+  expect({ outcome, kind: switchover?.kind }).toEqual({ outcome: "completed", kind: "precopy" });
+  expect(run.events).toContainEqual(
+    expect.objectContaining({ event: "switchover", kind: "precopy", dirtyPages: 0 }),
+  );
+  expect(run.stderr).toContain("0 B left to move while it stood");
+  await using destination = await startQemu({ incoming: "defer" });
+  await destination.setCapabilities({ events: true, "postcopy-ram": true });
+  const to = `tcp:127.0.0.1:${await destination.listen()}`;
+  sourceReportOf(await runPostcopy(["source", "--guest", `snapshot:${snapshot}`, "--to", to]));
+  await expectToCountOn(destination, before);
+});
+
 oldTest("--keep never continues a guest that the peer runs", async () => {
   await using directory = new TemporaryDirectory("split");
   const [source, guest] = await startDriven(directory, "source", {});

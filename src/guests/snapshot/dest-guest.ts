@@ -7,6 +7,7 @@ import { targetPages } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
+import { uuidText } from "../../stream/uuid.ts";
 import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import { SnapshotFiles } from "./files.ts";
@@ -19,8 +20,9 @@ import {
   SNAPSHOT_FORMAT,
   SNAPSHOT_VERSION,
   sumsFile,
+  VM_DESCRIPTION_FILE,
 } from "./layout.ts";
-import type { Manifest, ManifestBlock } from "./layout.ts";
+import type { Manifest, ManifestBlock, ManifestFile } from "./layout.ts";
 import { ZERO_PAGE_SUM } from "../stored/page-sum.ts";
 import { forEachZeroRun } from "./page-runs.ts";
 import { PrecopyStoreSink } from "./store-sink.ts";
@@ -45,16 +47,21 @@ export class SnapshotDestGuest implements DestGuest {
   readonly memory = "stored";
   readonly devices: DeviceLoading = {
     kind: "opaque",
-    keep: (bytes) => {
+    keep: (bytes, vmDescription) => {
       this.#files.reserveFile(PACKAGE_FILE, bytes.length);
       this.#package = bytes;
+      if (vmDescription === undefined) return;
+      this.#vmDescription = new Uint8Array(Buffer.from(vmDescription, "latin1"));
+      this.#files.reserveFile(VM_DESCRIPTION_FILE, this.#vmDescription.length);
     },
   };
   readonly #files: SnapshotFiles;
   readonly #kept: (snapshot: KeptSnapshot) => void;
   #machineType = "";
   #blocks: RamBlock[] = [];
+  #uuid: string | undefined;
   #package: Uint8Array | undefined;
+  #vmDescription: Uint8Array | undefined;
   #data: StoreData | undefined;
 
   /** `directory` exists and is empty; `kept` is told once the snapshot is complete. */
@@ -74,6 +81,7 @@ export class SnapshotDestGuest implements DestGuest {
       );
     }
     this.#machineType = configuration?.machine ?? "";
+    if (configuration?.uuid !== undefined) this.#uuid = uuidText(configuration.uuid);
   }
 
   /** Makes the files, with room for all of them but RAM and the package. */
@@ -136,11 +144,11 @@ export class SnapshotDestGuest implements DestGuest {
   }
 
   /** Makes all files durable, and only then says by the manifest that they are a snapshot. */
-  finish(): void {
+  finish(commit: () => void): void {
     const bytes = this.#package;
     if (bytes === undefined) throw new Error("a package without device state was accepted");
     const blocks = this.#blocks.map((block) => this.#finishBlock(block));
-    this.#files.write(PACKAGE_FILE, bytes);
+    const described = this.#vmDescription;
     const manifest: Manifest = {
       format: SNAPSHOT_FORMAT,
       version: SNAPSHOT_VERSION,
@@ -148,15 +156,24 @@ export class SnapshotDestGuest implements DestGuest {
       createdAt: new Date().toISOString(),
       machineType: this.#machineType,
       targetPageSize: TARGET_PAGE_SIZE,
+      uuid: this.#uuid,
       blocks,
-      package: { file: PACKAGE_FILE, bytes: bytes.length, sha256: sha256(bytes) },
+      package: this.#writeFile(PACKAGE_FILE, bytes),
+      vmDescription:
+        described === undefined ? undefined : this.#writeFile(VM_DESCRIPTION_FILE, described),
     };
     const text = new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`);
     this.#files.write(MANIFEST_DRAFT, text);
+    commit();
     this.#files.publish(MANIFEST_DRAFT, MANIFEST_FILE);
     const pagesStored = blocks.reduce((sum, block) => sum + block.pagesStored, 0);
     const { directory } = this.#files;
     this.#kept({ directory, pagesStored, deviceBytes: bytes.length });
+  }
+
+  #writeFile(file: string, bytes: Uint8Array): ManifestFile {
+    this.#files.write(file, bytes);
+    return { file, bytes: bytes.length, sha256: sha256(bytes) };
   }
 
   #finishBlock(block: RamBlock): ManifestBlock {

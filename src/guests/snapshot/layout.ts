@@ -7,14 +7,20 @@
  *     ram-N.bin       RAM block N, sparse: a hole is a page of zeros
  *     ram-N.crc32     one little-endian u32 a target page: the CRC-32 of its bytes. That of a page
  *                     of zeros stands for such a page and no other: see page-sum.ts
- *     package.bin     the device state as it came: LISTEN, devices, PINGs, RUN
+ *     package.bin     the device state: LISTEN, devices, PINGs, RUN. As it came; of a guest that
+ *                     completed in precopy, made of the sections behind its memory
+ *     vm-description.json  QEMU's description of those sections, if one came
  *     working-set.bin which pages the guest asked for when it was restored: see working-set.ts
  */
 import { createHash } from "node:crypto";
 
 export const MANIFEST_FILE = "manifest.json";
 export const PACKAGE_FILE = "package.bin";
-/** Raised when a snapshot of today could be misread by an older program. */
+export const VM_DESCRIPTION_FILE = "vm-description.json";
+/**
+ * Raised when a snapshot of today could be misread by an older program. An entry of the manifest
+ * that is not always there does not raise it: a program that does not know it refuses the manifest.
+ */
 export const SNAPSHOT_VERSION = 1;
 export const SNAPSHOT_FORMAT = "postcopy-snapshot";
 
@@ -30,7 +36,7 @@ export function sumsFile(index: number): string {
 
 /** Whether a name is one that this program gives: what may be removed from a half snapshot. */
 export function isSnapshotFile(name: string): boolean {
-  return /^(manifest\.json(\.tmp)?|package\.bin|working-set\.bin(\.\d+\.tmp)?|ram-\d+\.(bin|crc32))$/.test(
+  return /^(manifest\.json(\.tmp)?|package\.bin|vm-description\.json|working-set\.bin(\.\d+\.tmp)?|ram-\d+\.(bin|crc32))$/.test(
     name,
   );
 }
@@ -58,8 +64,19 @@ export interface Manifest {
   /** Machine type of the stream's configuration; empty if there was none. */
   machineType: string;
   targetPageSize: number;
+  /** The guest's `-uuid`, where the source had `validate-uuid` on. */
+  uuid?: string | undefined;
   blocks: ManifestBlock[];
-  package: { file: string; bytes: number; sha256: string };
+  package: ManifestFile;
+  /** Only of a guest that completed in precopy, and whose machine describes its devices. */
+  vmDescription?: ManifestFile | undefined;
+}
+
+/** One file of a manifest that is covered as a whole. */
+export interface ManifestFile {
+  file: string;
+  bytes: number;
+  sha256: string;
 }
 
 /** JSON of a block: its name, escaped, and eleven lines more. */

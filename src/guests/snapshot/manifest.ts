@@ -17,10 +17,15 @@ import {
   SNAPSHOT_FORMAT,
   SNAPSHOT_VERSION,
   sumsFile,
+  VM_DESCRIPTION_FILE,
 } from "./layout.ts";
 import type { Manifest } from "./layout.ts";
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
+
+function fileSchema<Name extends string>(name: Name) {
+  return z.strictObject({ file: z.literal(name), bytes: z.int().positive(), sha256: digest });
+}
 
 /** A length need not be whole host pages: QEMU's memory of 3 MiB in pages of 2 MiB is none. */
 const blockSchema = z
@@ -57,6 +62,7 @@ export const manifestSchema = z.strictObject({
   createdAt: z.iso.datetime(),
   machineType: z.string().max(255),
   targetPageSize: z.literal(TARGET_PAGE_SIZE),
+  uuid: z.guid().optional(),
   blocks: z
     .array(blockSchema)
     .min(1)
@@ -76,11 +82,8 @@ export const manifestSchema = z.strictObject({
     .refine((blocks) => blocks.reduce((sum, { length }) => sum + length, 0) <= RAM_BYTES_MAX, {
       error: `have more than ${RAM_BYTES_MAX} bytes together`,
     }),
-  package: z.strictObject({
-    file: z.literal(PACKAGE_FILE),
-    bytes: z.int().positive(),
-    sha256: digest,
-  }),
+  package: fileSchema(PACKAGE_FILE),
+  vmDescription: fileSchema(VM_DESCRIPTION_FILE).optional(),
 });
 
 /** @throws UsageError NO_SNAPSHOT when there is none, PostcopyError DAMAGED_SNAPSHOT. */

@@ -24,6 +24,7 @@ export interface OpenedSnapshot {
   /** Checksums of all target pages, by block. */
   sums: SharedArrayBuffer[];
   package: Uint8Array;
+  uuid: string | undefined;
 }
 
 /** @throws UsageError when there is none, PostcopyError DAMAGED_SNAPSHOT that names the file. */
@@ -48,12 +49,12 @@ export function openSnapshot(directory: string): OpenedSnapshot {
     new Uint8Array(shared).set(bytes);
     return shared;
   });
-  const { package: device, machineType } = manifest;
+  const { package: device, machineType, uuid } = manifest;
   const bytes = readChecked(directory, device.file, device.sha256);
   checkPackageHead(bytes);
   scanPackageTail(bytes);
   const files = manifest.blocks.map(({ file }) => file);
-  return { directory, machineType, blocks, descriptors, files, sums, package: bytes };
+  return { directory, machineType, uuid, blocks, descriptors, files, sums, package: bytes };
 }
 
 function openFile(directory: string, name: string): number {

@@ -2,12 +2,15 @@
 import type { RamBlock } from "../../ram/block.ts";
 import type { PageReader } from "../../ram/page-reader.ts";
 import type { SourceGuest } from "../../source/guest.ts";
+import { uuidBytes } from "../../stream/uuid.ts";
 import { StoredPages } from "./pages.ts";
 import type { PageTable } from "./pages.ts";
 
 /** What of a stored guest is the same for all kinds of files. */
 export interface GuestInFiles {
   machineType: string;
+  /** The guest's `-uuid`, where it was saved with `validate-uuid`. */
+  uuid: string | undefined;
   /** They lie in files, so their addresses are 0. */
   blocks: readonly RamBlock[];
   /** LISTEN, devices, PINGs, RUN. */
@@ -16,6 +19,7 @@ export interface GuestInFiles {
 
 export class StoredSourceGuest implements SourceGuest {
   readonly machineType: string;
+  readonly uuid: Uint8Array | undefined;
   readonly blocks: readonly RamBlock[];
   readonly live = false;
   readonly #package: Uint8Array;
@@ -23,6 +27,7 @@ export class StoredSourceGuest implements SourceGuest {
 
   constructor(guest: GuestInFiles, table: PageTable) {
     this.machineType = guest.machineType;
+    this.uuid = guest.uuid === undefined ? undefined : uuidBytes(guest.uuid);
     this.blocks = guest.blocks;
     this.#package = guest.package;
     this.#table = table;

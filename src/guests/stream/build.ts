@@ -75,10 +75,16 @@ export function buildIndex(task: IndexTask): BuiltIndex {
 }
 
 function indexFacts(
-  { file, opening, machineType, blocks }: OpenedStream & { file: FileIdentity; opening: string },
+  {
+    file,
+    opening,
+    machineType,
+    uuid,
+    blocks,
+  }: OpenedStream & { file: FileIdentity; opening: string },
   { sideBytes }: StreamScan,
 ): Parameters<typeof writeIndex>[1] {
-  return { file, opening, machineType, blocks, sideBytes };
+  return { file, opening, machineType, uuid, blocks, sideBytes };
 }
 
 /** What a scan found, if the guest is whole. */
@@ -109,6 +115,7 @@ function finish(task: IndexTask, scan: StreamScan, fd: number): OpenedStream {
   return {
     path,
     machineType: scan.machineType,
+    uuid: scan.uuid,
     blocks,
     package: device,
     descriptor: fd,

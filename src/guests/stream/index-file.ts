@@ -5,7 +5,7 @@
  *     for each block:  f64 a page, where it lies (where.ts);  u32 a page, its checksum
  *     the package of device state
  *     JSON: of which file this is, and how long all that is
- *     64 bytes: "PCINDEX1", u64 where the tables begin, u64 where the JSON begins, u64 its bytes,
+ *     64 bytes: "PCINDEX2", u64 where the tables begin, u64 where the JSON begins, u64 its bytes,
  *               SHA-256 of everything from the tables on but these 32 bytes
  *
  * Numbers are little-endian. It is written once, from front to back, and then never changed.
@@ -25,7 +25,7 @@ import {
 } from "../../stream/constants.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 
-const MAGIC = "PCINDEX1";
+const MAGIC = "PCINDEX2";
 const FOOTER_BYTES = 64;
 const DIGEST_BYTES = 32;
 /** Bytes of tables written or read at once. */
@@ -45,6 +45,7 @@ const headSchema = z.strictObject({
   /** SHA-256 of the first bytes of the file. */
   opening: z.string(),
   machineType: z.string(),
+  uuid: z.guid().optional(),
   blocks: z
     .array(
       z.strictObject({

@@ -54,11 +54,11 @@ export function openIndexed(file: RecognisedFile): OpenedStream | string | undef
     return { ...block, index, address: 0 };
   });
   const { path, identity } = file;
-  const { machineType } = content.head;
+  const { machineType, uuid } = content.head;
   const { where, sums, package: device } = content;
   const descriptor = openSync(path, "r");
   return {
-    ...{ path, machineType, blocks, package: device, descriptor, sideDescriptor: fd },
+    ...{ path, machineType, uuid, blocks, package: device, descriptor, sideDescriptor: fd },
     ...{ where, sums, identity },
   };
 }

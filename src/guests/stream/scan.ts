@@ -12,9 +12,9 @@ import type { Command } from "../../stream/command.ts";
 import { inflatePage } from "../../stream/compressed-page.ts";
 import { targetPageSizeOf } from "../../stream/header.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
-import { writePackage } from "../../stream/package.ts";
+import { packageOfSections } from "../../stream/package.ts";
 import type { StreamVisitor, WalkedBlock, WalkedPage } from "../../stream/walk.ts";
-import { StreamWriter } from "../../stream/writer.ts";
+import { uuidText } from "../../stream/uuid.ts";
 import { decodeXbzrle } from "../../stream/xbzrle.ts";
 import { StreamError } from "../../util/errors.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
@@ -23,8 +23,6 @@ import { inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
 /** Capabilities of a stream that this pass can make sense of. */
 const KNOWN_CAPABILITIES: ReadonlySet<string> = new Set(["mapped-ram"]);
-/** The PING that QEMU sends at the end of a package; nobody waits for this one's answer. */
-const PACKAGE_PING = 3;
 /** Progress is told once in so many pages. */
 const PROGRESS_PAGES = 1024;
 
@@ -38,6 +36,7 @@ export interface ScanFiles {
 
 export class StreamScan implements StreamVisitor {
   machineType = "";
+  uuid: string | undefined;
   blocks: readonly WalkedBlock[] = [];
   devicePackage: Uint8Array | undefined;
   where: Float64Array<SharedArrayBuffer>[] = [];
@@ -75,6 +74,7 @@ export class StreamScan implements StreamVisitor {
       throw new StreamError("PAGE_SIZE", message);
     }
     this.machineType = configuration?.machine ?? "";
+    if (configuration?.uuid !== undefined) this.uuid = uuidText(configuration.uuid);
   }
 
   ramStart(blocks: readonly WalkedBlock[]): void {
@@ -131,9 +131,7 @@ export class StreamScan implements StreamVisitor {
         hint: "a guest cannot run without: save it with migrate, not as a memory dump",
       });
     }
-    const writer = new StreamWriter();
-    writePackage(writer, (inner) => inner.raw(bytes), [PACKAGE_PING]);
-    this.devicePackage = writer.bytes.slice();
+    this.devicePackage = packageOfSections(bytes, at);
   }
 
   /** The page as it is now, in the scratch memory. */

@@ -56,6 +56,8 @@ test("a snapshot: what was checked, and each damage", () => {
       createdAt: "2026-01-02T03:04:05.000Z",
       machineType: "pc-i440fx-7.2",
       targetPageSize: 4096,
+      uuid: "5ca1ab1e-0000-4000-8000-0123456789ab",
+      descriptionBytes: 3000,
     },
     blocks: [
       ...[

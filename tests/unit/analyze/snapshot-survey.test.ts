@@ -5,6 +5,8 @@ import { surveySnapshot } from "../../../src/analyze/snapshot-survey.ts";
 import { writeWorkingSet } from "../../../src/guests/snapshot/working-set.ts";
 import { analysisSchema } from "../../../src/report/analysis.ts";
 import type { SnapshotAnalysis } from "../../../src/report/analysis.ts";
+import { bytesOf, descriptionText, unknownDevice } from "../../helpers/hand-made-stream.ts";
+import { packageOfSections } from "../../../src/stream/package.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
@@ -81,6 +83,23 @@ describe("a snapshot", () => {
     expect({ workingSetPages, complete }).toEqual({ workingSetPages: null, complete: true });
     expect(notes).toHaveLength(1);
   });
+});
+
+test("a guest that completed in precopy: its devices, as they are described", () => {
+  const sections = bytesOf(unknownDevice(3, "cpu", 1, 2), unknownDevice(9, "pci", 3));
+  const described = directory.file("described");
+  mkdirSync(described);
+  const kept = new KeptGuest(described, [{ name: "ram", length: PAGE, pageSize: PAGE }]);
+  const text = descriptionText("cpu", "pci");
+  kept.finishWith(packageOfSections(sections, 0), text);
+  path = described;
+  expect(survey()).toMatchObject({
+    ...{ complete: true, descriptionBytes: text.length, uuid: null },
+    devices: { described: true, sections: [{ name: "cpu" }, { name: "pci" }] },
+  });
+  flip("vm-description.json", 4);
+  const what = "vm-description.json does not have the checksum that the manifest says";
+  expect(damages()).toEqual([what]);
 });
 
 describe("damage is named", () => {

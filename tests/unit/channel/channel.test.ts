@@ -57,6 +57,24 @@ function pattern(length: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length }, (_, i) => (i * 7 + (i >>> 8) * 3) & 0xff);
 }
 
+test("the end of a channel is known when the peer has closed, and nothing is unread", () => {
+  using descriptors = new Descriptors();
+  const { channel, peerFd } = channelOver(descriptors);
+  writeBytes(peerFd, pattern(10));
+  expect(channel.reader.ended).toBe(false);
+  descriptors.close(peerFd);
+  expect(channel.reader.ended).toBe(false);
+  expect(channel.reader.take(10)).toEqual(pattern(10));
+  expect(channel.reader.ended).toBe(true);
+});
+
+test("a peer that stays and says nothing does not end, and is not waited for for ever", () => {
+  using descriptors = new Descriptors();
+  const { channel } = channelOver(descriptors);
+  channel.timeoutMs = 20;
+  expect(failureOf(() => channel.reader.ended).code).toBe("PEER_SILENT");
+});
+
 describe("what arrives", () => {
   test("is the same byte by byte, in pieces, and all at once", async () => {
     await using writer = await startWriter();

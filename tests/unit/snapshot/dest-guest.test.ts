@@ -1,10 +1,15 @@
 import { describe, expect, test } from "bun:test";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { prepareDirectory } from "../../../src/guests/snapshot/directory.ts";
+import { isSnapshotFile } from "../../../src/guests/snapshot/layout.ts";
 import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
 import { StoredPages } from "../../../src/guests/stored/pages.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../../../src/guests/stored/page-sum.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
+import { packageOfSections } from "../../../src/stream/package.ts";
+import { uuidText } from "../../../src/stream/uuid.ts";
+import { bytesOf, unknownDevice } from "../../helpers/hand-made-stream.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
@@ -62,6 +67,36 @@ describe("room on the disk", () => {
     const { devices } = kept.guest;
     if (devices.kind === "opaque") devices.keep(new Uint8Array(10_000));
     expect(statSync(join(directory.path, "package.bin")).blocks * 512).toBeGreaterThan(10_000);
+  });
+});
+
+describe("a guest that completed in precopy", () => {
+  const device = packageOfSections(bytesOf(unknownDevice(3, "cpu", 1, 2, 3)), 0);
+  const uuid = Uint8Array.from({ length: 16 }, (_, i) => i * 17);
+
+  test("is kept with its description and with who it is", async () => {
+    await using directory = new TemporaryDirectory("kept");
+    const kept = new KeptGuest(directory.path, SETUP);
+    kept.guest.configure({ machine: "pc", uuid });
+    kept.finishWith(device, '{"devices":["\xe9"]}');
+    const snapshot = openSnapshot(directory.path);
+    expect(snapshot).toMatchObject({ uuid: uuidText(uuid), package: device });
+    const described = Buffer.from(kept.file("vm-description.json")).toString("latin1");
+    expect(described).toBe('{"devices":["\xe9"]}');
+  });
+
+  test("is no snapshot when it was given back meanwhile, and is cleared away", async () => {
+    await using directory = new TemporaryDirectory("kept");
+    const path = directory.file("guest");
+    prepareDirectory(path);
+    const kept = new KeptGuest(path, SETUP);
+    const givenBack = (): never => {
+      throw new Error("given back");
+    };
+    expect(() => kept.finishWith(device, "{}", givenBack)).toThrow("given back");
+    expect(readdirSync(path)).toContain("vm-description.json");
+    expect(readdirSync(path)).not.toContain("manifest.json");
+    expect(readdirSync(path).filter((name) => !isSnapshotFile(name))).toEqual([]);
   });
 });
 

@@ -49,6 +49,18 @@ describe("a manifest", () => {
     expect(withSecond({ pageSize: 2 * MIB, length: 3 * MIB, pagesStored: 0 })).toEqual([]);
   });
 
+  test("may say who the guest is, and describe its devices", () => {
+    const more = {
+      uuid: "5ca1ab1e-0000-4000-8000-0123456789ab",
+      vmDescription: { file: "vm-description.json", bytes: 7, sha256: DIGEST },
+    };
+    expect(problems({ ...manifestOf([blockOf(0)]), ...more })).toEqual([]);
+    expect(problems({ ...manifestOf([blockOf(0)]), uuid: "somebody" })).toEqual(["uuid"]);
+    const elsewhere = { ...more.vmDescription, file: "../vm-description.json" };
+    const outside = { ...manifestOf([blockOf(0)]), vmDescription: elsewhere };
+    expect(problems(outside)).toEqual(["vmDescription.file"]);
+  });
+
   test.each([
     [{ pageSize: 12288 }, "blocks.1.pageSize"],
     [{ pageSize: 2048 }, "blocks.1.pageSize"],
