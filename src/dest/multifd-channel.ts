@@ -36,7 +36,7 @@ export interface MultifdOptions {
 }
 
 /** Why `load` stopped. */
-export type MultifdLoadEnd = "hello" | "sync" | "needs more" | "closed";
+export type MultifdLoadEnd = "hello" | "sync" | "needs more";
 
 export class MultifdChannel {
   readonly channel: Channel;
@@ -46,6 +46,8 @@ export class MultifdChannel {
   syncs = 0;
   /** Whether pages have come since the last of them. */
   unsynced = false;
+  /** The source has closed it, and all that it sent has been loaded. */
+  closed = false;
   compression: MultifdCompression = "none";
   /** Pages loaded since they were last looked at and set to 0 by the owner. */
   normal = 0;
@@ -69,8 +71,8 @@ export class MultifdChannel {
       if (end === "hello" || end === "sync") return end;
       if (end === "packet") continue;
       const got = this.channel.tryRead();
-      if (got === 0) return "needs more";
-      if (got < 0) return "closed";
+      if (got < 0) this.closed = true;
+      if (got <= 0) return "needs more";
     }
   }
 

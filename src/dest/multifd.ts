@@ -87,7 +87,8 @@ export class MultifdReceiver {
     try {
       for (const fd of this.#options.early) this.#admit(fd);
       while (!this.#ended) {
-        if (this.#atFlush) this.#passFlush();
+        // A source that is done closes its channels, maybe before the main one has told so.
+        if (this.#atFlush || this.#closed !== undefined) this.#passFlush();
         else this.#turn();
       }
       this.#end();
@@ -116,6 +117,11 @@ export class MultifdReceiver {
     return this.#ledger.whole && this.#channels.every(({ syncs }) => syncs > this.#settled);
   }
 
+  /** A channel that was closed before the next SYNC, if there is one. */
+  get #closed(): MultifdChannel | undefined {
+    return this.#channels.find(({ closed, syncs }) => closed && syncs <= this.#settled);
+  }
+
   /** Waits until the main channel is there too, and lets both sides go on. */
   #passFlush(): void {
     const { shared } = this.#options;
@@ -123,7 +129,10 @@ export class MultifdReceiver {
     if (this.#ended) return;
     // Whoever sent something before the flush has connected before it.
     this.#acceptAll();
-    while (!this.#atFlush) this.#turn();
+    while (!this.#atFlush) {
+      if (this.#closed !== undefined) throw closedError(this.#closed);
+      this.#turn();
+    }
     this.#settled++;
     shared.multifdSettled.post();
     // What was read behind a SYNC waits in the buffers, of which no poll tells.
@@ -134,16 +143,22 @@ export class MultifdReceiver {
   #end(): void {
     this.#poll.set(this.#endSlot, -1, 0);
     this.#acceptAll();
-    const alike = (each: MultifdChannel): boolean =>
-      !each.unsynced && each.syncs === this.#channels[0]?.syncs;
-    while (!this.#ledger.whole || !this.#channels.every(alike)) this.#turn();
+    const last = (): number => Math.max(...this.#channels.map(({ syncs }) => syncs));
+    const pending = (each: MultifdChannel): boolean => each.unsynced || each.syncs < last();
+    while (!this.#ledger.whole || this.#channels.some(pending)) {
+      const closed = this.#channels.find((each) => each.closed && pending(each));
+      if (closed !== undefined) throw closedError(closed);
+      this.#turn();
+    }
     this.#options.shared.multifdSettled.post();
   }
 
   /** Waits for something to come, and takes it. */
   #turn(): void {
     const { shared } = this.#options;
-    const reading = this.#channels.filter(({ syncs }) => syncs <= this.#settled);
+    const reading = this.#channels.filter(({ closed, syncs }) => {
+      return !closed && syncs <= this.#settled;
+    });
     const silent = [...this.#silent];
     const watched = [...reading.map(({ channel }) => channel.fd), ...silent];
     this.#slots.forEach((slot, i) => this.#poll.set(slot, watched[i] ?? -1, POLL.POLLIN));
@@ -225,9 +240,6 @@ export class MultifdReceiver {
     for (;;) {
       const end = channel.load();
       if (end === "hello") this.#checkNumber(channel);
-      if (end === "closed") {
-        throw new ChannelError("PEER_CLOSED", `The source closed multifd channel ${channel.id}`);
-      }
       if (end === "needs more" || channel.syncs > this.#settled) break;
     }
     this.#account(channel, channel.channel.bytesRead - before);
@@ -254,4 +266,9 @@ export class MultifdReceiver {
     channel.normal = 0;
     channel.zero = 0;
   }
+}
+
+function closedError({ id }: MultifdChannel): ChannelError {
+  const what = `The source closed multifd channel ${id ?? "of no number"}`;
+  return new ChannelError("PEER_CLOSED", `${what} before it had sent everything`);
 }

@@ -6,6 +6,7 @@ import { expect } from "bun:test";
 
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import {
+  captureInPrecopy,
   captureQemu,
   enablePostcopy,
   expectCountsOn,
@@ -15,6 +16,26 @@ import {
 import { machineOf, needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+
+for (const version of ["10.0", "11.1"] as const) {
+  const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
+  test(`QEMU ${version} with multifd, completing in precopy, to snapshot and back`, async () => {
+    await using directory = new TemporaryDirectory("multifd");
+    const snapshot = directory.file("guest");
+    const qemu = { program: qemuProgram(version), machine: machineOf(version) };
+    await using source = await startQemu(qemu);
+    await source.setCapabilities({ events: true, multifd: true });
+    await source.qmp.execute("migrate-set-parameters", { "multifd-compression": "zstd" });
+    await source.waitForRounds(3);
+    const before = await source.readCount();
+    const { multifd, bytes } = await captureInPrecopy(source, snapshot);
+    expect(multifd).toEqual({ channels: 2, compression: "zstd" });
+    expect(bytes.multifd).toBeGreaterThan(0);
+    await using destination = await startQemu({ ...qemu, incoming: "defer" });
+    await restoreIntoQemu(snapshot, destination);
+    await expectCountsOn(destination, before);
+  });
+}
 
 interface Case {
   compression: "none" | "zlib" | "zstd";

@@ -332,7 +332,21 @@ test("a channel that is closed in the middle is the end of the migration", async
   bench.barrier.flush();
   await bench.normalPages(1);
   bench.descriptors.close(fd);
+  bench.shared.multifdFlush.post();
   expect(await bench.failure()).toMatchObject({ code: "PEER_CLOSED" });
+});
+
+test("a source that is done may close its channels before that is known", async () => {
+  await using bench = await Bench.open();
+  const packets = opened().pages(1, "pc.ram", [[0, page(1)]]);
+  const fd = bench.connect(packets.sync(2).take());
+  bench.start();
+  bench.descriptors.close(fd);
+  bench.barrier.flush();
+  bench.barrier.flush();
+  bench.barrier.end();
+  expect(bench.at(0)).toBe(1);
+  expect((await bench.result()).channels).toBe(1);
 });
 
 test("pages that come after their round was over end the migration", async () => {

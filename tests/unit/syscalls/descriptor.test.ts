@@ -93,13 +93,13 @@ describe("a poll set", () => {
     await raising;
   });
 
-  test("has room for 64 descriptors and refuses one more", () => {
+  test("has room for 128 descriptors and refuses one more", () => {
     const poll = new PollSet();
     const fd = event();
     raiseEventDescriptor(fd);
-    for (let slot = 0; slot < 64; slot++) expect(poll.add(fd, POLL.POLLIN)).toBe(slot);
-    expect(poll.wait(Infinity)).toBe(64);
-    expect(poll.ready(63)).toBe(POLL.POLLIN);
+    for (let slot = 0; slot < 128; slot++) expect(poll.add(fd, POLL.POLLIN)).toBe(slot);
+    expect(poll.wait(Infinity)).toBe(128);
+    expect(poll.ready(127)).toBe(POLL.POLLIN);
     expect(() => poll.add(fd, POLL.POLLIN)).toThrow(RangeError);
   });
 
