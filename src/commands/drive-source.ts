@@ -1,7 +1,8 @@
 /** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import { continueGuest, DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import { continueGuest } from "../guests/qemu/keep.ts";
+import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import { QmpClient } from "../qmp/client.ts";
@@ -225,7 +226,7 @@ class DrivenSource {
     return {
       role: "source",
       phase: this.#phase,
-      round: this.#phase === "precopy" ? (ram?.["dirty-sync-count"] ?? null) : null,
+      round: this.#phase === "precopy" ? this.#driver.round : null,
       elapsedMs: this.#timeline.elapsedMs,
       bytes: ram?.transferred ?? 0,
       donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
