@@ -176,6 +176,69 @@ for (const version of ["7.2", "11.1"] as const) {
   });
 }
 
+/** Capabilities that would hold a driven migration up for ever. */
+const IN_THE_WAY: Record<QemuVersion, readonly string[]> = {
+  "7.2": ["pause-before-switchover"],
+  "10.0": ["pause-before-switchover", "return-path", "switchover-ack"],
+  "11.1": ["pause-before-switchover", "return-path", "switchover-ack"],
+};
+
+for (const version of QEMU_VERSIONS) {
+  const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
+  test(`what is in the way at a QEMU ${version} is off while it is driven, and on again after`, async () => {
+    await using directory = new TemporaryDirectory("way");
+    const [source, guest] = await startDriven(directory, "source", {
+      program: qemuProgram(version),
+    });
+    await using _source = source;
+    const on = IN_THE_WAY[version];
+    for (const name of on) await source.setCapabilities({ [name]: true });
+    const before = await source.qmp.execute("query-migrate-capabilities");
+    const parameters = await source.qmp.execute("query-migrate-parameters");
+    await source.waitForRounds(3);
+    const words = ["source", "--guest", guest, "--switchover", "now", "--to"];
+    const run = await keepIn(directory.file("kept"), (peer) => runPostcopy([...words, peer]));
+    expect(sourceReportOf(run).switchover?.kind).toBe("postcopy");
+    expect(await source.qmp.execute("query-migrate-capabilities")).toEqual(before);
+    expect(await source.qmp.execute("query-migrate-parameters")).toEqual(parameters);
+  });
+
+  test(`what QEMU ${version} refuses beside postcopy is told in its words`, async () => {
+    await using directory = new TemporaryDirectory("words");
+    const [source, guest] = await startDriven(directory, "source", {
+      program: qemuProgram(version),
+    });
+    await using _source = source;
+    await source.setCapabilities({ "x-ignore-shared": true });
+    await source.waitForRounds(1);
+    const words = ["source", "--guest", guest, "--to", "tcp:127.0.0.1:1"];
+    const { exitCode, stderr } = await runPostcopy(words);
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("Postcopy is not compatible with ignore-shared");
+    await source.waitForMoreSerial(2);
+  });
+}
+
+oldTest("a QEMU 7.2 with multifd, which postcopy would kill, is refused by name", async () => {
+  await using directory = new TemporaryDirectory("multifd");
+  const [source, sourceGuest] = await startDriven(directory, "source", {});
+  await using _source = source;
+  const [destination, destGuest] = await startDriven(directory, "dest", { incoming: "defer" });
+  await using _destination = destination;
+  const ends = [
+    { qemu: source, words: ["source", "--guest", sourceGuest, "--to", "tcp:127.0.0.1:1"] },
+    { qemu: destination, words: ["dest", "--guest", destGuest, "--listen", "tcp:127.0.0.1:0"] },
+  ];
+  for (const { qemu, words } of ends) {
+    await qemu.setCapabilities({ multifd: true });
+    const run = await runPostcopy(words);
+    expect(run.exitCode).toBe(1);
+    expect(run.stderr).toContain("loses the guest when multifd is on in postcopy");
+    expect(run.events.at(-1)).toMatchObject({ event: "error", code: "MULTIFD" });
+  }
+  await source.waitForRounds(2);
+});
+
 oldTest("--keep never continues a guest that the peer runs", async () => {
   await using directory = new TemporaryDirectory("split");
   const [source, guest] = await startDriven(directory, "source", {});

@@ -7,7 +7,7 @@ import type { QmpClient } from "../../qmp/client.ts";
 import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { queryMigrate, switchCapabilities } from "./migration.ts";
+import { queryMigrate, refuseDeadlyMultifd, switchCapabilities } from "./migration.ts";
 
 /** How often QEMU is asked how far it is. */
 const POLL_MS = 25;
@@ -23,6 +23,7 @@ export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise
       hint: "start it with: -incoming defer",
     });
   }
+  await refuseDeadlyMultifd(qmp);
   await switchCapabilities(
     qmp,
     { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },

@@ -10,7 +10,7 @@ import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { queryMigrate } from "./migration.ts";
+import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { PrecopyRounds } from "./rounds.ts";
 import { ChangedSettings } from "./settings.ts";
 
@@ -132,6 +132,7 @@ export class QemuSourceDriver {
     if (blocked.length > 0) {
       throw new DriveError("BLOCKED", `QEMU cannot migrate this guest: ${blocked.join("; ")}`);
     }
+    await refuseDeadlyMultifd(this.#qmp);
     const { keep, preempt, maxPostcopyBandwidth } = this.#settings;
     this.#changed = await ChangedSettings.change(this.#qmp, {
       needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
