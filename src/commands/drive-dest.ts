@@ -138,7 +138,7 @@ class DrivenDest {
       version: REPORT_VERSION,
       program: VERSION,
       startedAt: timeline.startedAt,
-      guest: `QEMU at ${socket}`,
+      guest: `a guest in QEMU at ${socket}`,
       peer: this.#address,
       outcome: failure === undefined ? "completed" : "failed",
       error: failure === undefined ? null : { code, message: errorChain(failure) },

@@ -266,7 +266,7 @@ class DrivenSource {
       version: REPORT_VERSION,
       program: VERSION,
       startedAt: timeline.startedAt,
-      guest: `QEMU at ${socket}`,
+      guest: `the guest of QEMU at ${socket}`,
       peer: formatPeer(peer),
       outcome: failure === undefined ? "completed" : cancelled ? "cancelled" : "failed",
       error: failure === undefined ? null : { code, message: errorChain(failure) },

@@ -1,7 +1,6 @@
 /** `source --run`: one command starts a QEMU, restores a kept guest in it, and leaves it running. */
 import { afterAll, expect } from "bun:test";
-import { chmodSync, existsSync, readdirSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
@@ -9,8 +8,10 @@ import type { Count } from "../helpers/memory-pattern.ts";
 import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { runPostcopy, sourceReportOf } from "../helpers/postcopy-run.ts";
+import type { PostcopyRun } from "../helpers/postcopy-run.ts";
 import { machineOf, needQemuVersion, qemuPath, qemuProgram } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
+import { saveQemu } from "../helpers/saved-guest.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
 import { QmpClient } from "../helpers/qmp.ts";
@@ -89,9 +90,15 @@ async function expectToCountOn(name: string): Promise<void> {
   await qmp.execute("quit");
 }
 
-/** What is left of private directories: made by LaunchedQemu, each with an "output" or a socket. */
-function privateDirectories(): string[] {
-  return readdirSync(tmpdir()).filter((name) => /^postcopy-[A-Za-z0-9]{6}$/.test(name));
+/** Where these programs put what is temporary: a directory of the test's own, to look into. */
+const temporary = place.file("temporary");
+mkdirSync(temporary);
+
+/** Runs postcopy so; nothing may be left in there. */
+async function runAlone(...[words, see]: Parameters<typeof runPostcopy>): Promise<PostcopyRun> {
+  const run = await runPostcopy(words, see, { TMPDIR: temporary });
+  expect(readdirSync(temporary)).toEqual([]);
+  return run;
 }
 
 const PAIRS: [from: QemuVersion, to: QemuVersion][] = [
@@ -108,8 +115,7 @@ for (const [from, to] of PAIRS) {
     const directory = await snapshotOf(from);
     const command = await runWords({ version: to, name, machine: machineOf(from) });
     const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
-    const before = privateDirectories();
-    const run = await runPostcopy(words);
+    const run = await runAlone(words);
     const report = sourceReportOf(run);
     expect(run.events.some(({ event }) => event === "running")).toBe(true);
     expect(report.outcome).toBe("completed");
@@ -122,7 +128,22 @@ for (const [from, to] of PAIRS) {
     expect(report.requests.received).toBeGreaterThan(0);
     // 10.1 and later say how long each fault took.
     expect((report.qemu?.latencyBuckets ?? null) !== null).toBe(to === "11.1");
-    expect(privateDirectories()).toEqual(before);
+    await expectToCountOn(name);
+  });
+}
+
+for (const [from, to] of PAIRS) {
+  const test = requireOrSkip(needQemuVersion(from), needQemuVersion(to), needUserfaultfd());
+  test(`a stream of QEMU ${from} runs again in QEMU ${to}, by one command`, async () => {
+    const name = `s${from}-${to}`;
+    const file = place.file(`${name}.stream`);
+    await saveQemu({ version: from, uri: `exec:cat>${file}` });
+    const command = await runWords({ version: to, name, machine: machineOf(from) });
+    const run = await runAlone(["source", "--guest", `stream:${file}`, "--run", command]);
+    const report = sourceReportOf(run);
+    expect(report).toMatchObject({ outcome: "completed", qemu: { status: "completed" } });
+    expect(report.times.toRunning).toBeGreaterThan(report.qemu?.startMs ?? Infinity);
+    expect(run.stderr).toContain(" in the QEMU of --run");
     await expectToCountOn(name);
   });
 }
@@ -182,12 +203,10 @@ for (const { name, machine, says } of REFUSALS) {
   oldTest(`a QEMU with ${name} is refused in its own words`, async () => {
     const directory = await snapshotOf("7.2");
     const command = await runWords({ version: "7.2", name: "refused", ...machine });
-    const before = privateDirectories();
-    const run = await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+    const run = await runAlone(["source", "--guest", `snapshot:${directory}`, "--run", command]);
     expect(run.exitCode).toBe(1);
     expect(run.stderr).toMatch(says);
     expect(run.events.at(-1)).toMatchObject({ event: "error", code: "QEMU_FAILED" });
-    expect(privateDirectories()).toEqual(before);
     // The QEMU that could not take the guest is gone.
     await expect(QmpClient.connect(place.file("refused"))).rejects.toThrow();
   });
@@ -204,6 +223,34 @@ oldTest("a QEMU that lacks a device of the guest is refused in its own words", a
     /Unknown (savevm section or instance|section) '?0000:00:02.0\/virtio-rng/,
   );
 });
+
+oldTest(
+  "a QEMU that is killed while pages are missing is told of; it can be restored",
+  async () => {
+    const directory = await snapshotOf("7.2");
+    const pidFile = place.file("killed.pid");
+    const command = await runWords({
+      version: "7.2",
+      name: "killed",
+      extra: `-pidfile ${pidFile}`,
+    });
+    const words = ["source", "--guest", `snapshot:${directory}`, "--run"];
+    // What the guest does not ask for is held back, so that some is missing when it is killed.
+    const slow = ["--max-postcopy-bandwidth", "1MiB/s"];
+    const run = await runAlone([...words, command, ...slow], ({ event }) => {
+      if (event === "running") process.kill(Number(readFileSync(pidFile, "utf8")), "SIGKILL");
+    });
+    expect(run.exitCode).toBe(1);
+    expect(run.stderr).toContain("QEMU ended before all memory of its guest was there");
+    expect(run.events.at(-1)).toMatchObject({
+      ...{ event: "error", code: "QEMU_FAILED" },
+      hints: ["what was kept is as it was: it can be restored again"],
+    });
+    const again = await runWords({ version: "7.2", name: "again" });
+    sourceReportOf(await runPostcopy([...words, again]));
+    await expectToCountOn("again");
+  },
+);
 
 oldTest("a command that cannot be run, and one with -incoming, are refused", async () => {
   const directory = await snapshotOf("7.2");

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { QmpClient } from "../../qmp/client.ts";
 import { PostcopyError, UsageError } from "../../util/errors.ts";
+import type { ErrorDetails } from "../../util/errors.ts";
 import { queryMigrate, switchCapabilities } from "./migration.ts";
 
 /** Pause between two tries to reach the monitor of a QEMU that is just starting. */
@@ -120,20 +121,21 @@ export class LaunchedQemu {
     }
   }
 
-  #error(what: string, cause?: unknown): QemuError {
+  #error(what: string, details: ErrorDetails = {}): QemuError {
     const words = this.words();
     const code = this.#process.exitCode;
     const end = this.ended ? ` (exit code ${code ?? this.#process.signalCode})` : "";
     const said =
       words === "" ? `${what}${end}; it printed nothing` : `${what}${end}. It says:\n${words}`;
-    return new QemuError("QEMU_FAILED", said, { cause });
+    return new QemuError("QEMU_FAILED", said, details);
   }
 
   /**
    * Why the restore failed, as QEMU tells it: what it printed, and the reason its monitor gives. Waits
-   * a moment, as the broken connection is noticed here before QEMU has said why.
+   * a moment, as the broken connection is noticed here before QEMU has said why. `ran`: the guest ran
+   * in it already.
    */
-  async explain(cause: Error): Promise<QemuError | undefined> {
+  async explain(cause: Error, ran: boolean): Promise<QemuError | undefined> {
     const deadline = performance.now() + LAST_WORDS_MS;
     const reason = await this.#reason().catch(() => undefined);
     while (!this.ended && this.words() === "" && performance.now() < deadline) {
@@ -143,7 +145,11 @@ export class LaunchedQemu {
       return new QemuError("QEMU_FAILED", `QEMU did not take the guest: ${reason}`, { cause });
     }
     if (!this.ended && this.words() === "") return undefined;
-    return this.#error("QEMU did not take the guest", cause);
+    if (this.ended && ran)
+      return this.#error("QEMU ended before all memory of its guest was there", {
+        hint: "what was kept is as it was: it can be restored again",
+      });
+    return this.#error("QEMU did not take the guest", { cause });
   }
 
   /** The reason that the monitor gives for a failed migration (8.0 and later). */

@@ -24,7 +24,7 @@ const KEEP_POLL_MS = 4;
  * much, and what is sent in so long, as a look may be late.
  */
 const KEEP_REST_BYTES = 32 * 1024 * 1024;
-const KEEP_REST_MS = 50;
+const KEEP_REST_MS = 20;
 /** Precopy without a limit of ours: QEMU's own default would be 128 MiB a second. */
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 40;
 /**
@@ -281,7 +281,7 @@ export class QemuSourceDriver {
     const decision = decideAfterRound(policy, result, previous, elapsedMs, downtimeLimitMs, true);
     if (decision.action === "postcopy") return decision.reason;
     // What fits QEMU completes by itself, unless it has to be seen whether the peer runs the guest.
-    return decision.action === "complete" && keep ? "little is dirty any more" : undefined;
+    return decision.action === "complete" && keep ? decision.reason : undefined;
   }
 }
 
