@@ -116,7 +116,7 @@ class DrivenSource {
       interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
     }
-    await this.#restoreSettings();
+    await driver.restoreSettings();
     output.finish(this.#report(failure));
     if (failure === undefined) return EXIT.ok;
     if (interrupts.interrupted) return interrupts.exitCode;
@@ -125,14 +125,6 @@ class DrivenSource {
 
   #nowNs(): number {
     return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
-  }
-
-  async #restoreSettings(): Promise<void> {
-    try {
-      await this.#driver.restoreSettings();
-    } catch (error) {
-      log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
-    }
   }
 
   /** Lets the guest go on here, and waits until it does. */
@@ -277,7 +269,11 @@ class DrivenSource {
         postcopy: ratePerSecond(bytes.postcopy, times.postcopy),
       },
       memory: { guestBytes: ram?.total ?? 0, peakRssBytes: peakResidentBytes() },
-      qemu: qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
+      // Its faults are of an earlier life, when it received its guest.
+      qemu: {
+        ...qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
+        ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null },
+      },
       phase: this.#phase,
       urgentChannel: this.#job.options.preempt,
       switchover: this.#switchedOver(failure === undefined),

@@ -83,8 +83,10 @@ function downtimeLine(report: Report, paint: Paint): string[] {
 function timesLine(report: Report, paint: Paint): string {
   const { toRunning, toDrained, total } = report.times;
   const useful = report.role === "source" ? (report.workingSet?.toInPlaceMs ?? null) : null;
+  const kept = report.role === "dest" && report.snapshot !== null;
   const parts = [];
-  if (toRunning !== null) parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
+  if (toRunning !== null && !kept)
+    parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
   if (useful !== null) parts.push(`working set there after ${formatDuration(useful)}`);
   if (toDrained !== null) parts.push(`drained after ${formatDuration(toDrained)}`);
   parts.push(`${formatDuration(total)} in all`);

@@ -88,9 +88,16 @@ async function countIn(qmp: QmpClient, name: string): Promise<Count> {
   return checkPattern(await Bun.file(filename).bytes());
 }
 
-/** Looks that the guest in a QEMU that was left running counts on, then ends that QEMU. */
+/** Capabilities that a restore needs for its time. */
+const OURS = new Set(["events", "postcopy-ram", "postcopy-preempt", "postcopy-blocktime"]);
+
+/** What a command left running: no capability is on, and the guest counts on. Ends that QEMU. */
 async function expectToCountOn(name: string): Promise<void> {
   await using qmp = await QmpClient.connect(place.file(name));
+  const capabilities = await qmp.execute<{ capability: string; state: boolean }[]>(
+    "query-migrate-capabilities",
+  );
+  expect(capabilities.filter(({ capability, state }) => state && OURS.has(capability))).toEqual([]);
   const first = await countIn(qmp, name);
   await waitUntil(async () => hasCountedOn(first, await countIn(qmp, name)), "a guest that counts");
   await qmp.execute("quit");
@@ -120,7 +127,9 @@ for (const [from, to] of PAIRS) {
   test(`a guest kept of QEMU ${from} runs again in QEMU ${to}, by one command`, async () => {
     const name = `q${from}-${to}`;
     const directory = await snapshotOf(from);
-    const command = await runWords({ version: to, name, machine: machineOf(from) });
+    const pidFile = place.file(`${name}.pid`);
+    const extra = `-pidfile '${pidFile}'`;
+    const command = await runWords({ version: to, name, machine: machineOf(from), extra });
     const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
     const run = await runAlone(words);
     const report = sourceReportOf(run);
@@ -133,6 +142,7 @@ for (const [from, to] of PAIRS) {
     expect(report.times.toRunning).toBeGreaterThan(report.qemu?.startMs ?? Infinity);
     expect(report.times.toDrained).toBeGreaterThan(report.times.toRunning ?? Infinity);
     expect(report.requests.received).toBeGreaterThan(0);
+    expect(run.stderr).toContain(`in QEMU, process ${readFileSync(pidFile, "utf8").trim()}\n`);
     // 10.1 and later say how long each fault took.
     expect((report.qemu?.latencyBuckets ?? null) !== null).toBe(to === "11.1");
     await expectToCountOn(name);

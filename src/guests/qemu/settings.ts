@@ -1,12 +1,13 @@
 /** Capabilities and parameters that a QEMU is given for one migration, and that it gets back after. */
 import type { QmpClient } from "../../qmp/client.ts";
 import { capabilitiesSchema, parametersSchema } from "../../qmp/messages.ts";
+import { log } from "../../util/log.ts";
 import { switchCapabilities } from "./migration.ts";
 
 type Capabilities = Readonly<Record<string, boolean>>;
 /** By QEMU's names: bytes a second, and milliseconds. */
 type Parameters = Readonly<
-  Record<"max-bandwidth" | "max-postcopy-bandwidth" | "downtime-limit", number>
+  Partial<Record<"max-bandwidth" | "max-postcopy-bandwidth" | "downtime-limit", number>>
 >;
 
 /** What one migration needs. */
@@ -36,19 +37,25 @@ export class ChangedSettings {
     const before = known
       .filter(({ capability }) => names.has(capability))
       .map(({ capability, state }): [string, boolean] => [capability, state]);
-    const parameters = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
+    const all = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
+    const parameters = Object.entries(all).filter(([name]) => name in wanted.parameters);
     await switchCapabilities(qmp, wanted.needed, wanted.wished);
     await qmp.run("migrate-set-parameters", wanted.parameters);
-    return new ChangedSettings(qmp, Object.fromEntries(before), {
-      "max-bandwidth": parameters["max-bandwidth"] ?? 0,
-      "max-postcopy-bandwidth": parameters["max-postcopy-bandwidth"] ?? 0,
-      "downtime-limit": parameters["downtime-limit"] ?? 0,
-    });
+    return new ChangedSettings(qmp, Object.fromEntries(before), Object.fromEntries(parameters));
   }
 
-  /** Puts back what was changed. @throws QmpError where QEMU does not let us. */
+  /** Capabilities that were set: those of the wanted ones that this QEMU has. */
+  get names(): ReadonlySet<string> {
+    return new Set(Object.keys(this.#capabilities));
+  }
+
+  /** Puts back what was changed, where QEMU is there and lets us. */
   async putBack(): Promise<void> {
-    await switchCapabilities(this.#qmp, {}, this.#capabilities);
-    await this.#qmp.run("migrate-set-parameters", this.#parameters);
+    try {
+      await switchCapabilities(this.#qmp, {}, this.#capabilities);
+      await this.#qmp.run("migrate-set-parameters", this.#parameters);
+    } catch (error) {
+      log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
+    }
   }
 }

@@ -136,7 +136,11 @@ export class QemuSourceDriver {
     const { keep, preempt, maxPostcopyBandwidth } = this.#settings;
     this.#changed = await ChangedSettings.change(this.#qmp, {
       needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
-      wished: { events: true, ...(keep ? IN_THE_WAY_OF_KEEP : IN_THE_WAY) },
+      // Off as well where it was not asked for: the other end has to agree.
+      wished: {
+        ...{ events: true, "postcopy-preempt": preempt },
+        ...(keep ? IN_THE_WAY_OF_KEEP : IN_THE_WAY),
+      },
       parameters: {
         "max-bandwidth": Math.min(FIRST_BYTES_PER_SECOND, this.#precopyBytesPerSecond),
         "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
@@ -147,7 +151,7 @@ export class QemuSourceDriver {
 
   /** Puts back what `prepare` changed, where QEMU lets us. */
   async restoreSettings(): Promise<void> {
-    if (this.#qmp.failure === undefined) await this.#changed?.putBack();
+    await this.#changed?.putBack();
   }
 
   /** Switches over as soon as QEMU can. */

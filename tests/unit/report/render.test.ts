@@ -100,6 +100,8 @@ test("a guest that was kept", () => {
   expect(text).toStartWith("Kept pc-i440fx-7.2 from tcp:127.0.0.1:38712\n");
   expect(text).toContain("snapshot     vm1: 256 MiB in 65,536 pages");
   expect(text).not.toContain("checked");
+  // It runs nowhere.
+  expect(text).toContain("time         drained after 1.33 s");
 });
 
 test("a migration that failed early says no more than there is", () => {
