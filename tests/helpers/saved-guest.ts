@@ -24,8 +24,11 @@ export interface SaveOptions {
   round?: number;
 }
 
-/** As much time for the last round as it takes. */
-const LAST_ROUND = { "max-bandwidth": 0, "downtime-limit": 20_000 };
+/**
+ * As much time for the last round as it takes, the most that QEMU allows: it reckons by the bytes that
+ * it sends, of which compressed pages make hardly any.
+ */
+const LAST_ROUND = { "max-bandwidth": 0, "downtime-limit": 2_000_000 };
 
 /** Saves a guest that counts; gives the count at some time before. The file is complete then. */
 export async function saveQemu(options: SaveOptions): Promise<Count> {
