@@ -74,7 +74,7 @@ class DrivenDest {
 
   async run(): Promise<number> {
     const { options, output, interrupts } = this.#job;
-    await prepareIncoming(this.#qmp, options.preempt);
+    const changed = await prepareIncoming(this.#qmp, options.preempt);
     this.#address = await listenIncoming(this.#qmp, this.#address);
     log.info(`QEMU waits for a source on ${this.#address}`);
     output.events.emit({ event: "listening", peer: this.#address });
@@ -89,6 +89,7 @@ class DrivenDest {
     try {
       const reply = await followIncoming(this.#qmp, (status) => this.#takeStatus(status));
       this.#timeline.note("drained", this.#nowNs());
+      await changed.putBack();
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
       progress.stop();
@@ -138,7 +139,7 @@ class DrivenDest {
       version: REPORT_VERSION,
       program: VERSION,
       startedAt: timeline.startedAt,
-      guest: `QEMU at ${socket}`,
+      guest: `a guest in QEMU at ${socket}`,
       peer: this.#address,
       outcome: failure === undefined ? "completed" : "failed",
       error: failure === undefined ? null : { code, message: errorChain(failure) },

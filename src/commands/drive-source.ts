@@ -1,7 +1,8 @@
 /** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import { continueGuest, DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import { continueGuest } from "../guests/qemu/keep.ts";
+import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import { QmpClient } from "../qmp/client.ts";
@@ -116,7 +117,7 @@ class DrivenSource {
       interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
     }
-    await this.#restoreSettings();
+    await driver.restoreSettings();
     output.finish(this.#report(failure));
     if (failure === undefined) return EXIT.ok;
     if (interrupts.interrupted) return interrupts.exitCode;
@@ -125,14 +126,6 @@ class DrivenSource {
 
   #nowNs(): number {
     return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
-  }
-
-  async #restoreSettings(): Promise<void> {
-    try {
-      await this.#driver.restoreSettings();
-    } catch (error) {
-      log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
-    }
   }
 
   /** Lets the guest go on here, and waits until it does. */
@@ -226,7 +219,7 @@ class DrivenSource {
     return {
       role: "source",
       phase: this.#phase,
-      round: this.#phase === "precopy" ? (ram?.["dirty-sync-count"] ?? null) : null,
+      round: this.#phase === "precopy" ? this.#driver.round : null,
       elapsedMs: this.#timeline.elapsedMs,
       bytes: ram?.transferred ?? 0,
       donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
@@ -266,7 +259,7 @@ class DrivenSource {
       version: REPORT_VERSION,
       program: VERSION,
       startedAt: timeline.startedAt,
-      guest: `QEMU at ${socket}`,
+      guest: `the guest of QEMU at ${socket}`,
       peer: formatPeer(peer),
       outcome: failure === undefined ? "completed" : cancelled ? "cancelled" : "failed",
       error: failure === undefined ? null : { code, message: errorChain(failure) },
@@ -277,7 +270,11 @@ class DrivenSource {
         postcopy: ratePerSecond(bytes.postcopy, times.postcopy),
       },
       memory: { guestBytes: ram?.total ?? 0, peakRssBytes: peakResidentBytes() },
-      qemu: qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
+      // Its faults are of an earlier life, when it received its guest.
+      qemu: {
+        ...qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
+        ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null },
+      },
       phase: this.#phase,
       urgentChannel: this.#job.options.preempt,
       switchover: this.#switchover,

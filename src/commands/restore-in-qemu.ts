@@ -1,6 +1,8 @@
 /** `source --run`: a kept guest runs again in a QEMU that is started for it, by one command. */
+import { monotonicNs } from "../../syscalls/process.ts";
 import { LaunchedQemu } from "../guests/qemu/launch.ts";
 import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import type { MigrateReply } from "../qmp/messages.ts";
 import { log } from "../util/log.ts";
 import { EXIT, PostcopyError } from "../util/errors.ts";
 import type { Output } from "./common.ts";
@@ -29,13 +31,16 @@ export async function restoreInQemu(
   guest: StoredWord,
   command: string,
 ): Promise<number> {
+  // What the operator waits for begins here, also where the guest takes longer to open than QEMU.
+  const startNs = monotonicNs();
   const qemu = new LaunchedQemu(command, context.options.runLog);
   try {
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
     const stored = await openStoredGuest(guest, context.output);
-    const job = { ...context, ...stored, peerText: "the QEMU of --run", destination };
+    const peerText = "the QEMU of --run";
+    const job = { ...context, ...stored, peerText, destination, startNs };
     return await restore(qemu, job);
   } catch (error) {
     await qemu.kill();
@@ -61,7 +66,7 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   ready.catch(() => {});
   const end = await run.run();
   if (end.failure !== undefined) return await fail(qemu, job, end, end.failure);
-  const reply = await awaitMigrationEnd(qemu.qmp);
+  const reply = await migrationEnd(qemu);
   recordWorkingSet(job, end);
   const figures = qemuFigures(qemu.qmp.version, reply, qemu.startMs);
   job.output.finish({ ...end.report, qemu: figures });
@@ -69,20 +74,30 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     const why = reply["error-desc"] ?? `its migration is ${reply.status}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
-  qemu.release();
+  await qemu.release();
   log.info(`The guest runs on in QEMU, process ${qemu.pid}`);
   return EXIT.ok;
+}
+
+/** What QEMU says when all is there. @throws QemuError when it ends instead. */
+async function migrationEnd(qemu: LaunchedQemu): Promise<MigrateReply> {
+  try {
+    return await awaitMigrationEnd(qemu.qmp);
+  } catch (error) {
+    throw (error instanceof Error ? await qemu.explain(error, true) : undefined) ?? error;
+  }
 }
 
 /** The QEMU has no whole guest: it is ended, and its own words say why. */
 async function fail(
   qemu: LaunchedQemu,
   job: StoredJob,
-  { report }: SourceEnd,
+  { report, place }: SourceEnd,
   failure: Error,
 ): Promise<number> {
   const { interrupts, output } = job;
-  const words = interrupts.interrupted ? undefined : await qemu.explain(failure);
+  const ran = place === "destination";
+  const words = interrupts.interrupted ? undefined : await qemu.explain(failure, ran);
   output.finish(report);
   await qemu.kill();
   if (interrupts.interrupted) return interrupts.exitCode;

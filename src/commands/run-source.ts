@@ -46,6 +46,8 @@ export interface SourceJob {
   peerText: string;
   /** How to get there; of a QEMU that is being started it is known only after a while. */
   destination: Destination | Promise<Destination>;
+  /** When the work began, on the monotonic clock, where that is earlier than the sending. */
+  startNs?: number;
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet?: Uint32Array | undefined;
   options: SourceOptions & { json: boolean };
@@ -69,13 +71,14 @@ type Moment =
 
 export class SourceRun {
   readonly #job: SourceJob;
-  readonly #timeline = new Timeline<Moment>();
+  readonly #timeline: Timeline<Moment>;
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
   #crew: SourceCrew | undefined;
 
   constructor(job: SourceJob) {
     this.#job = job;
+    this.#timeline = new Timeline(job.startNs);
   }
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
@@ -240,7 +243,8 @@ export class SourceRun {
       toDrained: timeline.ms("start", "drained"),
       total: timeline.elapsedMs,
     };
-    const downtime = timeline.ms("stopped", "running");
+    // A guest that was kept stood still before, for however long.
+    const downtime = guest.kind === "stress" ? timeline.ms("stopped", "running") : null;
     const requests = crew.shared.requestTimes;
     const pages = this.#job.workingSet?.length ?? 0;
     const inPlaceNs = crew.shared.times[TIME.workingSet] ?? 0;

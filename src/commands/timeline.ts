@@ -6,9 +6,14 @@ import { monotonicNs } from "../../syscalls/process.ts";
 
 export class Timeline<Moment extends string> {
   /** When the command began its work. */
-  readonly startNs = monotonicNs();
-  readonly startedAt = new Date().toISOString();
+  readonly startNs: number;
+  readonly startedAt: string;
   readonly #moments = new Map<Moment, number>();
+
+  constructor(startNs = monotonicNs()) {
+    this.startNs = startNs;
+    this.startedAt = new Date(Date.now() - this.elapsedMs).toISOString();
+  }
 
   /** Notes a moment; the first note of a moment counts. */
   note(moment: Moment, atNs: number): void {

@@ -53,6 +53,8 @@ const ramSchema = z.looseObject({
   normal: count,
   "dirty-pages-rate": count,
   "dirty-sync-count": count,
+  // Megabits a second; 0 until the first tenth of a second has been measured.
+  mbps: count.default(0),
   "page-size": count,
   "postcopy-requests": count.default(0),
   "precopy-bytes": count.default(0),
@@ -69,6 +71,9 @@ export const migrateSchema = z.looseObject({
   downtime: count.optional(),
   "blocked-reasons": z.array(z.string()).optional(),
   ram: ramSchema.optional(),
+  // Pages that were sent encoded are counted apart.
+  "xbzrle-cache": z.looseObject({ pages: count }).optional(),
+  compression: z.looseObject({ pages: count }).optional(),
   "postcopy-blocktime": count.optional(),
   // 10.1 and later: means in ns, and counts of [2^N, 2^(N+1)) µs.
   "postcopy-latency": count.optional(),

@@ -9,6 +9,7 @@ import { formatBytes, formatCount, formatRate } from "../util/units.ts";
 import { alignColumns, labelled } from "./columns.ts";
 import type { LatencySummary } from "./histogram.ts";
 import { progressBar } from "./progress.ts";
+import type { QemuFigures } from "./qemu-figures.ts";
 import type { DestReport, Downtime, Report, Round, SourceReport, Switchover } from "./report.ts";
 
 /** Width of the longest bar of the latency histogram. */
@@ -82,22 +83,26 @@ function downtimeLine(report: Report, paint: Paint): string[] {
 function timesLine(report: Report, paint: Paint): string {
   const { toRunning, toDrained, total } = report.times;
   const useful = report.role === "source" ? (report.workingSet?.toInPlaceMs ?? null) : null;
+  const kept = report.role === "dest" && report.snapshot !== null;
   const parts = [];
-  if (toRunning !== null) parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
+  if (toRunning !== null && !kept)
+    parts.push(`running after ${paint.bold(formatDuration(toRunning))}`);
   if (useful !== null) parts.push(`working set there after ${formatDuration(useful)}`);
   if (toDrained !== null) parts.push(`drained after ${formatDuration(toDrained)}`);
   parts.push(`${formatDuration(total)} in all`);
   return labelled("time", parts.join(", "), paint);
 }
 
-function trafficLine(report: Report, paint: Paint): string {
+/** Nothing where the bytes pass elsewhere: a QEMU that receives does not count them. */
+function trafficLine(report: Report, paint: Paint): string[] {
+  if (report.bytes.total === 0) return [];
   const parts = [];
   if (report.rates.precopy !== null) parts.push(`precopy at ${formatRate(report.rates.precopy)}`);
   if (report.rates.postcopy !== null) {
     parts.push(`postcopy at ${formatRate(report.rates.postcopy)}`);
   }
   const rates = parts.length === 0 ? "" : `: ${parts.join(", ")}`;
-  return labelled("traffic", `${formatBytes(report.bytes.total)}${rates}`, paint);
+  return [labelled("traffic", `${formatBytes(report.bytes.total)}${rates}`, paint)];
 }
 
 /** What the QEMU at this end says of itself. */
@@ -108,20 +113,26 @@ function qemuLines({ qemu }: Report, paint: Paint): string[] {
   if (qemu.stoodStillMs !== null) {
     parts.push(`the guest stood still for ${formatDuration(qemu.stoodStillMs)}`);
   }
-  if (qemu.latencyMeanNs !== null && qemu.latencyMeanNs > 0) {
-    parts.push(`faults of ${formatNanoseconds(qemu.latencyMeanNs)} in the mean`);
-  }
   if (qemu.blocktimeMs !== null) {
     parts.push(`all vCPUs blocked for ${formatDuration(qemu.blocktimeMs)}`);
   }
-  const bars = qemu.latencyBuckets === null ? [] : bucketBars(qemu.latencyBuckets, paint);
-  return [labelled("QEMU", parts.join(", "), paint), ...bars];
+  return [labelled("QEMU", parts.join(", "), paint), ...qemuLatencyLines(qemu, paint)];
+}
+
+/** How long each fault took, where QEMU tells (10.1 and later). */
+function qemuLatencyLines(qemu: QemuFigures, paint: Paint): string[] {
+  const buckets = qemu.latencyBuckets ?? [];
+  const faults = buckets.reduce((sum, count) => sum + count, 0);
+  if (qemu.latencyMeanNs === null || faults === 0) return [];
+  const mean = `${formatNanoseconds(qemu.latencyMeanNs)} in the mean`;
+  const text = `${mean}, in ${formatCount(faults)} faults as QEMU saw them`;
+  return [labelled("waited", text, paint), ...bucketBars(buckets, paint)];
 }
 
 function memoryLine(report: Report, paint: Paint): string {
   const { peakRssBytes, guestBytes } = report.memory;
-  const text = `${formatBytes(peakRssBytes)} at most, for a guest of ${formatBytes(guestBytes)}`;
-  return labelled("memory", text, paint);
+  const guest = guestBytes === 0 ? "" : `, for a guest of ${formatBytes(guestBytes)}`;
+  return labelled("memory", `${formatBytes(peakRssBytes)} at most${guest}`, paint);
 }
 
 function headline(report: Report, paint: Paint): string {
@@ -129,6 +140,9 @@ function headline(report: Report, paint: Paint): string {
   if (outcome !== "completed") {
     const what = `${outcome === "failed" ? "Migration failed" : "Migration cancelled"} in phase`;
     return paint.red(`${what} ${report.phase}`);
+  }
+  if (report.role === "source" && report.qemu !== null && report.qemu.startMs !== null) {
+    return paint.green(`Restored ${guest} in ${peer}`);
   }
   if (report.role === "source") return paint.green(`Moved ${guest} to ${peer}`);
   const verb = report.snapshot === null ? "Received" : "Kept";
@@ -143,28 +157,34 @@ function switchoverLine(switchover: Switchover | null, paint: Paint): string[] {
   return [labelled("switchover", text, paint)];
 }
 
+/** What was sent in postcopy. A QEMU does not count apart which pages it was asked for. */
+function postcopyLines(
+  { pages, requests, qemu, urgentChannel }: SourceReport,
+  paint: Paint,
+): string[] {
+  const pushed = kindsText(pages.pushedNormal, pages.pushedZero);
+  const asked = `${formatCount(requests.received)} requests`;
+  if (qemu !== null && qemu.startMs === null) {
+    return [labelled("postcopy", `${pushed} (${asked})`, paint)];
+  }
+  const requested = kindsText(pages.requestedNormal, pages.requestedZero);
+  const duplicate =
+    requests.duplicate === 0 ? "" : `, ${formatCount(requests.duplicate)} of them already sent`;
+  const channel = urgentChannel ? " on their own channel" : "";
+  return [
+    labelled("pushed", pushed, paint),
+    labelled("requested", `${requested}${channel} (${asked}${duplicate})`, paint),
+  ];
+}
+
 function sourceLines(report: SourceReport, paint: Paint): string[] {
-  const { pages, requests, requestServiceNs } = report;
+  const { requestServiceNs } = report;
   const lines = [
     ...roundsTable(report.rounds, paint),
     ...switchoverLine(report.switchover, paint),
     ...downtimeLine(report, paint),
   ];
-  if (report.switchover?.kind === "postcopy") {
-    const pushed = kindsText(pages.pushedNormal, pages.pushedZero);
-    const duplicate =
-      requests.duplicate === 0 ? "" : `, ${formatCount(requests.duplicate)} of them already sent`;
-    const channel = report.urgentChannel ? " on their own channel" : "";
-    lines.push(
-      labelled("pushed", pushed, paint),
-      labelled(
-        "requested",
-        `${kindsText(pages.requestedNormal, pages.requestedZero)}${channel}` +
-          ` (${formatCount(requests.received)} requests${duplicate})`,
-        paint,
-      ),
-    );
-  }
+  if (report.switchover?.kind === "postcopy") lines.push(...postcopyLines(report, paint));
   if (requestServiceNs !== null && requestServiceNs.count > 0) {
     lines.push(labelled("answered in", percentiles(requestServiceNs), paint));
   }
@@ -218,7 +238,7 @@ export function renderReport(report: Report, paint: Paint): string {
     headline(report, paint),
     ...lines,
     ...qemuLines(report, paint),
-    trafficLine(report, paint),
+    ...trafficLine(report, paint),
     timesLine(report, paint),
     memoryLine(report, paint),
   ].join("\n");

@@ -24,12 +24,13 @@ export async function collectRun(
   return { ...(await program.finish()), events, report };
 }
 
-/** Runs `postcopy ... --json`. */
+/** Runs `postcopy ... --json`; `environment` is added to that of the tests. */
 export async function runPostcopy(
   words: readonly string[],
   see?: (event: Record<string, unknown>) => void | Promise<void>,
+  environment: Record<string, string> = {},
 ): Promise<PostcopyRun> {
-  await using program = spawn(postcopyCommand(...words, "--json"));
+  await using program = spawn(postcopyCommand(...words, "--json"), { environment });
   return await collectRun(program, see);
 }
 

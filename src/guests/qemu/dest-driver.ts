@@ -7,7 +7,8 @@ import type { QmpClient } from "../../qmp/client.ts";
 import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { queryMigrate, switchCapabilities } from "./migration.ts";
+import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
+import { ChangedSettings } from "./settings.ts";
 
 /** How often QEMU is asked how far it is. */
 const POLL_MS = 25;
@@ -15,19 +16,23 @@ const POLL_MS = 25;
 /** QEMU does not receive, or lost what it received; its own words are in the message. */
 export class ReceiveError extends PostcopyError {}
 
-/** Switches on what a destination needs. @throws ReceiveError when this QEMU awaits no guest. */
-export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise<void> {
+/**
+ * Switches on what a destination needs; gives what is to be put back afterwards.
+ * @throws ReceiveError when this QEMU awaits no guest.
+ */
+export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise<ChangedSettings> {
   const { status } = await qmp.execute("query-status", {}, statusSchema);
   if (status !== "inmigrate") {
     throw new ReceiveError("NOT_INCOMING", `This QEMU awaits no guest: it is in state ${status}`, {
       hint: "start it with: -incoming defer",
     });
   }
-  await switchCapabilities(
-    qmp,
-    { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
-    { events: true, "postcopy-blocktime": true },
-  );
+  await refuseDeadlyMultifd(qmp);
+  return await ChangedSettings.change(qmp, {
+    needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
+    wished: { events: true, "postcopy-blocktime": true, "postcopy-preempt": preempt },
+    parameters: {},
+  });
 }
 
 /** Has QEMU listen at `uri`. Returns where, with the port that it chose for 0. */

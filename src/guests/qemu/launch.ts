@@ -8,7 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { QmpClient } from "../../qmp/client.ts";
 import { PostcopyError, UsageError } from "../../util/errors.ts";
-import { queryMigrate, switchCapabilities } from "./migration.ts";
+import type { ErrorDetails } from "../../util/errors.ts";
+import { queryMigrate } from "./migration.ts";
+import { ChangedSettings } from "./settings.ts";
 
 /** Pause between two tries to reach the monitor of a QEMU that is just starting. */
 const LOOK_AGAIN_MS = 2;
@@ -39,12 +41,13 @@ export class LaunchedQemu {
   readonly #log: string;
   readonly #process: Bun.Subprocess;
   readonly #startedMs = performance.now();
+  #changed: ChangedSettings | undefined;
   /** From starting the process to the monitor's answer, in milliseconds. */
   startMs: number | null = null;
 
-  /** Starts `command`, a line for the shell; what it prints goes to `log`, or is kept for errors. */
-  constructor(command: string, log: string | undefined) {
-    this.#log = log ?? join(this.#directory, "output");
+  /** Starts `command`, a line for the shell; what it prints goes to `logFile`, or to errors only. */
+  constructor(command: string, logFile: string | undefined) {
+    this.#log = logFile ?? join(this.#directory, "output");
     const output = openSync(this.#log, "w", 0o600);
     const added = ["-incoming", "defer", "-qmp", `unix:${this.#monitorPath},server=on,wait=off`];
     this.#process = Bun.spawn(["/bin/sh", "-c", `${command} "$@"`, "sh", ...added], {
@@ -68,9 +71,16 @@ export class LaunchedQemu {
     return this.#qmp;
   }
 
-  /** Process that was started: QEMU, or the shell it runs under. */
+  /** The process of QEMU: a shell that has not made way for it waits for it, its only child. */
   get pid(): number {
-    return this.#process.pid;
+    const { pid } = this.#process;
+    try {
+      const isShell = readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "sh";
+      const child = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+      return isShell && /^\d+$/.test(child) ? Number(child) : pid;
+    } catch {
+      return pid;
+    }
   }
 
   /** Whether the process has ended. */
@@ -101,14 +111,14 @@ export class LaunchedQemu {
    * whether it takes a preempt channel. @throws QmpError, QemuError.
    */
   async listen(): Promise<{ path: string; preempt: boolean }> {
-    const on = await switchCapabilities(
-      this.qmp,
-      { "postcopy-ram": true },
-      { events: true, "postcopy-preempt": true, "postcopy-blocktime": true },
-    );
+    this.#changed = await ChangedSettings.change(this.qmp, {
+      needed: { "postcopy-ram": true },
+      wished: { events: true, "postcopy-preempt": true, "postcopy-blocktime": true },
+      parameters: {},
+    });
     const path = join(this.#directory, "incoming");
     await this.qmp.run("migrate-incoming", { uri: `unix:${path}` });
-    return { path, preempt: on.has("postcopy-preempt") };
+    return { path, preempt: this.#changed.names.has("postcopy-preempt") };
   }
 
   /** What it printed last. */
@@ -120,20 +130,21 @@ export class LaunchedQemu {
     }
   }
 
-  #error(what: string, cause?: unknown): QemuError {
+  #error(what: string, details: ErrorDetails = {}): QemuError {
     const words = this.words();
     const code = this.#process.exitCode;
     const end = this.ended ? ` (exit code ${code ?? this.#process.signalCode})` : "";
     const said =
       words === "" ? `${what}${end}; it printed nothing` : `${what}${end}. It says:\n${words}`;
-    return new QemuError("QEMU_FAILED", said, { cause });
+    return new QemuError("QEMU_FAILED", said, details);
   }
 
   /**
    * Why the restore failed, as QEMU tells it: what it printed, and the reason its monitor gives. Waits
-   * a moment, as the broken connection is noticed here before QEMU has said why.
+   * a moment, as the broken connection is noticed here before QEMU has said why. `ran`: the guest ran
+   * in it already.
    */
-  async explain(cause: Error): Promise<QemuError | undefined> {
+  async explain(cause: Error, ran: boolean): Promise<QemuError | undefined> {
     const deadline = performance.now() + LAST_WORDS_MS;
     const reason = await this.#reason().catch(() => undefined);
     while (!this.ended && this.words() === "" && performance.now() < deadline) {
@@ -143,7 +154,11 @@ export class LaunchedQemu {
       return new QemuError("QEMU_FAILED", `QEMU did not take the guest: ${reason}`, { cause });
     }
     if (!this.ended && this.words() === "") return undefined;
-    return this.#error("QEMU did not take the guest", cause);
+    if (this.ended && ran)
+      return this.#error("QEMU ended before all memory of its guest was there", {
+        hint: "what was kept is as it was: it can be restored again",
+      });
+    return this.#error("QEMU did not take the guest", { cause });
   }
 
   /** The reason that the monitor gives for a failed migration (8.0 and later). */
@@ -152,8 +167,12 @@ export class LaunchedQemu {
     return (await queryMigrate(this.#qmp))["error-desc"];
   }
 
-  /** Leaves it running on its own: nothing of ours stays but what --run-log named. */
-  release(): void {
+  /**
+   * Leaves it running on its own: nothing of ours stays but what --run-log named, and no capability is
+   * on that nobody asked for.
+   */
+  async release(): Promise<void> {
+    await this.#changed?.putBack();
     this.#qmp?.close();
     this.#removeDirectory();
   }

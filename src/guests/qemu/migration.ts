@@ -36,6 +36,24 @@ export async function switchCapabilities(
   return new Set(capabilities.filter(({ state }) => state).map(({ capability }) => capability));
 }
 
+/** The first release that refuses multifd beside postcopy, before a later one can do both. */
+const MULTIFD_JUDGED_MAJOR = 8;
+
+/**
+ * Refuses a QEMU that takes multifd and postcopy together and cannot do it: at the end of such a
+ * migration the destination aborts (7.2: "yank_unregister_instance"), and the guest with it.
+ * @throws PostcopyError MULTIFD.
+ */
+export async function refuseDeadlyMultifd(qmp: QmpClient): Promise<void> {
+  if (Number.parseInt(qmp.version, 10) >= MULTIFD_JUDGED_MAJOR) return;
+  const known = await qmp.execute("query-migrate-capabilities", {}, capabilitiesSchema);
+  if (!known.some(({ capability, state }) => capability === "multifd" && state)) return;
+  const what = `QEMU ${qmp.version} loses the guest when multifd is on in postcopy`;
+  throw new PostcopyError("MULTIFD", what, {
+    hint: "at the monitors of both ends: migrate_set_capability multifd off",
+  });
+}
+
 export async function queryMigrate(qmp: QmpClient): Promise<MigrateReply> {
   return await qmp.execute("query-migrate", {}, migrateSchema);
 }

@@ -6,23 +6,45 @@
 import type { RoundResult, SwitchoverPolicy } from "../../source/switchover.ts";
 import { decideAfterRound } from "../../source/switchover.ts";
 import type { QmpClient } from "../../qmp/client.ts";
-import { capabilitiesSchema, parametersSchema, statusSchema } from "../../qmp/messages.ts";
+import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { queryMigrate, switchCapabilities } from "./migration.ts";
+import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
+import { PrecopyRounds } from "./rounds.ts";
+import { ChangedSettings } from "./settings.ts";
 
-/** How often QEMU is asked how far it is. */
+/** How often QEMU is asked how far it is when its events do not tell. */
 const POLL_MS = 25;
-/** The same where the end of a round must not be missed. */
+/** The same where the last bytes of a round must be seen before it ends. */
 const KEEP_POLL_MS = 4;
 /**
  * What a guest that goes on here may have left to send when it is stopped for good measure: an idle
- * one would else complete in precopy, which shows nothing of what the peer does with it.
+ * one would else complete in precopy, which shows nothing of what the peer does with it. At least so
+ * much, and what is sent in so long, as a look may be late.
  */
 const KEEP_REST_BYTES = 32 * 1024 * 1024;
+const KEEP_REST_MS = 20;
 /** Precopy without a limit of ours: QEMU's own default would be 128 MiB a second. */
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 40;
+/**
+ * Precopy of the first tenth of a second. Until QEMU has measured that long it takes nothing for
+ * little enough to look at what was written again: up to 10.0 a round that ends before is the last
+ * one, and completes whatever is dirty. So a small guest is held back until QEMU knows its rate.
+ */
+const FIRST_BYTES_PER_SECOND = 1024 * 1024;
+/**
+ * Shortest downtime limit, where only we decide when to switch. At 0 QEMU 7.2 would complete at the
+ * end of its first round, whatever is dirty by then.
+ */
+const LEAST_DOWNTIME_MS = 1;
+/**
+ * Switched off for the time of the migration: QEMU would stop before the switch until told to go on,
+ * would wait for an acknowledgement of the peer that not every peer sends, or, under --keep, would
+ * free the memory that the guest goes on with.
+ */
+const IN_THE_WAY = { "pause-before-switchover": false, "switchover-ack": false } as const;
+const IN_THE_WAY_OF_KEEP = { ...IN_THE_WAY, "release-ram": false } as const;
 /** What QEMU says when nobody is there (yet). */
 const NOBODY_THERE = /refused|No such file|No route|timed out|unreachable/i;
 
@@ -51,8 +73,6 @@ export type DriveEvent =
 /** The guest cannot be moved, or was not; QEMU's own words are in the message. */
 export class DriveError extends PostcopyError {}
 
-type Capabilities = Readonly<Record<string, boolean>>;
-
 export class QemuSourceDriver {
   /** The last answer of query-migrate. */
   reply: MigrateReply = {};
@@ -61,21 +81,43 @@ export class QemuSourceDriver {
   readonly #qmp: QmpClient;
   readonly #settings: DriveSettings;
   readonly #emit: (event: DriveEvent) => void;
-  #before: { capabilities: Capabilities; parameters: Record<string, number> } | undefined;
+  #changed: ChangedSettings | undefined;
   #switchAsked = false;
   #switched = false;
   #cancelled = false;
+  #held = true;
   #previous: RoundResult | undefined;
-  #roundStart: { reply: MigrateReply; ms: number } | undefined;
+  readonly #rounds: PrecopyRounds;
+  /** Resolved by an event that is worth a look. */
+  #woken = Promise.withResolvers<void>();
 
   constructor(qmp: QmpClient, settings: DriveSettings, emit: (event: DriveEvent) => void) {
     this.#qmp = qmp;
     this.#settings = settings;
     this.#emit = emit;
-    // A short postcopy may be over between two looks; QEMU's events leave nothing out.
+    this.#rounds = new PrecopyRounds(this.#downtimeLimitMs);
     qmp.onEvent(({ name, data }) => {
+      // A short postcopy may be over between two looks; QEMU's events leave nothing out.
       if (name === "MIGRATION" && data["status"] === "postcopy-active") this.#noteSwitch();
+      if (name === "MIGRATION" || name === "MIGRATION_PASS") this.#woken.resolve();
     });
+  }
+
+  /** The precopy round that is under way, from 1; 0 before the first. */
+  get round(): number {
+    return this.#rounds.current;
+  }
+
+  /** What QEMU may complete in by itself: only `auto` leaves that to it. */
+  get #downtimeLimitMs(): number {
+    const { policy, keep, downtimeLimitMs } = this.#settings;
+    if (keep || policy.kind !== "auto") return LEAST_DOWNTIME_MS;
+    return Math.max(LEAST_DOWNTIME_MS, Math.round(downtimeLimitMs));
+  }
+
+  get #precopyBytesPerSecond(): number {
+    const { maxBandwidth } = this.#settings;
+    return maxBandwidth === 0 ? UNLIMITED_BYTES_PER_SECOND : Math.round(maxBandwidth);
   }
 
   /** Switches on what is needed. @throws DriveError, QmpError when this QEMU cannot migrate now. */
@@ -90,40 +132,26 @@ export class QemuSourceDriver {
     if (blocked.length > 0) {
       throw new DriveError("BLOCKED", `QEMU cannot migrate this guest: ${blocked.join("; ")}`);
     }
-    await this.#remember();
-    const { keep, preempt, maxBandwidth, maxPostcopyBandwidth, downtimeLimitMs } = this.#settings;
-    const wished = { events: true, ...(keep ? { "release-ram": false } : {}) };
-    const needed = { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) };
-    await switchCapabilities(this.#qmp, needed, wished);
-    await this.#qmp.run("migrate-set-parameters", {
-      "max-bandwidth": maxBandwidth === 0 ? UNLIMITED_BYTES_PER_SECOND : Math.round(maxBandwidth),
-      "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
-      // At 0 QEMU 7.2 would complete at the end of its first round, whatever is dirty by then.
-      "downtime-limit": keep ? 1 : Math.round(downtimeLimitMs),
+    await refuseDeadlyMultifd(this.#qmp);
+    const { keep, preempt, maxPostcopyBandwidth } = this.#settings;
+    this.#changed = await ChangedSettings.change(this.#qmp, {
+      needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
+      // Off as well where it was not asked for: the other end has to agree.
+      wished: {
+        ...{ events: true, "postcopy-preempt": preempt },
+        ...(keep ? IN_THE_WAY_OF_KEEP : IN_THE_WAY),
+      },
+      parameters: {
+        "max-bandwidth": Math.min(FIRST_BYTES_PER_SECOND, this.#precopyBytesPerSecond),
+        "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
+        "downtime-limit": this.#downtimeLimitMs,
+      },
     });
-  }
-
-  async #remember(): Promise<void> {
-    const known = await this.#qmp.execute("query-migrate-capabilities", {}, capabilitiesSchema);
-    const { ...all } = await this.#qmp.execute("query-migrate-parameters", {}, parametersSchema);
-    const names = ["max-bandwidth", "max-postcopy-bandwidth", "downtime-limit"] as const;
-    const parameters = Object.fromEntries(names.map((name) => [name, all[name] ?? 0]));
-    const capabilities = Object.fromEntries(
-      known
-        .filter(({ capability }) =>
-          /^(postcopy-(ram|preempt)|events|release-ram)$/.test(capability),
-        )
-        .map(({ capability, state }) => [capability, state]),
-    );
-    this.#before = { capabilities, parameters };
   }
 
   /** Puts back what `prepare` changed, where QEMU lets us. */
   async restoreSettings(): Promise<void> {
-    const before = this.#before;
-    if (before === undefined || this.#qmp.failure !== undefined) return;
-    await switchCapabilities(this.#qmp, {}, before.capabilities);
-    await this.#qmp.run("migrate-set-parameters", before.parameters);
+    await this.#changed?.putBack();
   }
 
   /** Switches over as soon as QEMU can. */
@@ -154,7 +182,7 @@ export class QemuSourceDriver {
       await this.#qmp.run("migrate", { uri });
       const failure = await this.#follow();
       if (failure === undefined) return;
-      const mayRetry = NOBODY_THERE.test(failure.message) && this.#roundStart === undefined;
+      const mayRetry = NOBODY_THERE.test(failure.message) && this.round === 0;
       if (!mayRetry || this.#cancelled || performance.now() > deadline) throw failure;
       if (!told) this.#emit({ kind: "waiting" });
       told = true;
@@ -186,8 +214,14 @@ export class QemuSourceDriver {
         case "active":
           await this.#followPrecopy(began);
       }
-      await Bun.sleep(this.#settings.keep ? KEEP_POLL_MS : POLL_MS);
+      await this.#pause(this.#settings.keep ? KEEP_POLL_MS : POLL_MS);
     }
+  }
+
+  /** Waits until an event of QEMU is worth a look, at most for a time. */
+  async #pause(ms: number): Promise<void> {
+    await Promise.race([this.#woken.promise, Bun.sleep(ms)]);
+    this.#woken = Promise.withResolvers<void>();
   }
 
   #noteSwitch(): void {
@@ -201,8 +235,9 @@ export class QemuSourceDriver {
   }
 
   async #followPrecopy(began: number): Promise<void> {
+    if (this.#switched) return;
     const reason = this.#reasonToSwitch(began);
-    if (reason === undefined || this.#switched) return;
+    if (reason === undefined) return await this.#letGo();
     try {
       await this.#qmp.run("migrate-start-postcopy");
     } catch (error) {
@@ -215,6 +250,23 @@ export class QemuSourceDriver {
     this.#emit({ kind: "switchover", reason, dirtyPages });
   }
 
+  /** Under --keep: so little that QEMU would complete by itself before the next look. */
+  #littleIsLeft(): boolean {
+    const rest = this.reply.ram?.remaining ?? 0;
+    const little = Math.max(KEEP_REST_BYTES, KEEP_REST_MS * this.#rounds.bytesPerMs);
+    if (rest === 0 || rest > little) return false;
+    const { policy } = this.#settings;
+    // The end of the first round says nothing of how much is dirty.
+    return policy.kind !== "rounds" || this.round > 1 || policy.rounds === 1;
+  }
+
+  /** Full speed, once QEMU has measured its rate. */
+  async #letGo(): Promise<void> {
+    if (!this.#held || (this.reply.ram?.mbps ?? 0) === 0) return;
+    this.#held = false;
+    await this.#qmp.run("migrate-set-parameters", { "max-bandwidth": this.#precopyBytesPerSecond });
+  }
+
   /** Why it is time to switch over; undefined while it is not. */
   #reasonToSwitch(began: number): string | undefined {
     const { policy, keep, downtimeLimitMs } = this.#settings;
@@ -224,11 +276,8 @@ export class QemuSourceDriver {
     if (policy.kind === "after" && elapsedMs >= policy.ms) {
       return `asked to switch after ${policy.ms} ms`;
     }
-    const result = this.#endOfRound();
-    const rest = this.reply.ram?.remaining ?? 0;
-    if (keep && policy.kind === "auto" && rest > 0 && rest <= KEEP_REST_BYTES) {
-      return "little is left to send";
-    }
+    const result = this.#rounds.take(this.reply, performance.now());
+    if (keep && this.#littleIsLeft()) return "little is left to send";
     if (result === undefined) return undefined;
     const previous = this.#previous;
     this.#previous = result;
@@ -236,29 +285,7 @@ export class QemuSourceDriver {
     const decision = decideAfterRound(policy, result, previous, elapsedMs, downtimeLimitMs, true);
     if (decision.action === "postcopy") return decision.reason;
     // What fits QEMU completes by itself, unless it has to be seen whether the peer runs the guest.
-    return decision.action === "complete" && keep ? "little is dirty any more" : undefined;
-  }
-
-  /** What a round came to, when QEMU has begun the next one since the last look. */
-  #endOfRound(): RoundResult | undefined {
-    const now = { reply: this.reply, ms: performance.now() };
-    const start = (this.#roundStart ??= now);
-    const [from, to] = [start.reply.ram, now.reply.ram];
-    if (from === undefined || to === undefined) {
-      this.#roundStart = now;
-      return undefined;
-    }
-    const round = from["dirty-sync-count"];
-    if (to["dirty-sync-count"] === round) return undefined;
-    this.#roundStart = now;
-    return {
-      round,
-      pagesNormal: Math.max(0, to.normal - from.normal),
-      pagesZero: Math.max(0, to.duplicate - from.duplicate),
-      bytes: Math.max(0, to.transferred - from.transferred),
-      dirtyPagesAfter: Math.ceil(to.remaining / TARGET_PAGE_SIZE),
-      durationMs: now.ms - start.ms,
-    };
+    return decision.action === "complete" && keep ? decision.reason : undefined;
   }
 }
 
@@ -268,23 +295,4 @@ function pausedError(): DriveError {
       "at the destination's monitor: migrate_recover tcp:HOST:PORT, then at this one: " +
       "migrate -r tcp:HOST:PORT",
   });
-}
-
-/**
- * Lets a guest that was sent go on here, as its peer has only kept it. A peer that runs a guest asks
- * for pages, one that keeps it never does: after a single request the guest must not run here.
- * @throws DriveError SPLIT_BRAIN.
- */
-export async function continueGuest(qmp: QmpClient, driver: QemuSourceDriver): Promise<void> {
-  const requests = driver.reply.ram?.["postcopy-requests"] ?? 0;
-  if (driver.atSwitch === undefined || requests > 0) {
-    const why =
-      requests > 0
-        ? `the peer asked for ${requests} pages, so it runs the guest`
-        : "it completed before it switched to postcopy, which shows nothing";
-    throw new DriveError("SPLIT_BRAIN", `The guest is not continued here: ${why}`, {
-      hint: "if you are certain that it runs nowhere else: cont at the monitor",
-    });
-  }
-  await qmp.run("cont");
 }

@@ -48,6 +48,51 @@ test("the destination's report", () => {
   `);
 });
 
+const qemu = {
+  ...{ version: "11.1.3", status: "completed", startMs: 232.4, totalMs: 900, downtimeMs: 5 },
+  ...{ blocktimeMs: 183, stoodStillMs: null, requests: 17, latencyMeanNs: 148_200 },
+  latencyBuckets: [0, 0, 0, 10, 0, 6, 0, 1, ...Array.from({ length: 16 }, () => 0)],
+};
+
+test("a guest that was restored in a QEMU started for it: our times beside QEMU's", () => {
+  const report = {
+    ...sourceReport,
+    ...{ guest: "snapshot of pc-i440fx-11.1 in /vm1", peer: "the QEMU of --run", rounds: [], qemu },
+    switchover: { reason: "the guest stands still", dirtyPages: 32_900, kind: "postcopy" as const },
+    ...{ downtime: null, workingSet: { pages: 812, toInPlaceMs: 1302 } },
+    rates: { precopy: null, postcopy: 543_706_740 },
+  };
+  expect(renderReport(report, plain)).toMatchInlineSnapshot(`
+    "Restored snapshot of pc-i440fx-11.1 in /vm1 in the QEMU of --run
+      switchover   the guest stands still; 129 MiB left to move by postcopy
+      pushed       11,400 pages and 11 zero
+      requested    590 pages on their own channel (612 requests, 22 of them already sent)
+      answered in  p50 24.1 µs  p90 51 µs  p99 190 µs  max 1.23 ms
+      QEMU         11.1.3, started in 232 ms, all vCPUs blocked for 183 ms
+      waited       148 µs in the mean, in 17 faults as QEMU saw them
+                       8 µs ████████████████████████ 10
+                      16 µs
+                      32 µs ██████████████▍ 6
+                      64 µs
+                     128 µs ██▍ 1
+      traffic      978 MiB: postcopy at 519 MiB/s
+      time         running after 1.24 s, working set there after 1.30 s, drained after 1.33 s, 1.35 s in all
+      memory       1.09 GiB at most, for a guest of 1 GiB"
+  `);
+});
+
+test("a QEMU that was driven does not tell which pages it was asked for, nor what it received", () => {
+  const driven = { ...qemu, startMs: null, latencyBuckets: null, latencyMeanNs: null };
+  const sent = renderReport({ ...sourceReport, qemu: driven }, plain);
+  expect(sent).toContain("postcopy     11,400 pages and 11 zero (612 requests)\n");
+  expect(sent).not.toContain("requested ");
+  const bytes = { main: 0, urgent: 0, total: 0 };
+  const memory = { guestBytes: 0, peakRssBytes: 2 ** 26 };
+  const received = renderReport({ ...destReport, qemu: driven, bytes, memory }, plain);
+  expect(received).not.toContain("traffic");
+  expect(received).toEndWith("memory       64 MiB at most");
+});
+
 test("a guest that was kept", () => {
   const snapshot = { directory: "vm1", bytes: 2 ** 28, pagesStored: 65_536, deviceBytes: 31_000 };
   const kept = { ...destReport, guest: "pc-i440fx-7.2", snapshot, audit: null };
@@ -55,6 +100,8 @@ test("a guest that was kept", () => {
   expect(text).toStartWith("Kept pc-i440fx-7.2 from tcp:127.0.0.1:38712\n");
   expect(text).toContain("snapshot     vm1: 256 MiB in 65,536 pages");
   expect(text).not.toContain("checked");
+  // It runs nowhere.
+  expect(text).toContain("time         drained after 1.33 s");
 });
 
 test("a migration that failed early says no more than there is", () => {
