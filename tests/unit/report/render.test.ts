@@ -86,7 +86,7 @@ test("a QEMU that was driven does not tell which pages it was asked for, nor wha
   const sent = renderReport({ ...sourceReport, qemu: driven }, plain);
   expect(sent).toContain("postcopy     11,400 pages and 11 zero (612 requests)\n");
   expect(sent).not.toContain("requested ");
-  const bytes = { main: 0, urgent: 0, total: 0 };
+  const bytes = { main: 0, multifd: 0, urgent: 0, total: 0 };
   const memory = { guestBytes: 0, peakRssBytes: 2 ** 26 };
   const received = renderReport({ ...destReport, qemu: driven, bytes, memory }, plain);
   expect(received).not.toContain("traffic");
