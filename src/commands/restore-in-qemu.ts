@@ -69,7 +69,7 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     const why = reply["error-desc"] ?? `its migration is ${reply.status}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
-  qemu.release();
+  await qemu.release();
   log.info(`The guest runs on in QEMU, process ${qemu.pid}`);
   return EXIT.ok;
 }

@@ -37,12 +37,15 @@ interface Move {
   from: QemuVersion;
   to: QemuVersion;
   preempt?: boolean;
+  /** The source has postcopy-preempt on from before, whatever is asked now. */
+  preemptBefore?: boolean;
   switchover?: string;
 }
 
 const MOVES: Move[] = [
   { from: "7.2", to: "7.2" },
   { from: "7.2", to: "7.2", preempt: true },
+  { from: "7.2", to: "7.2", preemptBefore: true },
   { from: "7.2", to: "11.1", switchover: "rounds=2" },
   { from: "7.2", to: "11.1", preempt: true },
   { from: "10.0", to: "11.1", preempt: true },
@@ -51,9 +54,10 @@ const MOVES: Move[] = [
   { from: "11.1", to: "7.2" },
 ];
 
-for (const { from, to, preempt = false, switchover = "now" } of MOVES) {
+for (const { from, to, preempt = false, preemptBefore = false, switchover = "now" } of MOVES) {
   const test = requireOrSkip(needQemuVersion(from), needQemuVersion(to), needUserfaultfd());
-  const how = `${preempt ? "with preempt" : "plain"}, --switchover ${switchover}`;
+  const channels = preempt ? "with preempt" : preemptBefore ? "plain again" : "plain";
+  const how = `${channels}, --switchover ${switchover}`;
   test(`QEMU ${from} to QEMU ${to}, driven at both ends, ${how}`, async () => {
     await using directory = new TemporaryDirectory("drive");
     // Both ends need the machine of the older one.
@@ -69,6 +73,9 @@ for (const { from, to, preempt = false, switchover = "now" } of MOVES) {
       incoming: "defer",
     });
     await using _destination = destination;
+    if (preemptBefore) {
+      await source.setCapabilities({ "postcopy-ram": true, "postcopy-preempt": true });
+    }
     await source.waitForRounds(3);
     const before = await source.readCount();
     const flags = preempt ? ["--preempt"] : [];

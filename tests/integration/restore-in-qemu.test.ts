@@ -81,9 +81,22 @@ async function countIn(qmp: QmpClient, name: string): Promise<Count> {
   return checkPattern(await Bun.file(filename).bytes());
 }
 
-/** Looks that the guest in a QEMU that was left running counts on, then ends that QEMU. */
+interface Capability {
+  capability: string;
+  state: boolean;
+}
+
+/**
+ * Looks that the guest in a QEMU that was left running counts on, and that this QEMU is ready for a
+ * migration like any other; then ends it.
+ */
 async function expectToCountOn(name: string): Promise<void> {
   await using qmp = await QmpClient.connect(place.file(name));
+  const capabilities = await qmp.execute<Capability[]>("query-migrate-capabilities");
+  const left = capabilities.filter(({ capability, state }) => {
+    return state && /^(postcopy|events)/.test(capability);
+  });
+  expect(left).toEqual([]);
   const first = await countIn(qmp, name);
   await waitUntil(async () => hasCountedOn(first, await countIn(qmp, name)), "a guest that counts");
   await qmp.execute("quit");

@@ -26,7 +26,7 @@ export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise
   await switchCapabilities(
     qmp,
     { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
-    { events: true, "postcopy-blocktime": true },
+    { events: true, "postcopy-blocktime": true, "postcopy-preempt": preempt },
   );
 }
 

@@ -39,6 +39,8 @@ export class LaunchedQemu {
   readonly #log: string;
   readonly #process: Bun.Subprocess;
   readonly #startedMs = performance.now();
+  /** Capabilities that were switched on for the restore. */
+  #switchedOn: ReadonlySet<string> = new Set();
   /** From starting the process to the monitor's answer, in milliseconds. */
   startMs: number | null = null;
 
@@ -101,14 +103,14 @@ export class LaunchedQemu {
    * whether it takes a preempt channel. @throws QmpError, QemuError.
    */
   async listen(): Promise<{ path: string; preempt: boolean }> {
-    const on = await switchCapabilities(
+    this.#switchedOn = await switchCapabilities(
       this.qmp,
       { "postcopy-ram": true },
       { events: true, "postcopy-preempt": true, "postcopy-blocktime": true },
     );
     const path = join(this.#directory, "incoming");
     await this.qmp.run("migrate-incoming", { uri: `unix:${path}` });
-    return { path, preempt: on.has("postcopy-preempt") };
+    return { path, preempt: this.#switchedOn.has("postcopy-preempt") };
   }
 
   /** What it printed last. */
@@ -152,8 +154,14 @@ export class LaunchedQemu {
     return (await queryMigrate(this.#qmp))["error-desc"];
   }
 
-  /** Leaves it running on its own: nothing of ours stays but what --run-log named. */
-  release(): void {
+  /**
+   * Leaves it running on its own: nothing of ours stays but what --run-log named. Its capabilities go
+   * off again, or its next migration would wait for channels that nobody has asked for.
+   * @throws QmpError when it has ended.
+   */
+  async release(): Promise<void> {
+    const off = Object.fromEntries([...this.#switchedOn].map((name) => [name, false]));
+    await switchCapabilities(this.qmp, {}, off);
     this.#qmp?.close();
     this.#removeDirectory();
   }

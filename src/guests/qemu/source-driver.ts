@@ -92,9 +92,13 @@ export class QemuSourceDriver {
     }
     await this.#remember();
     const { keep, preempt, maxBandwidth, maxPostcopyBandwidth, downtimeLimitMs } = this.#settings;
-    const wished = { events: true, ...(keep ? { "release-ram": false } : {}) };
     const needed = { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) };
-    await switchCapabilities(this.#qmp, needed, wished);
+    await switchCapabilities(this.#qmp, needed, {
+      events: true,
+      // A guest may have come here with it; two QEMUs that differ in it wait for each other for ever.
+      "postcopy-preempt": preempt,
+      ...(keep ? { "release-ram": false } : {}),
+    });
     await this.#qmp.run("migrate-set-parameters", {
       "max-bandwidth": maxBandwidth === 0 ? UNLIMITED_BYTES_PER_SECOND : Math.round(maxBandwidth),
       "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
