@@ -5,7 +5,7 @@ import { log } from "../util/log.ts";
 import { EXIT, PostcopyError } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { SourceRun } from "./run-source.ts";
+import { SourceRun, SourceTimeline } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob, StoredWord } from "./stored-guest.ts";
@@ -29,13 +29,14 @@ export async function restoreInQemu(
   guest: StoredWord,
   command: string,
 ): Promise<number> {
+  const timeline = new SourceTimeline();
   const qemu = new LaunchedQemu(command, context.options.runLog);
   try {
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
     const stored = await openStoredGuest(guest, context.output);
-    const job = { ...context, ...stored, peerText: "the QEMU of --run", destination };
+    const job = { ...context, ...stored, timeline, peerText: "the QEMU of --run", destination };
     return await restore(qemu, job);
   } catch (error) {
     await qemu.kill();
@@ -83,7 +84,9 @@ async function fail(
 ): Promise<number> {
   const { interrupts, output } = job;
   const words = interrupts.interrupted ? undefined : await qemu.explain(failure);
-  output.finish(report);
+  const started = qemu.startMs !== null;
+  const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
+  output.finish({ ...report, qemu: figures });
   await qemu.kill();
   if (interrupts.interrupted) return interrupts.exitCode;
   throw words ?? failure;

@@ -48,6 +48,8 @@ export interface SourceJob {
   destination: Destination | Promise<Destination>;
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet?: Uint32Array | undefined;
+  /** Where the work began before the run; times are counted from there. */
+  timeline?: SourceTimeline;
   options: SourceOptions & { json: boolean };
   output: Output;
   interrupts: Interrupts;
@@ -67,15 +69,19 @@ export interface SourceEnd {
 type Moment =
   "connected" | "precopy" | "device" | "postcopy" | "running" | "useful" | "drained" | "stopped";
 
+/** When what happened at a source. */
+export class SourceTimeline extends Timeline<Moment> {}
+
 export class SourceRun {
   readonly #job: SourceJob;
-  readonly #timeline = new Timeline<Moment>();
+  readonly #timeline: SourceTimeline;
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
   #crew: SourceCrew | undefined;
 
   constructor(job: SourceJob) {
     this.#job = job;
+    this.#timeline = job.timeline ?? new SourceTimeline();
   }
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
