@@ -98,8 +98,15 @@ export class PrivateApt {
   }
 }
 
-/** Prepares an apt below `directory`, an absolute path, that knows `suites`, and fetches its lists. */
-export async function openApt(directory: string, suites: readonly string[]): Promise<PrivateApt> {
+/**
+ * Prepares an apt below `directory`, an absolute path, that knows `suites`, and fetches its lists.
+ * Packages are those for `architecture`, in Debian's words; for the machine's own if absent.
+ */
+export async function openApt(
+  directory: string,
+  suites: readonly string[],
+  architecture?: string,
+): Promise<PrivateApt> {
   for (const name of ["lists/partial", "archives/partial", "parts"]) {
     mkdirSync(join(directory, name), { recursive: true });
   }
@@ -121,6 +128,9 @@ export async function openApt(directory: string, suites: readonly string[]): Pro
     `Dir::Cache=${directory}`,
     // apt would drop to its own user, which may not write here.
     "APT::Sandbox::User=",
+    ...(architecture === undefined
+      ? []
+      : [`APT::Architecture=${architecture}`, `APT::Architectures=${architecture}`]),
   ]);
   apt.run("apt-get", "update");
   return apt;

@@ -98,7 +98,9 @@ async function fail(
   const { interrupts, output } = job;
   const ran = place === "destination";
   const words = interrupts.interrupted ? undefined : await qemu.explain(failure, ran);
-  output.finish(report);
+  const started = qemu.startMs !== null;
+  const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
+  output.finish({ ...report, qemu: figures });
   await qemu.kill();
   if (interrupts.interrupted) return interrupts.exitCode;
   throw words ?? failure;

@@ -230,6 +230,9 @@ for (const { name, machine, says } of REFUSALS) {
     expect(run.exitCode).toBe(1);
     expect(run.stderr).toMatch(says);
     expect(run.events.at(-1)).toMatchObject({ event: "error", code: "QEMU_FAILED" });
+    // How long it took to start is known of a QEMU that did.
+    const startMs = run.report?.qemu?.startMs ?? null;
+    expect(startMs !== null).toBe(machine.extra === undefined);
     // The QEMU that could not take the guest is gone.
     await expect(QmpClient.connect(place.file("refused"))).rejects.toThrow();
   });
