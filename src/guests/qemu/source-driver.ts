@@ -5,6 +5,7 @@
  */
 import type { RoundResult, SwitchoverPolicy } from "../../source/switchover.ts";
 import { decideAfterRound } from "../../source/switchover.ts";
+import { QmpError } from "../../qmp/client.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
@@ -164,7 +165,10 @@ export class QemuSourceDriver {
     return this.#switched;
   }
 
-  /** Gives the migration up while the guest is still here; false when it is too late for that. */
+  /**
+   * Gives the migration up while the guest is still here; false when it is too late for that: QEMU 7.2
+   * obeys in postcopy as well, and then neither end has all of the guest.
+   */
   async cancel(): Promise<boolean> {
     if (this.#switched) return false;
     this.#cancelled = true;
@@ -179,11 +183,13 @@ export class QemuSourceDriver {
     const deadline = performance.now() + this.#settings.patienceMs;
     let told = false;
     for (;;) {
+      // Between two tries there is nothing that QEMU could cancel.
+      if (this.#cancelled) throw new DriveError("STOPPED", "The migration was given up");
       await this.#qmp.run("migrate", { uri });
       const failure = await this.#follow();
       if (failure === undefined) return;
       const mayRetry = NOBODY_THERE.test(failure.message) && this.round === 0;
-      if (!mayRetry || this.#cancelled || performance.now() > deadline) throw failure;
+      if (!mayRetry || performance.now() > deadline) throw failure;
       if (!told) this.#emit({ kind: "waiting" });
       told = true;
       await Bun.sleep(POLL_MS);
@@ -235,17 +241,19 @@ export class QemuSourceDriver {
   }
 
   async #followPrecopy(began: number): Promise<void> {
-    if (this.#switched) return;
+    if (this.#switched || this.#cancelled) return;
     const reason = this.#reasonToSwitch(began);
     if (reason === undefined) return await this.#letGo();
+    // From before QEMU hears of it: a cancel must not come behind it.
+    this.#switched = true;
     try {
       await this.#qmp.run("migrate-start-postcopy");
     } catch (error) {
+      if (error instanceof QmpError) this.#switched = this.atSwitch !== undefined;
       // It may have completed, or failed, since it was asked: the next look tells.
       if ((await queryMigrate(this.#qmp)).status === "active") throw error;
       return;
     }
-    this.#switched = true;
     const dirtyPages = Math.ceil((this.reply.ram?.remaining ?? 0) / TARGET_PAGE_SIZE);
     this.#emit({ kind: "switchover", reason, dirtyPages });
   }
