@@ -4,7 +4,7 @@ import { LaunchedQemu } from "../guests/qemu/launch.ts";
 import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { log } from "../util/log.ts";
-import { EXIT, PostcopyError } from "../util/errors.ts";
+import { errorChain, EXIT, PostcopyError } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { SourceRun } from "./run-source.ts";
@@ -43,7 +43,8 @@ export async function restoreInQemu(
     const job = { ...context, ...stored, peerText, destination, startNs };
     return await restore(qemu, job);
   } catch (error) {
-    await qemu.kill();
+    // One that has the whole guest is the operator's, whatever else failed.
+    if (!qemu.handedOver || qemu.ended) await qemu.kill();
     throw error;
   }
 }
@@ -66,12 +67,14 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   ready.catch(() => {});
   const end = await run.run();
   if (end.failure !== undefined) return await fail(qemu, job, end, end.failure);
-  const reply = await migrationEnd(qemu);
+  qemu.handOver();
+  const reply = await migrationEnd(qemu, job.output);
   recordWorkingSet(job, end);
-  const figures = qemuFigures(qemu.qmp.version, reply, qemu.startMs);
+  const figures = qemuFigures(qemu.qmp.version, reply ?? {}, qemu.startMs);
   job.output.finish({ ...end.report, qemu: figures });
-  if (reply.status !== "completed") {
-    const why = reply["error-desc"] ?? `its migration is ${reply.status}`;
+  if (reply !== undefined && reply.status !== "completed") {
+    await qemu.kill();
+    const why = reply["error-desc"] ?? `its migration is ${reply.status ?? "none"}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
   await qemu.release();
@@ -79,12 +82,19 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   return EXIT.ok;
 }
 
-/** What QEMU says when all is there. @throws QemuError when it ends instead. */
-async function migrationEnd(qemu: LaunchedQemu): Promise<MigrateReply> {
+/**
+ * What QEMU says when all is there; undefined, with a warning, where it cannot be heard: it has said
+ * on the stream that the guest is whole. @throws QemuError when it ends instead.
+ */
+async function migrationEnd(qemu: LaunchedQemu, output: Output): Promise<MigrateReply | undefined> {
   try {
     return await awaitMigrationEnd(qemu.qmp);
   } catch (error) {
-    throw (error instanceof Error ? await qemu.explain(error, true) : undefined) ?? error;
+    if (!(error instanceof PostcopyError)) throw error;
+    const words = await qemu.explain(error, true);
+    if (qemu.ended) throw words ?? error;
+    output.warn("QEMU_SILENT", `QEMU has the guest, and is left alone: ${errorChain(error)}`);
+    return undefined;
   }
 }
 

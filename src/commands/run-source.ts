@@ -96,7 +96,6 @@ export class SourceRun {
       event: (event) => this.#take(event),
     });
     this.#crew = crew;
-    interrupts.onInterrupt((count) => this.#interrupt(count));
     interrupts.onSwitchover(() => crew.switchover());
     // A terminal is not read: in the background that would stop the whole process (SIGTTIN).
     const reads = options.json && !process.stdin.isTTY;
@@ -105,7 +104,9 @@ export class SourceRun {
       return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
     });
     try {
+      // Until it is known where to send there is nothing to lose: an interrupt ends the program.
       const { route, preempt } = await this.#job.destination;
+      interrupts.onInterrupt((count) => this.#interrupt(count));
       const result = await crew.run(route, { ...sourceSettings(options), preempt });
       progress.stop();
       return this.#finish(crew, result);

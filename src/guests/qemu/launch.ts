@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { QmpClient } from "../../qmp/client.ts";
 import { PostcopyError, UsageError } from "../../util/errors.ts";
 import type { ErrorDetails } from "../../util/errors.ts";
+import { quoted } from "../../util/units.ts";
 import { queryMigrate } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
 
@@ -41,14 +42,25 @@ export class LaunchedQemu {
   readonly #log: string;
   readonly #process: Bun.Subprocess;
   readonly #startedMs = performance.now();
+  readonly #endWithUs = (): void => {
+    this.#signal("SIGKILL");
+    this.#removeDirectory();
+  };
   #changed: ChangedSettings | undefined;
   /** From starting the process to the monitor's answer, in milliseconds. */
   startMs: number | null = null;
+  /** Whether it has the whole guest, and so is no longer ended with this program. */
+  handedOver = false;
 
-  /** Starts `command`, a line for the shell; what it prints goes to `logFile`, or to errors only. */
+  /**
+   * Starts `command`, a line for the shell; what it prints goes to `logFile`, or to errors only.
+   * @throws UsageError when that cannot be written.
+   */
   constructor(command: string, logFile: string | undefined) {
+    // An interrupt ends this program where it stands: a QEMU without a guest must not stay behind.
+    process.once("exit", this.#endWithUs);
     this.#log = logFile ?? join(this.#directory, "output");
-    const output = openSync(this.#log, "w", 0o600);
+    const output = openLog(this.#log);
     const added = ["-incoming", "defer", "-qmp", `unix:${this.#monitorPath},server=on,wait=off`];
     this.#process = Bun.spawn(["/bin/sh", "-c", `${command} "$@"`, "sh", ...added], {
       stdin: "ignore",
@@ -167,6 +179,12 @@ export class LaunchedQemu {
     return (await queryMigrate(this.#qmp))["error-desc"];
   }
 
+  /** All of the guest is in it: it runs on from here, however this program ends. */
+  handOver(): void {
+    this.handedOver = true;
+    process.off("exit", this.#endWithUs);
+  }
+
   /**
    * Leaves it running on its own: nothing of ours stays but what --run-log named, and no capability is
    * on that nobody asked for.
@@ -185,6 +203,7 @@ export class LaunchedQemu {
     while (!this.ended && performance.now() < deadline) await Bun.sleep(LOOK_AGAIN_MS);
     this.#signal("SIGKILL");
     await this.#process.exited;
+    process.off("exit", this.#endWithUs);
     this.#removeDirectory();
   }
 
@@ -199,5 +218,17 @@ export class LaunchedQemu {
 
   #removeDirectory(): void {
     rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** A file for what QEMU prints; its guest's secrets may be among it. */
+function openLog(file: string): number {
+  try {
+    return openSync(file, "w", 0o600);
+  } catch (cause) {
+    throw new UsageError("BAD_VALUE", `Flag --run-log: ${quoted(file)} cannot be written`, {
+      cause,
+      hint: "name a file in a directory that exists and is yours",
+    });
   }
 }

@@ -11,6 +11,8 @@ const FINAL: ReadonlySet<string> = new Set(["completed", "failed", "cancelled", 
 
 /** How often a migration that no event tells of is looked at. */
 const POLL_MS = 20;
+/** How long a QEMU that has every page may take to say that it has completed. */
+const END_TIMEOUT_MS = 30_000;
 
 /**
  * Switches capabilities: those in `needed` must be there, those in `wished` are left out where this
@@ -58,11 +60,20 @@ export async function queryMigrate(qmp: QmpClient): Promise<MigrateReply> {
   return await qmp.execute("query-migrate", {}, migrateSchema);
 }
 
-/** Waits until QEMU's migration is over, or its monitor is. Returns what it says then. */
+/**
+ * Waits until a QEMU that has every page is done with its migration. Returns what it says then.
+ * @throws MonitorError; PostcopyError NOT_COMPLETED when it is not after a while.
+ */
 export async function awaitMigrationEnd(qmp: QmpClient): Promise<MigrateReply> {
+  const deadline = performance.now() + END_TIMEOUT_MS;
   for (;;) {
     const reply = await queryMigrate(qmp);
-    if (FINAL.has(reply.status ?? "none")) return reply;
+    const status = reply.status ?? "none";
+    if (FINAL.has(status)) return reply;
+    if (performance.now() > deadline) {
+      const what = `QEMU has every page, and its migration is ${status}`;
+      throw new PostcopyError("NOT_COMPLETED", `${what} after ${END_TIMEOUT_MS / 1000} s`);
+    }
     await Bun.sleep(POLL_MS);
   }
 }
