@@ -75,7 +75,12 @@ class DrivenDest {
   async run(): Promise<number> {
     const { options, output, interrupts } = this.#job;
     const changed = await prepareIncoming(this.#qmp, options.preempt);
-    this.#address = await listenIncoming(this.#qmp, this.#address);
+    try {
+      this.#address = await listenIncoming(this.#qmp, this.#address);
+    } catch (error) {
+      await changed.putBack();
+      throw error;
+    }
     log.info(`QEMU waits for a source on ${this.#address}`);
     output.events.emit({ event: "listening", peer: this.#address });
     interrupts.onInterrupt(() => {

@@ -40,8 +40,19 @@ export class ChangedSettings {
     const all = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
     const parameters = Object.entries(all).filter(([name]) => name in wanted.parameters);
     await switchCapabilities(qmp, wanted.needed, wanted.wished);
-    await qmp.run("migrate-set-parameters", wanted.parameters);
-    return new ChangedSettings(qmp, Object.fromEntries(before), Object.fromEntries(parameters));
+    const changed = new ChangedSettings(
+      qmp,
+      Object.fromEntries(before),
+      Object.fromEntries(parameters),
+    );
+    try {
+      await qmp.run("migrate-set-parameters", wanted.parameters);
+      return changed;
+    } catch (error) {
+      // One of them is out of QEMU's bounds: it has taken none, but the capabilities.
+      await changed.putBack();
+      throw error;
+    }
   }
 
   /** Capabilities that were set: those of the wanted ones that this QEMU has. */
