@@ -21,14 +21,11 @@ test("capabilities are put back where QEMU then refuses a parameter", async () =
       }
       case "query-migrate-parameters":
         return [{ return: { "downtime-limit": 300 }, id }];
-      case "migrate-set-capabilities":
-        for (const { capability, state } of parameters?.["capabilities"] as {
-          capability: string;
-          state: boolean;
-        }[]) {
-          capabilities.set(capability, state);
-        }
+      case "migrate-set-capabilities": {
+        const asked = parameters as { capabilities: { capability: string; state: boolean }[] };
+        for (const { capability, state } of asked.capabilities) capabilities.set(capability, state);
         return [{ return: {}, id }];
+      }
       default: {
         const isOurs = parameters?.["downtime-limit"] !== 300;
         const error = { class: "GenericError", desc: "expects an integer up to 2000 seconds" };
