@@ -74,17 +74,23 @@ async function runProgram(
   at: number,
   writeFd: number,
 ): Promise<void> {
-  const input = openSync(path, "r");
+  let input = -1;
+  let isOurs = true;
   try {
+    input = openSync(path, "r");
     // The program reads on from where the descriptor stands.
     const step = new Uint8Array(STEP_BYTES);
     for (let rest = at; rest > 0;)
       rest -= readSync(input, step, 0, Math.min(rest, STEP_BYTES), null);
     const child = Bun.spawn([program, "-dc"], { stdin: input, stdout: writeFd, stderr: "pipe" });
+    // From here on only the program holds it, so that its end is the end of what is read.
     closeDescriptor(writeFd);
+    isOurs = false;
     const [words, exitCode] = await Promise.all([new Response(child.stderr).text(), child.exited]);
     if (exitCode !== 0) throw new Error(words.trim() || `${program} ended with ${exitCode}`);
   } finally {
-    closeSync(input);
+    // Or whoever reads would wait for ever.
+    if (isOurs) closeDescriptor(writeFd);
+    if (input >= 0) closeSync(input);
   }
 }
