@@ -129,7 +129,8 @@ export class StreamSurvey implements StreamVisitor {
     this.#bytes.package = bytes.length;
     this.#steps.add(at, "POSTCOPY_LISTEN", null, true);
     // A package that is refused here is looked at as far as it goes.
-    this.#devices = analyseDevices(bytes.subarray(PACKAGE_DEVICES_START), at, "package");
+    const state = bytes.subarray(PACKAGE_DEVICES_START);
+    this.#devices = analyseDevices(state, at + PACKAGE_DEVICES_START, "package");
     const { devices, pings, runAt } = analysePackage(bytes, at);
     this.#devices = devices;
     this.#addDevices(devices.at, devices.bytes, true);
