@@ -26,8 +26,9 @@ import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Precopy rounds that a report lists. */
 const REPORT_ROUNDS_MAX = 1000;
-/** How often it is looked whether a guest that was told to go on does. */
+/** How often it is looked whether a guest that was told to go on does, and how long. */
 const RESUME_LOOK_MS = 5;
+const RESUME_TIMEOUT_MS = 30_000;
 
 /** What is moved, where, and how. */
 export interface DriveJob {
@@ -131,10 +132,16 @@ class DrivenSource {
   /** Lets the guest go on here, and waits until it does. */
   async #keep(): Promise<void> {
     await continueGuest(this.#qmp, this.#driver);
+    const deadline = performance.now() + RESUME_TIMEOUT_MS;
     while (this.#timeline.at("resumed") === undefined) {
-      const { running } = await this.#qmp.execute("query-status", {}, statusSchema);
+      const { running, status } = await this.#qmp.execute("query-status", {}, statusSchema);
       if (running) this.#timeline.note("resumed", this.#nowNs());
-      else await Bun.sleep(RESUME_LOOK_MS);
+      else if (performance.now() < deadline) await Bun.sleep(RESUME_LOOK_MS);
+      else {
+        const seconds = RESUME_TIMEOUT_MS / 1000;
+        const what = `The guest was told to go on, and is in state ${status} after ${seconds} s`;
+        throw new DriveError("NOT_RESUMED", what, { hint: "at the monitor: cont" });
+      }
     }
     const stood = this.#timeline.ms("stopped", "resumed");
     if (stood !== null)
