@@ -6,9 +6,10 @@
  *
  * Device state may hold anything, also bytes that look like such an end, and a read may end behind
  * them. They are taken for the end only if the description lists the very sections that stand before
- * it, each by its name, in its order and up to its footer, and no byte has come behind it. Device state that would
- * pass for that has to be made for it, by a guest that knows the machine around it and the moment at
- * which the link stalls; it would win that its own snapshot lacks the devices behind.
+ * it, each by its name, in its order and up to its footer, and no byte has come behind it. Device
+ * state that would pass for that has to be made for it, by a guest that knows the machine around it
+ * and the moment at which the link stalls; it would win that its own snapshot lacks the devices
+ * behind.
  *
  * Bytes are looked at once, as they come. All of them are looked at again only where an end fits.
  */

@@ -136,7 +136,7 @@ function checkLength({ compression, normal, dataLength }: MultifdPacket, offset:
   refuse("BAD_LENGTH", `A multifd packet has ${what}`, offset);
 }
 
-/** The name of a RAM block: up to the first NUL, of which there must be one. */
+/** The name of a RAM block: up to the first NUL; without one it is longer than any can be. */
 function readName(view: DataView, at: number): string {
   const bytes = new Uint8Array(view.buffer, view.byteOffset + at, BLOCK_BYTES);
   const end = bytes.indexOf(0);
