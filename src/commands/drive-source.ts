@@ -1,7 +1,7 @@
 /** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import { continueGuest } from "../guests/qemu/keep.ts";
+import { continueGuest, guestRequests } from "../guests/qemu/keep.ts";
 import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
@@ -232,7 +232,7 @@ class DrivenSource {
       donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
       remainingPages: ram === undefined ? null : dirtyPages,
       dirtyPages: this.#phase === "precopy" ? dirtyPages : null,
-      faults: ram?.["postcopy-requests"] ?? 0,
+      faults: guestRequests(this.#driver.reply),
     };
   }
 
@@ -258,7 +258,7 @@ class DrivenSource {
       requested: 0,
       total: ram?.transferred ?? 0,
     };
-    const requests = ram?.["postcopy-requests"] ?? 0;
+    const requests = guestRequests(this.#driver.reply);
     const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
     const stood = this.#job.options.keep ? timeline.ms("stopped", "resumed") : null;
     return {
@@ -280,7 +280,7 @@ class DrivenSource {
       // Its faults are of an earlier life, when it received its guest.
       qemu: {
         ...qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
-        ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null },
+        ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null, requests },
       },
       phase: this.#phase,
       urgentChannel: this.#job.options.preempt,

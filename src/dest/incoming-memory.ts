@@ -14,6 +14,7 @@ import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
 import { checkRamSection } from "../stream/section.ts";
@@ -74,6 +75,16 @@ export class IncomingMemory {
     this.#advice = ram;
     if (this.#context.guest.memory === "userfault") checkHost(ram);
     if (this.#context.lockMemory) munlockall();
+  }
+
+  /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
+  sayKept(): void {
+    const [block] = this.#blocks;
+    if (block === undefined || this.sourceIsOurs) return;
+    const { name, pageSize: length } = block;
+    for (let request = 0; request < KEPT_REQUESTS; request++) {
+      this.#context.returnPath.send({ kind: "pageRequest", block: name, start: 0, length });
+    }
   }
 
   /** Locks memory again after postcopy, if that was asked for. */

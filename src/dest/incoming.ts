@@ -310,9 +310,11 @@ export class IncomingLoader {
     this.#state.end();
     this.#orWarn("The memory is not locked", () => this.#memory.restoreLock());
     if (this.#returnPathOpen) {
-      const keptInPrecopy = completedIn === "precopy" && guest.devices.kind === "opaque";
+      const isKept = guest.devices.kind === "opaque";
+      const keptInPrecopy = completedIn === "precopy" && isKept;
       const then = keptInPrecopy ? ", and lets it go on" : "";
       this.#orWarn(`The source was not told that the guest is whole here${then}`, () => {
+        if (isKept && completedIn === "postcopy") this.#memory.sayKept();
         returnPath.send({ kind: "shut", status: 0 });
       });
     }

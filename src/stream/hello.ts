@@ -32,6 +32,15 @@ export const PONG_RUNNING = 0x5046_0001;
  */
 export const PING_WORKING_SET = 0x5049_0001;
 
+/**
+ * Page requests by which our destination says to a QEMU, once it has every page of a guest and right
+ * before SHUT, that it has kept the guest and runs it nowhere. A source ignores requests for what it
+ * has sent, and counts them: `postcopy-requests` at its monitor is 0 of a QEMU that runs an idle
+ * guest as well, so only such a number shows that the guest may go on at the source. A prime that is
+ * far above what an idle guest asks for.
+ */
+export const KEPT_REQUESTS = 2003;
+
 /** Feature bits of the lower half. */
 export const FEATURE = {
   /** Requested pages travel on a channel of their own, in the format of QEMU's preempt channel. */

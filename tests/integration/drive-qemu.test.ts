@@ -18,6 +18,7 @@ import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu, QemuOptions } from "../helpers/qemu.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
+import { waitUntil } from "../helpers/deadline.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
@@ -301,6 +302,29 @@ oldTest("--keep never continues a guest that the peer runs", async () => {
   expect(running).toBe(false);
   await destination.waitForMoreSerial(3);
 });
+
+oldTest(
+  "--keep never continues a guest that the peer runs, idle, without asking for a page",
+  async () => {
+    await using directory = new TemporaryDirectory("idle");
+    // cli; hlt: nothing is touched any more, so nothing is missed.
+    const bootSector = new Uint8Array(512);
+    bootSector.set([0xfa, 0xf4]);
+    bootSector.set([0x55, 0xaa], 510);
+    const [source, guest] = await startDriven(directory, "source", { bootSector });
+    await using _source = source;
+    await using destination = await startQemu({ incoming: "defer" });
+    await destination.setCapabilities({ events: true, "postcopy-ram": true });
+    const to = `tcp:127.0.0.1:${await destination.listen()}`;
+    const run = await runPostcopy(["source", "--guest", guest, "--keep", "--to", to]);
+    expect(run.exitCode).toBe(1);
+    expect(run.events.at(-1)).toMatchObject({ event: "error", code: "SPLIT_BRAIN" });
+    const running = async (qemu: Qemu): Promise<boolean> =>
+      (await qemu.qmp.execute<{ running: boolean }>("query-status")).running;
+    expect(await running(source)).toBe(false);
+    await waitUntil(() => running(destination), "a guest that runs at the peer");
+  },
+);
 
 oldTest("a peer that is not there, and one that refuses: the guest goes on", async () => {
   await using directory = new TemporaryDirectory("fail");

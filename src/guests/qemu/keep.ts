@@ -1,23 +1,39 @@
 /** `--keep`: a guest that was sent goes on here, if that is certain to be the only place. */
 import type { QmpClient } from "../../qmp/client.ts";
+import type { MigrateReply } from "../../qmp/messages.ts";
+import { KEPT_REQUESTS } from "../../stream/hello.ts";
 import { DriveError } from "./source-driver.ts";
 import type { QemuSourceDriver } from "./source-driver.ts";
 
 /**
- * Lets a guest that was sent go on here, as its peer has only kept it. A peer that runs a guest asks
- * for pages, one that keeps it never does: after a single request the guest must not run here.
+ * Lets a guest that was sent go on here, as its peer has only kept it. It says so by a number of page
+ * requests (KEPT_REQUESTS). A peer that runs the guest mostly asks for some pages, but may for none.
  * @throws DriveError SPLIT_BRAIN.
  */
 export async function continueGuest(qmp: QmpClient, driver: QemuSourceDriver): Promise<void> {
-  const requests = driver.reply.ram?.["postcopy-requests"] ?? 0;
-  if (driver.atSwitch === undefined || requests > 0) {
-    const why =
-      requests > 0
-        ? `the peer asked for ${requests} pages, so it runs the guest`
-        : "it completed before it switched to postcopy, which shows nothing";
+  const why = doubtOf(driver);
+  if (why !== undefined) {
     throw new DriveError("SPLIT_BRAIN", `The guest is not continued here: ${why}`, {
       hint: "if you are certain that it runs nowhere else: cont at the monitor",
     });
   }
   await qmp.run("cont");
+}
+
+/** Page requests of a guest that runs: none of a peer that keeps it, whatever it counts. */
+export function guestRequests({ ram }: MigrateReply): number {
+  const requests = ram?.["postcopy-requests"] ?? 0;
+  return requests === KEPT_REQUESTS ? 0 : requests;
+}
+
+/** Why the guest might run at the peer; undefined where it is only kept. */
+function doubtOf({ atSwitch, reply }: QemuSourceDriver): string | undefined {
+  if (atSwitch === undefined) {
+    return "it completed before it switched to postcopy, which shows nothing";
+  }
+  const requests = reply.ram?.["postcopy-requests"] ?? 0;
+  if (requests === KEPT_REQUESTS) return undefined;
+  return requests > 0
+    ? `the peer asked for ${requests} pages, so it runs the guest`
+    : "the peer does not say that it only keeps the guest, as postcopy dest does";
 }
