@@ -13,6 +13,8 @@ import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
+/** What ends a restore from this side: QEMU then only tells of a link that broke. */
+const DAMAGED: ReadonlySet<string> = new Set(["DAMAGED_SNAPSHOT", "DAMAGED_FILE"]);
 /** How long a QEMU whose socket is there may take to accept. */
 const CONNECT_PATIENCE_MS = 10_000;
 
@@ -98,7 +100,7 @@ async function migrationEnd(qemu: LaunchedQemu, output: Output): Promise<Migrate
   }
 }
 
-/** The QEMU has no whole guest: it is ended, and its own words say why. */
+/** The QEMU has no whole guest: it is ended, and its own words say why, where it knows. */
 async function fail(
   qemu: LaunchedQemu,
   job: StoredJob,
@@ -107,11 +109,18 @@ async function fail(
 ): Promise<number> {
   const { interrupts, output } = job;
   const ran = place === "destination";
-  const words = interrupts.interrupted ? undefined : await qemu.explain(failure, ran);
+  const isOurs = interrupts.interrupted || isDamaged(failure);
+  const words = isOurs ? undefined : await qemu.explain(failure, ran);
   const started = qemu.startMs !== null;
   const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
   output.finish({ ...report, qemu: figures });
   await qemu.kill();
   if (interrupts.interrupted) return interrupts.exitCode;
   throw words ?? failure;
+}
+
+/** Whether what was kept is damaged. */
+function isDamaged(failure: Error): boolean {
+  if (failure instanceof PostcopyError && DAMAGED.has(failure.code)) return true;
+  return failure.cause instanceof Error && isDamaged(failure.cause);
 }

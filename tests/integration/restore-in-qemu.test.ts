@@ -1,6 +1,15 @@
 /** `source --run`: one command starts a QEMU, restores a kept guest in it, and leaves it running. */
 import { afterAll, expect } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
@@ -275,6 +284,24 @@ oldTest(
     const again = await runWords({ version: "7.2", name: "again" });
     sourceReportOf(await runPostcopy([...words, again]));
     await expectToCountOn("again");
+  },
+);
+
+oldTest(
+  "a page that is damaged is the error, and not what QEMU says of the broken link",
+  async () => {
+    const directory = place.file("damaged");
+    cpSync(await snapshotOf("7.2"), directory, { recursive: true });
+    const file = join(directory, "ram-0.bin");
+    const bytes = readFileSync(file);
+    const at = bytes.findLastIndex((byte) => byte !== 0);
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    writeFileSync(file, bytes);
+    const command = await runWords({ version: "7.2", name: "damaged-qemu" });
+    const run = await runAlone(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+    expect(run.exitCode).toBe(1);
+    expect(run.stderr).toContain("does not have its checksum");
+    expect(run.stderr).not.toContain("QEMU did not take the guest");
   },
 );
 
