@@ -85,6 +85,8 @@ export class QemuSourceDriver {
   #changed: ChangedSettings | undefined;
   #switchAsked = false;
   #switched = false;
+  /** QEMU completes in precopy, and has stopped the guest for it; 7.2 does not tell. */
+  #completing = false;
   #cancelled = false;
   #held = true;
   #previous: RoundResult | undefined;
@@ -100,6 +102,7 @@ export class QemuSourceDriver {
     qmp.onEvent(({ name, data }) => {
       // A short postcopy may be over between two looks; QEMU's events leave nothing out.
       if (name === "MIGRATION" && data["status"] === "postcopy-active") this.#noteSwitch();
+      if (name === "MIGRATION" && data["status"] === "device") this.#completing = true;
       if (name === "MIGRATION" || name === "MIGRATION_PASS") this.#woken.resolve();
     });
   }
@@ -160,9 +163,9 @@ export class QemuSourceDriver {
     this.#switchAsked = true;
   }
 
-  /** Whether the guest may run at the peer: from the switch to postcopy on. */
+  /** Whether the guest may run at the peer: from the switch, or the end of precopy, on. */
   get switched(): boolean {
-    return this.#switched;
+    return this.#switched || this.#completing;
   }
 
   /**
@@ -170,7 +173,7 @@ export class QemuSourceDriver {
    * obeys in postcopy as well, and then neither end has all of the guest.
    */
   async cancel(): Promise<boolean> {
-    if (this.#switched) return false;
+    if (this.switched) return false;
     this.#cancelled = true;
     await this.#qmp.run("migrate_cancel");
     return true;

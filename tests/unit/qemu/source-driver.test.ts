@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { QemuSourceDriver } from "../../../src/guests/qemu/source-driver.ts";
 import type { DriveEvent, DriveSettings } from "../../../src/guests/qemu/source-driver.ts";
 import { QmpClient } from "../../../src/qmp/client.ts";
-import { FakeMonitor } from "../../helpers/fake-monitor.ts";
+import { FakeMonitor, fakeEvent } from "../../helpers/fake-monitor.ts";
 import type { FakeAnswer } from "../../helpers/fake-monitor.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
@@ -75,4 +75,24 @@ test("what was cancelled is not tried again, also where nobody was there to canc
   );
   expect(error).toMatchObject({ code: "STOPPED" });
   expect(commands.filter((command) => command === "migrate")).toHaveLength(1);
+});
+
+test("nor into a completion in precopy, for which the guest stands already", async () => {
+  let isLast = false;
+  const answer: FakeAnswer = ({ command, id }) => {
+    if (command !== "query-migrate") return [{ return: {}, id }];
+    const status = isLast ? "completed" : "device";
+    isLast = true;
+    return [fakeEvent("MIGRATION", { status }), { return: { status }, id }];
+  };
+  const cancels: Promise<boolean>[] = [];
+  const commands = await drive(
+    answer,
+    (event, driver) => {
+      if (event.kind === "status" && event.status === "device") cancels.push(driver.cancel());
+    },
+    async (driver) => await driver.migrate("tcp:127.0.0.1:1"),
+  );
+  expect(await Promise.all(cancels)).toEqual([false]);
+  expect(commands).not.toContain("migrate_cancel");
 });
