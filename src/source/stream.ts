@@ -12,8 +12,12 @@ import { StreamWriter } from "../stream/writer.ts";
 import type { SourceContext } from "./context.ts";
 import { TIME } from "./shared.ts";
 
-/** Section number of RAM: whatever the source chooses; the receiver learns it from START. */
-export const RAM_SECTION_ID = 1;
+/**
+ * Section number of RAM. The receiver learns it from START, and tells sections of one number apart by
+ * nothing else: it must be none of the devices', whose numbers in a kept package are those of the
+ * QEMU that the guest came from, counted from 0.
+ */
+export const RAM_SECTION_ID = 0x504f_5354;
 /** PINGs of a package and behind it; QEMU uses the same values. */
 export const PING_LOADED = 3;
 const PING_LISTENING = 4;

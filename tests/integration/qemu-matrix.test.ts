@@ -82,3 +82,30 @@ for (const { from, to, preemptFrom = false, preemptTo = false } of CELLS) {
     await expectCountsOn(destination, before);
   });
 }
+
+/**
+ * As a QEMU is started every day, with its default devices and network: their sections have other
+ * numbers than those of a bare machine, and RAM's must be none of them.
+ */
+for (const version of QEMU_VERSIONS) {
+  requireOrSkip(needQemuVersion(version), needUserfaultfd())(
+    `QEMU ${version} with a user network to snapshot and back: the guest counts on`,
+    async () => {
+      await using directory = new TemporaryDirectory("matrix");
+      const snapshot = directory.file("guest");
+      const how = {
+        program: qemuProgram(version),
+        machine: machineOf(version),
+        extraArguments: ["-nic", "user,model=e1000", "-vga", "std"],
+      };
+      await using source = await startQemu(how);
+      await enablePostcopy(source);
+      await source.waitForRounds(3);
+      const before = await source.readCount();
+      await captureQemu(source, snapshot);
+      await using destination = await startQemu({ ...how, incoming: "defer" });
+      await restoreIntoQemu(snapshot, destination);
+      await expectCountsOn(destination, before);
+    },
+  );
+}
