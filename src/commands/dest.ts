@@ -113,6 +113,12 @@ async function receive(options: DestOptions): Promise<number> {
   }
   if (run.stress === undefined) {
     output.finish(run.report(null, undefined));
+    if (guest.kind === "snapshot") {
+      const { directory } = guest;
+      log.info(
+        `Bring it back: postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`,
+      );
+    }
     return EXIT.ok;
   }
   // Awaited here, as the end of this function is the end of `interrupts`.

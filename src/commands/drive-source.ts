@@ -26,6 +26,8 @@ import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Precopy rounds that a report lists. */
 const REPORT_ROUNDS_MAX = 1000;
+/** An operator who interrupts more often than this wants out, whatever it costs. */
+const INTERRUPTS_MAX = 2;
 /** How often it is looked whether a guest that was told to go on does, and how long. */
 const RESUME_LOOK_MS = 5;
 const RESUME_TIMEOUT_MS = 30_000;
@@ -115,14 +117,15 @@ class DrivenSource {
     } finally {
       progress.stop();
       stopListening();
-      interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
     }
     await driver.restoreSettings();
+    interrupts.exitOnInterrupt();
     output.finish(this.#report(failure));
     if (failure === undefined) return EXIT.ok;
-    if (interrupts.interrupted) return interrupts.exitCode;
-    throw failure;
+    if (!interrupts.interrupted) throw failure;
+    log.info(failure.message);
+    return interrupts.exitCode;
   }
 
   #nowNs(): number {
@@ -208,7 +211,8 @@ class DrivenSource {
 
   /** Until the switch a Ctrl-C keeps the guest here; afterwards there is nothing to be had by one. */
   #interrupt(count: number): boolean {
-    if (count > 1) this.#job.interrupts.exitNow();
+    // Until the switch, time for QEMU to cancel, and to get back what was changed at it.
+    if (count > (this.#driver.switched ? 1 : INTERRUPTS_MAX)) this.#job.interrupts.exitNow();
     if (!this.#driver.switched) {
       void this.#driver.cancel().catch((error: unknown) => log.warn(String(error)));
       return true;

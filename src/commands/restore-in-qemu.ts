@@ -2,6 +2,7 @@
 import { monotonicNs } from "../../syscalls/process.ts";
 import { LaunchedQemu } from "../guests/qemu/launch.ts";
 import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { statusSchema } from "../qmp/messages.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { log } from "../util/log.ts";
 import { errorChain, EXIT, PostcopyError } from "../util/errors.ts";
@@ -54,9 +55,10 @@ export async function restoreInQemu(
 /** Waits for the QEMU, and has it listen. */
 async function listen(qemu: LaunchedQemu): Promise<Destination> {
   await qemu.ready();
-  const { path, preempt } = await qemu.listen();
+  const { path, preempt, preemptFirst } = await qemu.listen();
   const addresses = [{ family: "unix" as const, path }];
-  return { route: { kind: "connect", addresses, patienceMs: CONNECT_PATIENCE_MS }, preempt };
+  const route = { kind: "connect" as const, addresses, patienceMs: CONNECT_PATIENCE_MS };
+  return { route, preempt, preemptFirst };
 }
 
 async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
@@ -79,8 +81,16 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     const why = reply["error-desc"] ?? `its migration is ${reply.status ?? "none"}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
+  const runs = await qemu.qmp.execute("query-status", {}, statusSchema).then(
+    ({ running }) => running,
+    () => true,
+  );
   await qemu.release();
-  log.info(`The guest runs on in QEMU, process ${qemu.pid}`);
+  log.info(
+    runs
+      ? `The guest runs on in QEMU, process ${qemu.pid}`
+      : `The guest is whole and paused in QEMU, process ${qemu.pid}: cont at its monitor starts it`,
+  );
   return EXIT.ok;
 }
 

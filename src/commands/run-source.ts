@@ -35,6 +35,8 @@ export interface Destination {
   route: Route;
   /** It is a QEMU that waits for a preempt channel. */
   preempt: boolean;
+  /** And of a QEMU that reads nothing before it is there. */
+  preemptFirst?: boolean;
 }
 
 /** What is sent, where, and how. */
@@ -105,9 +107,9 @@ export class SourceRun {
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
-      const { route, preempt } = await this.#job.destination;
+      const { route, preempt, preemptFirst = false } = await this.#job.destination;
       interrupts.onInterrupt((count) => this.#interrupt(count));
-      const result = await crew.run(route, { ...sourceSettings(options), preempt });
+      const result = await crew.run(route, { ...sourceSettings(options), preempt, preemptFirst });
       progress.stop();
       return this.#finish(crew, result);
     } finally {

@@ -3,6 +3,7 @@
  * negotiation mode, then every command carries an id that its answer repeats, and events come in
  * between. It lives on the main thread and never blocks it.
  */
+import { accessSync, constants, statSync } from "node:fs";
 import * as z from "zod";
 import { PostcopyError } from "../util/errors.ts";
 import { LineFramer } from "./lines.ts";
@@ -120,7 +121,7 @@ export class QmpClient {
     } catch (cause) {
       throw new MonitorError("NO_MONITOR", `There is no QEMU monitor at ${this.#path}`, {
         cause,
-        hint: "start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH",
+        hint: absenceHint(this.#path),
       });
     }
   }
@@ -256,6 +257,27 @@ export class QmpClient {
   #tell(event: QmpEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
+}
+
+/** What may be the matter with a path at which nobody answers. */
+function absenceHint(path: string): string {
+  let found: ReturnType<typeof statSync> | undefined;
+  try {
+    found = statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return "it cannot be reached by this user, or a part of it is no directory";
+  }
+  if (found === undefined) {
+    return "start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH";
+  }
+  if (!found.isSocket())
+    return "it is there, and no socket: name the PATH that -qmp unix: was given";
+  try {
+    accessSync(path, constants.W_OK);
+  } catch {
+    return "it belongs to another user";
+  }
+  return "nobody listens there any more: that QEMU has ended";
 }
 
 function versionText({ QMP }: z.infer<typeof greetingSchema>): string {

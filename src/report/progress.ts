@@ -90,8 +90,9 @@ function smoothedRates(
     const { bytesPerSecond = 0, pagesPerSecond = 0 } = before ?? {};
     return { bytesPerSecond, pagesPerSecond };
   }
-  const bytes = (1000 * (sample.bytes - since.bytes)) / intervalMs;
-  const pages = (1000 * (sample.donePages - since.donePages)) / intervalMs;
+  // A QEMU that is driven counts anew when it gives a migration up.
+  const bytes = (1000 * Math.max(0, sample.bytes - since.bytes)) / intervalMs;
+  const pages = (1000 * Math.max(0, sample.donePages - since.donePages)) / intervalMs;
   if (before === undefined || before.bytes === 0) {
     return { bytesPerSecond: bytes, pagesPerSecond: pages };
   }

@@ -14,6 +14,8 @@ export interface SourceSettings {
   maxPostcopyBandwidth: number;
   /** The destination is a QEMU with postcopy-preempt on: requested pages go on a second channel. */
   preempt: boolean;
+  /** It is known to be one that reads nothing before that channel is there (up to 7.2). */
+  preemptFirst?: boolean;
   /** Longest stop that a completion in precopy may cost, in milliseconds. */
   downtimeLimitMs: number;
 }

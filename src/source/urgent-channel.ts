@@ -54,10 +54,12 @@ export function openUrgentChannel(context: SourceContext): void {
 
 /**
  * A QEMU of 7.2 or earlier reads nothing at all until the preempt channel is there, so for machines
- * of its time the channel is opened before anything is waited for.
+ * of its time, and for such a QEMU whatever the guest's machine, it is opened before anything is
+ * waited for.
  */
 export function openPreemptEarly(context: SourceContext): void {
-  if (!context.settings.preempt || !opensPreemptEarly(context.guest.machineType)) return;
+  const { preempt, preemptFirst = false } = context.settings;
+  if (!preempt || !(preemptFirst || opensPreemptEarly(context.guest.machineType))) return;
   openPreempt(context);
 }
 

@@ -101,8 +101,10 @@ async function countIn(qmp: QmpClient, name: string): Promise<Count> {
 const OURS = new Set(["events", "postcopy-ram", "postcopy-preempt", "postcopy-blocktime"]);
 
 /** What a command left running: no capability is on, and the guest counts on. Ends that QEMU. */
-async function expectToCountOn(name: string): Promise<void> {
-  await using qmp = await QmpClient.connect(place.file(name));
+async function expectToCountOn(name: string, monitor?: QmpClient): Promise<void> {
+  await using opened = monitor === undefined ? await QmpClient.connect(place.file(name)) : null;
+  const qmp = monitor ?? opened;
+  if (qmp === null) throw new Error("no monitor");
   const capabilities = await qmp.execute<{ capability: string; state: boolean }[]>(
     "query-migrate-capabilities",
   );
@@ -218,6 +220,25 @@ for (const version of QEMU_VERSIONS) {
   });
 }
 
+oldTest("a QEMU 7.2 with the machine of a later one says so", async () => {
+  const directory = await snapshotOf("11.1");
+  const command = await runWords({ version: "7.2", name: "early" });
+  const run = await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+  expect(run.exitCode).toBe(1);
+  expect(run.stderr).toMatch(/Machine type received is 'pc-i440fx-11.1' and local is/);
+});
+
+oldTest("a guest that is to be paused is left paused, and that is said", async () => {
+  const directory = await snapshotOf("7.2");
+  const command = await runWords({ version: "7.2", name: "paused", extra: "-S" });
+  const run = await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
+  sourceReportOf(run);
+  expect(run.stderr).toContain("The guest is whole and paused in QEMU");
+  await using qmp = await QmpClient.connect(place.file("paused"));
+  await qmp.execute("cont");
+  await expectToCountOn("paused", qmp);
+});
+
 interface Refusal {
   name: string;
   machine: Partial<Machine>;
@@ -314,4 +335,7 @@ oldTest("a command that cannot be run, and one with -incoming, are refused", asy
   const twice = await runPostcopy([...words, "qemu-system-x86_64 -incoming defer"]);
   expect(twice).toMatchObject({ exitCode: 2 });
   expect(twice.stderr).toContain("the command has -incoming already");
+  const apart = await runPostcopy([...words, "qemu-system-x86_64 -daemonize"]);
+  expect(apart).toMatchObject({ exitCode: 2 });
+  expect(apart.stderr).toContain("the command has -daemonize");
 });

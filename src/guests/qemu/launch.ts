@@ -24,15 +24,27 @@ const TERMINATE_MS = 1000;
 /** What is shown of what QEMU printed: its last lines. */
 const WORDS_BYTES_MAX = 4096;
 
+/** The first release that reads the stream before its preempt channel is there. */
+const PREEMPT_LATER_MAJOR = 8;
+
 /** QEMU did not do what it should; the message has its own words. */
 export class QemuError extends PostcopyError {}
 
 /** @throws UsageError when the command has an -incoming of its own. */
 export function checkRunCommand(command: string): void {
-  if (!/(^|\s)--?incoming(\s|=|$)/.test(command)) return;
-  throw new UsageError("CONTRADICTION", "Flag --run: the command has -incoming already", {
-    hint: "leave it out: it is added, together with a monitor of its own",
-  });
+  const has = (option: string): boolean => {
+    return new RegExp(`(^|\\s)--?${option}(\\s|=|$)`).test(command);
+  };
+  if (has("incoming")) {
+    throw new UsageError("CONTRADICTION", "Flag --run: the command has -incoming already", {
+      hint: "leave it out: it is added, together with a monitor of its own",
+    });
+  }
+  if (has("daemonize")) {
+    throw new UsageError("CONTRADICTION", "Flag --run: the command has -daemonize", {
+      hint: "leave it out: the QEMU is left running on its own in any case",
+    });
+  }
 }
 
 export class LaunchedQemu {
@@ -122,7 +134,7 @@ export class LaunchedQemu {
    * Switches on what this QEMU can do and has it listen. Returns the path of its incoming socket and
    * whether it takes a preempt channel. @throws QmpError, QemuError.
    */
-  async listen(): Promise<{ path: string; preempt: boolean }> {
+  async listen(): Promise<{ path: string; preempt: boolean; preemptFirst: boolean }> {
     this.#changed = await ChangedSettings.change(this.qmp, {
       needed: { "postcopy-ram": true },
       wished: { events: true, "postcopy-preempt": true, "postcopy-blocktime": true },
@@ -130,7 +142,9 @@ export class LaunchedQemu {
     });
     const path = join(this.#directory, "incoming");
     await this.qmp.run("migrate-incoming", { uri: `unix:${path}` });
-    return { path, preempt: this.#changed.names.has("postcopy-preempt") };
+    const preempt = this.#changed.names.has("postcopy-preempt");
+    const preemptFirst = Number.parseInt(this.qmp.version, 10) < PREEMPT_LATER_MAJOR;
+    return { path, preempt, preemptFirst };
   }
 
   /** What it printed last. */
@@ -159,9 +173,9 @@ export class LaunchedQemu {
   async explain(cause: Error, ran: boolean): Promise<QemuError | undefined> {
     const deadline = performance.now() + LAST_WORDS_MS;
     const reason = await this.#reason().catch(() => undefined);
-    while (!this.ended && this.words() === "" && performance.now() < deadline) {
-      await Bun.sleep(LOOK_AGAIN_MS);
-    }
+    // The shell tells of a signal a moment before it ends itself.
+    const pending = (): boolean => !this.ended && (ran || this.words() === "");
+    while (pending() && performance.now() < deadline) await Bun.sleep(LOOK_AGAIN_MS);
     if (reason !== undefined && !this.words().includes(reason)) {
       return new QemuError("QEMU_FAILED", `QEMU did not take the guest: ${reason}`, { cause });
     }

@@ -1,10 +1,11 @@
 /** What every use of a QEMU's monitor for migration needs: capabilities, status, figures. */
 import type { QemuFigures } from "../../report/qemu-figures.ts";
+import { QmpError } from "../../qmp/client.ts";
 import type { QmpClient, QmpEvent } from "../../qmp/client.ts";
 import { capabilitiesSchema, migrateSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { monotonicNs } from "../../../syscalls/process.ts";
-import { PostcopyError } from "../../util/errors.ts";
+import { HostError, PostcopyError } from "../../util/errors.ts";
 
 /** Statuses after which a migration does nothing more. */
 const FINAL: ReadonlySet<string> = new Set(["completed", "failed", "cancelled", "none"]);
@@ -34,8 +35,33 @@ export async function switchCapabilities(
   const capabilities = Object.entries(asked)
     .filter(([name]) => names.has(name))
     .map(([capability, state]) => ({ capability, state }));
-  await qmp.run("migrate-set-capabilities", { capabilities });
+  await setCapabilities(qmp, capabilities);
   return new Set(capabilities.filter(({ state }) => state).map(({ capability }) => capability));
+}
+
+/** Sets them, and says what can be done where QEMU refuses for a known reason. */
+async function setCapabilities(
+  qmp: QmpClient,
+  capabilities: readonly { capability: string; state: boolean }[],
+): Promise<void> {
+  try {
+    await qmp.run("migrate-set-capabilities", { capabilities });
+  } catch (cause) {
+    if (!(cause instanceof QmpError)) throw cause;
+    if (/userfault/i.test(cause.message)) {
+      throw new HostError("NO_USERFAULTFD", "That QEMU may have no userfaultfd on this host", {
+        cause,
+        hint: "postcopy check userfaultfd says how to get it",
+      });
+    }
+    if (/migration process in progress/i.test(cause.message)) {
+      throw new PostcopyError("QEMU_BUSY", "That QEMU is migrating already", {
+        cause,
+        hint: "look at its monitor (info migrate): wait for it, or end it with migrate_cancel",
+      });
+    }
+    throw cause;
+  }
 }
 
 /** The first release that refuses multifd beside postcopy, before a later one can do both. */
