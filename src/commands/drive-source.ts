@@ -211,7 +211,8 @@ class DrivenSource {
 
   /** Until the switch a Ctrl-C keeps the guest here; afterwards there is nothing to be had by one. */
   #interrupt(count: number): boolean {
-    // Until the switch, time for QEMU to cancel, and to get back what was changed at it.
+    // Until the switch, time for QEMU to cancel, and to get back what was changed at it: timeout(1)
+    // signals the program and then its whole group, which is two of them at once.
     if (count > (this.#driver.switched ? 1 : INTERRUPTS_MAX)) this.#job.interrupts.exitNow();
     if (!this.#driver.switched) {
       void this.#driver.cancel().catch((error: unknown) => log.warn(String(error)));

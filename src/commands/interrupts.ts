@@ -3,12 +3,6 @@ import { EXIT } from "../util/errors.ts";
 
 /** Signals that ask the program to end, and the exit code that says so. */
 const SIGNALS = { SIGINT: EXIT.interrupt, SIGTERM: EXIT.terminate, SIGHUP: 129 } as const;
-/**
- * Signals that come so close together are one: timeout(1), for one, signals the program and then its
- * whole group. Nobody presses Ctrl-C that fast.
- */
-const SAME_MS = 50;
-
 type SignalName = keyof typeof SIGNALS;
 
 /**
@@ -22,7 +16,6 @@ export class Interrupts {
   #count = 0;
   #obeyed = false;
   #exitCode = 0;
-  #lastMs = -Infinity;
   readonly #listeners: [NodeJS.Signals, () => void][] = [];
   #switchover: (() => void) | undefined;
   #switchoverAsked = false;
@@ -30,10 +23,6 @@ export class Interrupts {
   constructor() {
     for (const name of Object.keys(SIGNALS) as SignalName[]) {
       const listener = (): void => {
-        const nowMs = performance.now();
-        const again = nowMs - this.#lastMs < SAME_MS;
-        this.#lastMs = nowMs;
-        if (again) return;
         this.#count++;
         this.#exitCode = SIGNALS[name];
         if (this.#answer(this.#count)) this.#obeyed = true;
