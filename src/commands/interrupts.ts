@@ -19,6 +19,7 @@ export class Interrupts {
   readonly #listeners: [NodeJS.Signals, () => void][] = [];
   #switchover: (() => void) | undefined;
   #switchoverAsked = false;
+  #recover: () => void = () => {};
 
   constructor() {
     for (const name of Object.keys(SIGNALS) as SignalName[]) {
@@ -34,6 +35,7 @@ export class Interrupts {
       this.#switchoverAsked = true;
       this.#switchover?.();
     });
+    this.#listen("SIGUSR2", () => this.#recover());
   }
 
   #listen(name: NodeJS.Signals, listener: () => void): void {
@@ -45,6 +47,11 @@ export class Interrupts {
   onSwitchover(switchover: () => void): void {
     this.#switchover = switchover;
     if (this.#switchoverAsked) switchover();
+  }
+
+  /** What SIGUSR2 does from now on. */
+  onRecover(recover: () => void): void {
+    this.#recover = recover;
   }
 
   /** Sets what a signal does from now on, and begins to count anew. */

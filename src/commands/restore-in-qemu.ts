@@ -43,7 +43,9 @@ export async function restoreInQemu(
     destination.catch(() => {});
     const stored = await openStoredGuest(guest, context.output);
     const peerText = "the QEMU of --run";
-    const job = { ...context, ...stored, peerText, destination, startNs };
+    // The link is this host's own: it breaks when that QEMU ends, and never comes back.
+    const options = { ...context.options, recoverTimeout: 0 };
+    const job = { ...context, ...stored, options, peerText, destination, startNs };
     return await restore(qemu, job);
   } catch (error) {
     // One that has the whole guest is the operator's, whatever else failed.

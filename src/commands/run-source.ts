@@ -7,7 +7,7 @@ import type { SourcePhase } from "../report/counters.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { sourceCounts, sourceProgress } from "../report/summary.ts";
-import type { SourceEvent } from "../source/context.ts";
+import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
@@ -15,12 +15,13 @@ import { ThreadError } from "../threads/thread.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
+import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
 import { errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
-import { readSwitchover } from "./read-switchover.ts";
+import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
@@ -53,6 +54,8 @@ export interface SourceJob {
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet?: Uint32Array | undefined;
   options: SourceOptions & { json: boolean };
+  /** The destination has a part of the guest already: send it the rest. */
+  resume?: boolean;
   output: Output;
   interrupts: Interrupts;
 }
@@ -77,6 +80,9 @@ export class SourceRun {
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
   #crew: SourceCrew | undefined;
+  /** Of a link that broke after the switchover. */
+  #retries: Retries | undefined;
+  #recoveries = 0;
 
   constructor(job: SourceJob) {
     this.#job = job;
@@ -99,9 +105,13 @@ export class SourceRun {
     });
     this.#crew = crew;
     interrupts.onSwitchover(() => crew.switchover());
-    // A terminal is not read: in the background that would stop the whole process (SIGTTIN).
-    const reads = options.json && !process.stdin.isTTY;
-    const stopListening = reads ? readSwitchover(() => crew.switchover()) : () => {};
+    interrupts.onRecover(() => this.#retries?.now());
+    const stopListening = options.json
+      ? readCommands({
+          switchover: () => crew.switchover(),
+          recover: () => this.#retries?.now(),
+        })
+      : () => {};
     const progress = output.startProgress(() => {
       return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
     });
@@ -109,7 +119,8 @@ export class SourceRun {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
       const { route, preempt, preemptFirst = false } = await this.#job.destination;
       interrupts.onInterrupt((count) => this.#interrupt(count));
-      const result = await crew.run(route, { ...sourceSettings(options), preempt, preemptFirst });
+      const settings = { ...sourceSettings(options), preempt, preemptFirst };
+      const result = await this.#migrate(crew, route, settings);
       progress.stop();
       return this.#finish(crew, result);
     } finally {
@@ -117,8 +128,51 @@ export class SourceRun {
       stopListening();
       interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
+      interrupts.onRecover(() => {});
       crew.end();
     }
+  }
+
+  /** Migrates, and goes on over further connections where the link breaks in the middle. */
+  async #migrate(
+    crew: SourceCrew,
+    route: Route,
+    settings: SourceSettings,
+  ): Promise<MigrationResult> {
+    const { options, resume = false } = this.#job;
+    const first = await (resume ? crew.resume(route, settings) : crew.run(route, settings));
+    if (first.ok || !first.paused || route.kind !== "connect") return first;
+    if (options.recoverTimeout === 0) return first;
+    this.#tellPaused(crew, first);
+    const retries = (this.#retries = new Retries(options.recoverTimeout));
+    // A try waits for nobody: the pauses between them do.
+    const once: Route = { ...route, patienceMs: 0 };
+    let result: MigrationResult = first;
+    while (!result.ok && result.paused && (await retries.next())) {
+      result = await crew.resume(once, settings);
+      if (result.ok) this.#recoveries++;
+      else if (result.paused) this.#notePhase(crew, "paused");
+    }
+    return result;
+  }
+
+  #tellPaused(crew: SourceCrew, failure: Extract<MigrationResult, { ok: false }>): void {
+    const { peerText, options, output } = this.#job;
+    this.#notePhase(crew, "paused");
+    const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
+    const ours = Atomics.load(crew.shared.control, WORD.peerFeatures) > 0;
+    const patience = formatDuration(options.recoverTimeout);
+    const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
+    output.warn(
+      "PAUSED",
+      `The link to ${peerText} broke (${new ThreadError(failure.error).code}) with ${owed} pages ` +
+        `still to send; trying again for ${patience}${hint}`,
+    );
+  }
+
+  #notePhase(crew: SourceCrew, phase: "paused"): void {
+    crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
+    this.#job.output.events.emit({ event: "phase", phase });
   }
 
   /** The guest runs at the destination: who knows it better than the stream says so first. */
@@ -174,6 +228,7 @@ export class SourceRun {
     if (crew.cancel()) return true;
     if (count > 1) {
       crew.stop();
+      this.#retries?.end();
       return true;
     }
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
@@ -271,6 +326,7 @@ export class SourceRun {
       memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
       qemu: null,
       urgentChannel: crew.urgentChannel,
+      recoveries: this.#recoveries,
       switchover: this.#switchover,
       rounds: this.#rounds,
       ...counts,

@@ -47,6 +47,11 @@ export const SOURCE_FLAGS = {
     description: "How long to wait for a peer that is not there yet",
     default: "10s",
   }),
+  "recover-timeout": defaultFlag(durationSchema, {
+    valueHint: "DURATION",
+    description: "How long to try again when the link breaks after the switch (0s: not at all)",
+    default: "5m",
+  }),
   insecure: switchFlag("Allow tcp off the loopback: guest memory travels unencrypted"),
 } as const;
 
@@ -58,6 +63,7 @@ export interface SourceOptions {
   preempt: boolean;
   downtimeLimit: number;
   connectTimeout: number;
+  recoverTimeout: number;
   insecure: boolean;
 }
 

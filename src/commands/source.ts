@@ -43,6 +43,7 @@ const FLAGS = {
     description: "Where the QEMU of --run prints (default: shown only if it fails)",
   }),
   keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
+  resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
   "no-record": switchFlag("Do not record which pages the guest asks for"),
   ...SOURCE_FLAGS,
   ...REPORT_FLAG,
@@ -79,7 +80,7 @@ export const source = defineStrictCommand({
     const job = { peerText: formatPeer(to), destination, options, output, interrupts };
     if (guest.kind === "stress") return await sendStress(job, guest.parameters);
     const stored = await openStoredGuest(guest, output);
-    return await sendStored({ ...job, ...stored });
+    return await sendStored({ ...job, ...stored, resume: options.resume });
   },
 });
 
@@ -96,12 +97,18 @@ function checkOptions(options: SourceCommandOptions): void {
   if (options.keep && guest.kind !== "qemu") {
     throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
   }
+  const kept = guest.kind === "snapshot" || guest.kind === "stream";
+  if (options.resume && (!kept || run !== undefined)) {
+    throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest, sent with --to", {
+      hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
+    });
+  }
   if (runLog !== undefined && run === undefined) {
     throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
   }
   if (run === undefined) return;
   checkRunCommand(run);
-  if (guest.kind === "snapshot" || guest.kind === "stream") return;
+  if (kept) return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
   });

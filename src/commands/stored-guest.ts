@@ -47,6 +47,8 @@ function openKeptSnapshot(directory: string, output: Output): StoredGuest {
  * be written (read-only media), the restore was none the worse.
  */
 export function recordWorkingSet(job: StoredJob, { failure, requested }: SourceEnd): void {
+  // What was asked for before is not known to who sends the rest only.
+  if (job.resume === true) return;
   if (job.options.noRecord || failure !== undefined || requested.length === 0) return;
   if (job.guest.kind !== "snapshot") return;
   const { directory, blocks } = job.guest.snapshot;

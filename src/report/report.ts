@@ -116,6 +116,7 @@ export const sourceReportSchema = z
     ...shared,
     phase: z.enum(SOURCE_PHASES).describe("The last phase that was reached"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
+    recoveries: count.describe("How often the link broke after the switch and was made anew"),
     switchover: switchoverSchema.nullable(),
     rounds: z.array(roundSchema),
     pages: z.strictObject({

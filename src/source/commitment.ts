@@ -23,6 +23,11 @@ export function commit(shared: SourceShared): void {
   if (!decide(shared, COMMITMENT.committed)) throw new StoppedError();
 }
 
+/** For a recovery: the point was passed before, by this process or by another. */
+export function committedBefore(shared: SourceShared): void {
+  Atomics.store(shared.control, WORD.commitment, COMMITMENT.committed);
+}
+
 /** Decides that the guest stays; false when it is too late for that. */
 export function cancel(shared: SourceShared): boolean {
   decide(shared, COMMITMENT.cancelled);

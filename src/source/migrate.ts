@@ -16,10 +16,12 @@ import { PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
-import { computeOwed, countOwedPages, finishUrgent, pushOwed } from "./postcopy.ts";
+import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
+import { computeOwed, countOwedPages } from "./owed.ts";
+import { letGuestStart } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
-import { checkPeer, checkStop, TIME, WORD } from "./shared.ts";
+import { TIME, WORD } from "./shared.ts";
 import {
   sendDiscards,
   sendEof,
@@ -31,16 +33,8 @@ import {
 } from "./stream.ts";
 import { openPreemptEarly, openUrgentChannel } from "./urgent-channel.ts";
 
-/**
- * Longest wait for the end after everything has been sent: a snapshot of a large guest is made
- * durable first, on a disk of any speed. A destination that is gone is noticed much sooner.
- */
-const SHUT_TIMEOUT_MS = 3_600_000;
 /** How long a refusal may be on its way when the link has just ended. */
 const REFUSAL_TIMEOUT_MS = 2000;
-/** How often a wait for another thread looks whether it should stop. */
-const STOP_CHECK_MS = 200;
-
 /** How a migration ended when it did not fail. */
 export interface SourceOutcome {
   /** How the guest's last pages travelled. */
@@ -58,6 +52,8 @@ export type GuestPlace =
 /** A failed migration, and where that leaves the guest. */
 export class MigrationError extends PostcopyError {
   readonly place: GuestPlace;
+  /** The link broke and the guest is at the destination, which may be waiting for its pages. */
+  readonly paused: boolean;
 
   constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
     const hint = failureHint(place, context);
@@ -66,8 +62,14 @@ export class MigrationError extends PostcopyError {
       ...(hint === undefined ? {} : { hint }),
     });
     this.place = place;
+    this.paused = place === "destination" && cause instanceof ChannelError;
   }
 }
+
+/** How a kept guest finishes the move that a failure has left half-way. */
+export const RESUME_HINT =
+  "send it the rest by the same command with --resume; a QEMU there has to be told before, at its " +
+  "monitor: migrate_recover tcp:HOST:PORT";
 
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
   if (place === "destination") {
@@ -91,10 +93,9 @@ function failureHint(place: GuestPlace, { guest, shared }: SourceContext): strin
   if (place === "destination" && Atomics.load(shared.control, WORD.ended) === 1) {
     return "look there first: the guest may well run; start it nowhere else before you know";
   }
-  if (guest.live || Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
-  if (place === "destination") {
-    return "restore it in a new QEMU; the one that has the rest may take a kill -9 to end";
-  }
+  if (guest.live) return undefined;
+  if (place === "destination") return RESUME_HINT;
+  if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
   const blocks = guest.blocks
     .slice(0, BLOCKS_SHOWN_MAX)
     .map(({ name, length }) => `${name} of ${formatBytes(length)}`);
@@ -228,23 +229,8 @@ function postcopy(context: SourceContext, progress: Progress): void {
   });
   shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
-  pushOwed(context);
-  finishUrgent(context);
-  withMainLock(context, () => {
-    sendRamEnd(context);
-    Atomics.store(shared.control, WORD.ended, 1);
-    sendEof(context);
-  });
-}
-
-/** Writes on the main channel while no other thread does. */
-function withMainLock({ shared }: SourceContext, write: () => void): void {
-  shared.mainLock.lock();
-  try {
-    write();
-  } finally {
-    shared.mainLock.unlock();
-  }
+  letGuestStart(shared);
+  sendOwed(context);
 }
 
 /** The last dirty pages and the device state in the main stream: the destination runs at EOF. */
@@ -259,17 +245,4 @@ function completeInPrecopy(context: SourceContext, progress: Progress): void {
   Atomics.store(context.shared.control, WORD.ended, 1);
   sendEof(context);
   progress.passed = true;
-}
-
-/** Waits for SHUT, which says that every page is in place. */
-function awaitShut(context: SourceContext): void {
-  const { shared } = context;
-  const deadline = performance.now() + SHUT_TIMEOUT_MS;
-  while (!shared.finished.wait(STOP_CHECK_MS)) {
-    checkStop(shared);
-    if (performance.now() > deadline) {
-      throw new ChannelError("PEER_SILENT", "The destination did not confirm the end");
-    }
-  }
-  checkPeer(shared);
 }

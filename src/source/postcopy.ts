@@ -14,15 +14,7 @@ import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import {
-  checkPeer,
-  checkStop,
-  hostPages,
-  RECORD_PAGES_MAX,
-  stopAsked,
-  TIME,
-  WORD,
-} from "./shared.ts";
+import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
@@ -33,39 +25,6 @@ const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
 /** Unsent bytes that may lie before a requested page where there is one channel only. */
 const UNSENT_BYTES_MAX = 128 * 1024;
-
-/**
- * Turns the dirty bitmap into what is owed, by host pages: if any of its target pages is dirty a
- * host page is discarded and sent as a whole. At least one page is owed, as there must be a discard.
- */
-export function computeOwed(context: SourceContext): void {
-  const { guest, shared } = context;
-  let owed = 0;
-  for (const block of guest.blocks) {
-    const perHostPage = targetPagesPerHostPage(block);
-    const bitmap = shared.owed[block.index];
-    shared.dirty[block.index]?.forEachRange((first, count) => {
-      const start = Math.floor(first / perHostPage);
-      const end = Math.ceil((first + count) / perHostPage);
-      bitmap?.setRange(start, end - start);
-    });
-    owed += bitmap?.count() ?? 0;
-  }
-  const [first] = guest.blocks;
-  if (owed === 0 && first !== undefined) {
-    shared.owed[0]?.set(hostPages(first) - 1);
-    owed = 1;
-  }
-  Atomics.store(shared.control, WORD.owed, owed);
-}
-
-/** Target pages in what is owed. */
-export function countOwedPages(context: SourceContext): number {
-  const { guest, shared } = context;
-  return guest.blocks.reduce((sum, block) => {
-    return sum + (shared.owed[block.index]?.count() ?? 0) * targetPagesPerHostPage(block);
-  }, 0);
-}
 
 /** Counts a host page that is being sent off the recorded working set, if it belongs to it. */
 function noteSent(shared: SourceShared, block: RamBlock, hostPage: number): void {
@@ -95,7 +54,6 @@ export function pushOwed(context: SourceContext): void {
   const writer = context.makeWriter();
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
-  letGuestStart(shared);
   const cursor = new PushCursor(guest.blocks, shared);
   const chooser = new CopyChooser();
   const hurry = (): boolean => {
@@ -154,7 +112,7 @@ class WorkingSetPing {
  * Holds the push back until the destination says that the guest runs, or a moment has passed: bulk
  * data would only keep its processors and the link from the one thing that the guest waits for.
  */
-function letGuestStart(shared: SourceShared): void {
+export function letGuestStart(shared: SourceShared): void {
   const idle = new Int32Array(new SharedArrayBuffer(4));
   const deadline = performance.now() + START_GRACE_MS;
   const ours = Atomics.load(shared.control, WORD.peerFeatures) > 0;

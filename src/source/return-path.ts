@@ -4,16 +4,19 @@
  */
 import { monotonicNs } from "../../syscalls/process.ts";
 import type { Channel } from "../channel/channel.ts";
-import { blockNamed } from "../ram/block.ts";
+import { PageBitmap } from "../ram/bitmap.ts";
+import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE } from "../report/counters.ts";
 import { RETURN_PATH } from "../stream/constants.ts";
 import { PING_WORKING_SET, PONG_RUNNING, readHello } from "../stream/hello.ts";
 import { byteString } from "../stream/reader.ts";
+import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
 import { StreamError } from "../util/errors.ts";
 import type { RequestServer } from "./postcopy.ts";
+import { oweMissing } from "./owed.ts";
 import { TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { PING_LOADED } from "./stream.ts";
@@ -61,7 +64,8 @@ function readUntilShut(context: ReturnPathContext): void {
       continue;
     }
     const arrived = monotonicNs();
-    if (record.type === RETURN_PATH.requestPagesId) block = namedBlock(context, record);
+    const named = record.nameLength > 0 ? namedBlock(context, record) : undefined;
+    if (record.type === RETURN_PATH.requestPagesId) block = named;
     reader.pos += taken;
     switch (record.type) {
       case RETURN_PATH.requestPagesId:
@@ -75,6 +79,12 @@ function readUntilShut(context: ReturnPathContext): void {
         takeShut(context.shared, record.value);
         return;
       case RETURN_PATH.switchoverAck:
+        break;
+      case RETURN_PATH.receivedBitmap:
+        takeBitmap(context, named);
+        break;
+      case RETURN_PATH.resumeAck:
+        takeResumeAck(context.shared);
         break;
       default: {
         const name = returnPathName(record.type);
@@ -92,12 +102,36 @@ function takeShut(shared: SourceShared, status: number): void {
   Atomics.store(shared.control, WORD.shutStatus, Math.min(status, STATUS_MAX));
 }
 
+function takeResumeAck({ control, resumed }: SourceShared): void {
+  if (Atomics.exchange(control, WORD.resumeAwaited, 0) === 0) {
+    throw new StreamError("UNEXPECTED", "The destination sent RESUME_ACK, which nobody asked for");
+  }
+  resumed.set();
+}
+
+/** What a destination that recovers has of a block: the rest is owed. */
+function takeBitmap({ channel, shared }: ReturnPathContext, block: RamBlock | undefined): void {
+  const { control } = shared;
+  const owed = block === undefined ? undefined : shared.owed[block.index];
+  if (block === undefined || owed === undefined) throw new Error("a bitmap of no block");
+  if (Atomics.load(control, WORD.bitmapsAwaited) === 0) {
+    const what = `The destination sent a received bitmap of ${block.name}`;
+    throw new StreamError("UNEXPECTED", `${what}, which nobody asked for`);
+  }
+  const pages = targetPages(block);
+  const bytes = readReceivedBitmap(channel.reader, block.name, pages);
+  const received = new PageBitmap(pages);
+  new Uint8Array(received.shared).set(bytes);
+  oweMissing(block, received, owed);
+  if (Atomics.sub(control, WORD.bitmapsAwaited, 1) === 1) shared.bitmapsKnown.set();
+}
+
 function namedBlock(context: ReturnPathContext, record: ReturnPathRecord): RamBlock {
   const { bytes } = context.channel.reader;
   const name = byteString(bytes, record.nameAt, record.nameLength);
   const block = blockNamed(context.blocks, name);
   if (block === undefined) {
-    throw new StreamError("BAD_REQUEST", `The destination asks for the unknown block "${name}"`);
+    throw new StreamError("BAD_REQUEST", `The destination names the unknown block "${name}"`);
   }
   return block;
 }

@@ -39,6 +39,10 @@ export const WORD = {
   awaited: 10,
   /** Page requests noted in `firstRequests`. */
   recorded: 11,
+  /** Received bitmaps that a recovery still waits for. */
+  bitmapsAwaited: 12,
+  /** 1 once RESUME was sent and not answered yet. */
+  resumeAwaited: 13,
 } as const;
 const WORDS = 16;
 
@@ -73,6 +77,8 @@ export interface SourceSharedData {
   urgentLock: SharedArrayBuffer;
   peerKnown: SharedArrayBuffer;
   finished: SharedArrayBuffer;
+  bitmapsKnown: SharedArrayBuffer;
+  resumed: SharedArrayBuffer;
   dirty: SharedArrayBuffer[];
   owed: SharedArrayBuffer[];
   awaited: SharedArrayBuffer[];
@@ -94,6 +100,10 @@ export class SourceShared {
   readonly peerKnown: SharedEvent;
   /** Set when the return path ended: SHUT came (WORD.shutStatus), or the link broke. */
   readonly finished: SharedEvent;
+  /** Set when a recovery has every received bitmap: `owed` is what the destination lacks. */
+  readonly bitmapsKnown: SharedEvent;
+  /** Set when the destination has answered RESUME. */
+  readonly resumed: SharedEvent;
   /** One bit a target page, by block: to be sent in precopy. */
   readonly dirty: PageBitmap[];
   /** One bit a host page, by block: owed to the destination after the switchover. */
@@ -115,6 +125,8 @@ export class SourceShared {
     this.urgentLock = new Mutex(data.urgentLock);
     this.peerKnown = new SharedEvent(data.peerKnown);
     this.finished = new SharedEvent(data.finished);
+    this.bitmapsKnown = new SharedEvent(data.bitmapsKnown);
+    this.resumed = new SharedEvent(data.resumed);
     this.dirty = blocks.map((block, i) => new PageBitmap(targetPages(block), data.dirty[i]));
     this.owed = blocks.map((block, i) => new PageBitmap(hostPages(block), data.owed[i]));
     this.awaited = blocks.map((block, i) => new PageBitmap(hostPages(block), data.awaited[i]));
@@ -193,6 +205,8 @@ export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedDat
     urgentLock: new Mutex().shared,
     peerKnown: new SharedEvent().shared,
     finished: new SharedEvent().shared,
+    bitmapsKnown: new SharedEvent().shared,
+    resumed: new SharedEvent().shared,
     dirty: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     owed: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
     awaited: blocks.map((block) => new PageBitmap(hostPages(block)).shared),

@@ -4,7 +4,14 @@
  */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
-import { FEATURE, FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../stream/hello.ts";
+import {
+  FEATURE,
+  FEATURES_OURS,
+  chosenValue,
+  helloValue,
+  tokenValues,
+  urgentHead,
+} from "../stream/hello.ts";
 import { opensPreemptEarly } from "../stream/machine-type.ts";
 import { PostcopyError, errorChain } from "../util/errors.ts";
 import type { SourceContext } from "./context.ts";
@@ -15,6 +22,11 @@ import { sendCommand } from "./stream.ts";
 const HELLO_TIMEOUT_MS = 10_000;
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
+
+/** Says who we are over a connection that has no opening: what a QEMU makes of it is an echo. */
+export function sendHello(context: SourceContext): void {
+  sendCommand(context, { kind: "ping", value: helloValue(FEATURES_OURS) });
+}
 
 /** Waits until the destination has answered the hello, which it does as soon as it reads. */
 function awaitHello(context: SourceContext): void {
@@ -67,7 +79,7 @@ export function openPreemptEarly(context: SourceContext): void {
  * The preempt channel of a QEMU destination, which carries RAM records from its first byte on. The
  * QEMU that has the capability on waits for it for ever, so that it cannot be had is a failure.
  */
-function openPreempt(context: SourceContext): void {
+export function openPreempt(context: SourceContext): void {
   const { shared, connectUrgent: connect } = context;
   if (Atomics.load(shared.control, WORD.urgentFd) >= 0) return;
   if (connect === undefined) {

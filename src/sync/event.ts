@@ -19,6 +19,11 @@ export class SharedEvent {
     Atomics.notify(this.#words, FLAG);
   }
 
+  /** Takes the flag back; while nobody waits for it. */
+  clear(): void {
+    Atomics.store(this.#words, FLAG, 0);
+  }
+
   get isSet(): boolean {
     return Atomics.load(this.#words, FLAG) === 1;
   }

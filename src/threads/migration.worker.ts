@@ -1,12 +1,13 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
-import { Channel } from "../channel/channel.ts";
+import { Channel, StoppedError } from "../channel/channel.ts";
 import { connectTo } from "../channel/connect.ts";
 import { openSourceGuest } from "../guests/registry.ts";
-import { migrate, MigrationError } from "../source/migrate.ts";
+import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
+import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { SourceShared } from "../source/shared.ts";
-import { errorRecord } from "../util/errors.ts";
+import { errorRecord, PostcopyError } from "../util/errors.ts";
 import type { MigrationNews, MigrationResult, MigrationTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -24,7 +25,8 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
         : connectTo(route.addresses, stopFd, route.patienceMs, () => tell({ kind: "waiting" }));
     tell({ kind: "connected", fd });
     const pages = guest.openPages();
-    const outcome = migrate({
+    const act = task.resume ? resumeMigration : migrate;
+    const outcome = act({
       guest,
       channel: openChannel(fd),
       shared: new SourceShared(task.shared, guest.blocks),
@@ -39,8 +41,18 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
     });
     return { ok: true, outcome };
   } catch (error) {
-    const place = error instanceof MigrationError ? error.place : "source";
-    return { ok: false, place, error: errorRecord(error) };
+    if (error instanceof MigrationError) {
+      const { place, paused } = error;
+      return { ok: false, place, paused, error: errorRecord(error) };
+    }
+    // There was no connection.
+    if (!task.resume) {
+      return { ok: false, place: "source", paused: false, error: errorRecord(error) };
+    }
+    const what = "The rest of the guest was not sent; what the destination has stays there";
+    const failure = new PostcopyError("NOT_RESUMED", what, { cause: error, hint: RESUME_HINT });
+    const paused = !(error instanceof StoppedError);
+    return { ok: false, place: "destination", paused, error: errorRecord(failure) };
   }
 }
 

@@ -9,6 +9,7 @@ import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
+import { prepareResume } from "../source/resume.ts";
 import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
 import { Thread } from "./thread.ts";
@@ -41,7 +42,8 @@ export class SourceCrew {
   returnPathError: unknown;
   readonly #options: SourceCrewOptions;
   readonly #data: SourceSharedData;
-  readonly #stopFd = makeEventDescriptor();
+  /** Ends the waits of one connection's threads. */
+  #stopFd = makeEventDescriptor();
   readonly #migration: Thread<MigrationTask, MigrationNews, MigrationResult>;
   readonly #returnPath = new Thread<ReturnPathTask, never, void>("return-path", () => {});
   #returnPathEnd: Promise<void> = Promise.resolve();
@@ -58,12 +60,30 @@ export class SourceCrew {
 
   /** Runs the migration. Resolves when both threads have ended. */
   async run(route: Route, settings: SourceSettings): Promise<MigrationResult> {
+    return await this.#connect(route, settings, false);
+  }
+
+  /** Sends what the destination lacks, over a new connection; after a run that ended as paused. */
+  async resume(route: Route, settings: SourceSettings): Promise<MigrationResult> {
+    this.#closeLink();
+    this.#stopFd = makeEventDescriptor();
+    this.returnPathError = undefined;
+    prepareResume(this.shared, sourceBlocks(this.#options.guest));
+    return await this.#connect(route, settings, true);
+  }
+
+  async #connect(
+    route: Route,
+    settings: SourceSettings,
+    resume: boolean,
+  ): Promise<MigrationResult> {
     const { guest, peer } = this.#options;
     const result = await this.#migration.run({
       guest,
       shared: this.#data,
       settings,
       route,
+      resume,
       stopFd: this.#stopFd,
       peer,
     });
@@ -119,8 +139,13 @@ export class SourceCrew {
   end(): void {
     this.#migration.end();
     this.#returnPath.end();
-    const urgentFd = Atomics.load(this.shared.control, WORD.urgentFd);
+    this.#closeLink();
+  }
+
+  #closeLink(): void {
+    const urgentFd = Atomics.exchange(this.shared.control, WORD.urgentFd, -1);
     for (const fd of [this.#fd, urgentFd]) if (fd >= 0) endConnection(fd);
+    this.#fd = -1;
     closeDescriptor(this.#stopFd);
   }
 }

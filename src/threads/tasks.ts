@@ -22,6 +22,8 @@ export interface MigrationTask {
   shared: SourceSharedData;
   settings: SourceSettings;
   route: Route;
+  /** Go on after a broken link: the destination has a part of the guest already. */
+  resume: boolean;
   stopFd: number;
   peer: string;
 }
@@ -37,7 +39,9 @@ export type MigrationNews =
 
 /** How the migration thread ended: an error says where it leaves the guest. */
 export type MigrationResult =
-  { ok: true; outcome: SourceOutcome } | { ok: false; place: GuestPlace; error: ErrorRecord };
+  | { ok: true; outcome: SourceOutcome }
+  /** `paused`: the link broke after the switchover, and the rest may follow over another one. */
+  | { ok: false; place: GuestPlace; paused: boolean; error: ErrorRecord };
 
 export interface ReturnPathTask {
   guest: SourceGuestData;
@@ -75,6 +79,8 @@ export interface ListenTask {
   memory: GuestMemory;
   fd: number;
   stopFd: number;
+  /** Listening socket for a source that comes back, -1 where none can. */
+  listenFd: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
   peer: string;

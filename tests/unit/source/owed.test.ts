@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Channel } from "../../../src/channel/channel.ts";
 import { targetPages } from "../../../src/ram/block.ts";
-import { computeOwed, countOwedPages } from "../../../src/source/postcopy.ts";
+import { computeOwed, countOwedPages } from "../../../src/source/owed.ts";
 import { hostPages, WORD } from "../../../src/source/shared.ts";
 import { sendDiscards } from "../../../src/source/stream.ts";
 import { readCommand } from "../../../src/stream/command.ts";

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
-import { computeOwed, pushOwed, RequestServer } from "../../../src/source/postcopy.ts";
+import { computeOwed } from "../../../src/source/owed.ts";
+import { pushOwed, RequestServer } from "../../../src/source/postcopy.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";

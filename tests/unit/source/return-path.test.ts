@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
-import { computeOwed, RequestServer } from "../../../src/source/postcopy.ts";
+import { computeOwed } from "../../../src/source/owed.ts";
+import { RequestServer } from "../../../src/source/postcopy.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { TIME, WORD } from "../../../src/source/shared.ts";
 import { answerValue, FEATURES_OURS, helloValue, PONG_RUNNING } from "../../../src/stream/hello.ts";

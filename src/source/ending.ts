@@ -1,0 +1,48 @@
+/** The end of postcopy at the source, however it began: the push, END and EOF, and SHUT. */
+import { ChannelError } from "../channel/channel.ts";
+import type { SourceContext } from "./context.ts";
+import { finishUrgent, pushOwed } from "./postcopy.ts";
+import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { sendEof, sendRamEnd } from "./stream.ts";
+
+/**
+ * Longest wait for the end after everything has been sent: a snapshot of a large guest is made
+ * durable first, on a disk of any speed. A destination that is gone is noticed much sooner.
+ */
+const SHUT_TIMEOUT_MS = 3_600_000;
+/** How often a wait for another thread looks whether it should stop. */
+const STOP_CHECK_MS = 200;
+
+/** Writes on the main channel while no other thread does. */
+export function withMainLock({ shared }: SourceContext, write: () => void): void {
+  shared.mainLock.lock();
+  try {
+    write();
+  } finally {
+    shared.mainLock.unlock();
+  }
+}
+
+/** Sends all that is owed, and the end of the stream. */
+export function sendOwed(context: SourceContext): void {
+  pushOwed(context);
+  finishUrgent(context);
+  withMainLock(context, () => {
+    sendRamEnd(context);
+    Atomics.store(context.shared.control, WORD.ended, 1);
+    sendEof(context);
+  });
+}
+
+/** Waits for SHUT, which says that every page is in place. */
+export function awaitShut(context: SourceContext): void {
+  const { shared } = context;
+  const deadline = performance.now() + SHUT_TIMEOUT_MS;
+  while (!shared.finished.wait(STOP_CHECK_MS)) {
+    checkStop(shared);
+    if (performance.now() > deadline) {
+      throw new ChannelError("PEER_SILENT", "The destination did not confirm the end");
+    }
+  }
+  checkPeer(shared);
+}
