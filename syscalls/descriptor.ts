@@ -15,6 +15,16 @@ export function closeDescriptor(fd: number): void {
   check("close", syscall(NR.close, fd), `fd ${fd}`);
 }
 
+/**
+ * Puts the file of `by` under the number `fd`, whose own file is closed (dup3(2)): whoever knows the
+ * number goes on with the new file. `by` is closed.
+ */
+export function replaceDescriptor(fd: number, by: number): void {
+  const flags = FCNTL.O_CLOEXEC;
+  check("dup3", syscall(NR.dup3, by, fd, flags), `fd ${by} as ${fd}`);
+  closeDescriptor(by);
+}
+
 /** Makes reads and writes of `fd` return EAGAIN instead of blocking, or undoes that. */
 export function setNonBlocking(fd: number, on: boolean): void {
   const flags = check("fcntl", syscall(NR.fcntl, fd, FCNTL.F_GETFL), `fd ${fd}, F_GETFL`);

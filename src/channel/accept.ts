@@ -4,7 +4,13 @@ import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
-import { MULTIFD_CHANNELS_MAX, MULTIFD_MAGIC, STREAM_MAGIC } from "../stream/constants.ts";
+import {
+  COMMAND,
+  MULTIFD_CHANNELS_MAX,
+  MULTIFD_MAGIC,
+  SECTION,
+  STREAM_MAGIC,
+} from "../stream/constants.ts";
 import { StoppedError, waitReady } from "./channel.ts";
 
 /** Connections that may wait unclassified: a silent one could be the migration, or anybody. */
@@ -33,7 +39,15 @@ export interface Accepted {
  * channels, which may come first and do not wait for the main one to speak.
  */
 export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): Accepted {
-  return new Door(listenFd, stopFd, warn).open();
+  return new Door(listenFd, stopFd, warn, STREAM_MAGIC).open();
+}
+
+/** The command RECV_BITMAP, without the length of its payload: what a recovery begins with. */
+const RECOVERY_START = ((SECTION.command << 16) | COMMAND.recvBitmap) << 8;
+
+/** The same for a source that comes back after its link broke: it begins with a command. */
+export function acceptRecovery(listenFd: number, stopFd: number, warn: Warn): Accepted {
+  return new Door(listenFd, stopFd, warn, RECOVERY_START).open();
 }
 
 type Verdict =
@@ -49,6 +63,8 @@ class Door {
   readonly #listenFd: number;
   readonly #stopFd: number;
   readonly #warn: Warn;
+  /** The first bytes of who is awaited. */
+  readonly #start: number;
   readonly #poll = new PollSet();
   readonly #stopSlot: number;
   readonly #listenSlot: number;
@@ -57,7 +73,8 @@ class Door {
   readonly #silent: number[] = [];
   readonly #multifd: number[] = [];
 
-  constructor(listenFd: number, stopFd: number, warn: Warn) {
+  constructor(listenFd: number, stopFd: number, warn: Warn, start: number) {
+    this.#start = start;
     this.#listenFd = listenFd;
     this.#stopFd = stopFd;
     this.#warn = warn;
@@ -105,7 +122,7 @@ class Door {
     const got = peekBytes(fd, address, MAGIC_BYTES);
     if (got === -ERRNO.EAGAIN) return "undecided";
     if (got <= 0) return "gone";
-    const migration = begins(bytes, got, STREAM_MAGIC);
+    const migration = begins(bytes, got, this.#start);
     if (!migration && !begins(bytes, got, MULTIFD_MAGIC)) return "stranger";
     // No source closes one of its channels while the main one has not spoken.
     if (hungUp && !(migration && got === MAGIC_BYTES)) return "stranger";

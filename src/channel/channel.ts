@@ -94,6 +94,17 @@ export class Channel {
     return { address: this.buffer.address, length: this.sideAt, pos, end, base };
   }
 
+  /**
+   * Another connection lies under the descriptor now: what was read of the old one and not used is
+   * forgotten. Offsets count on.
+   */
+  restart(): void {
+    const { reader } = this;
+    reader.base = reader.offset;
+    reader.pos = 0;
+    reader.end = 0;
+  }
+
   /** Reads what is there without waiting: bytes, 0 when nothing is, -1 at the end of the stream. */
   tryRead(): number {
     const { reader } = this;

@@ -131,7 +131,7 @@ export class DestRun {
     const { output, guestText } = this.#job;
     switch (event.kind) {
       case "phase":
-        this.#timeline.note(event.phase, event.atNs);
+        if (event.phase !== "paused") this.#timeline.note(event.phase, event.atNs);
         output.events.emit({ event: "phase", phase: event.phase });
         break;
       case "guest": {

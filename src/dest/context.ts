@@ -10,7 +10,7 @@ import type { DestShared, PageStateData } from "./shared.ts";
 
 /** What happens while a guest arrives, for people and for JSON output. */
 export type DestEvent =
-  | { kind: "phase"; phase: "precopy" | "device" | "postcopy" | "drained" }
+  | { kind: "phase"; phase: "precopy" | "device" | "postcopy" | "paused" | "drained" }
   | { kind: "guest"; blocks: readonly RamBlock[] }
   | { kind: "running" }
   | { kind: "warning"; message: string };

@@ -14,6 +14,7 @@ import { blockAt } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { ChannelError } from "../channel/channel.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { requestTicks, WORD } from "./shared.ts";
@@ -127,7 +128,21 @@ export class FaultThread {
     while (this.#faults.length > 0) {
       for (const address of this.#faults.splice(0)) this.#requestFault(address);
     }
-    this.#context.returnPath.flushRequests();
+    this.#sendRequests();
+  }
+
+  /**
+   * Sends the requests that were added. Without a link they are not lost: each page notes that it is
+   * awaited, and is asked for again over the next link.
+   */
+  #sendRequests(): void {
+    const { returnPath, shared } = this.#context;
+    try {
+      returnPath.flushRequests(() => Atomics.load(shared.control, WORD.requestsHeld) === 1);
+    } catch (error) {
+      // The thread that reads the link finds out what is wrong with it.
+      if (!(error instanceof ChannelError)) throw error;
+    }
   }
 
   #requestFault(address: number): void {

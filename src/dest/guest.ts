@@ -24,6 +24,8 @@ export interface PageSink {
    * pages once and for all has none.
    */
   readPage?(block: RamBlock, offset: number, page: Uint8Array): void;
+  /** Forgets a part of a host page that has come: over another link it comes again as a whole. */
+  dropPart?(): void;
 }
 
 /** How a guest's device state is taken over. */

@@ -4,6 +4,7 @@
  * itself need pages which are not here yet.
  */
 import { Userfault } from "../../syscalls/userfaultfd.ts";
+import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
@@ -35,6 +36,8 @@ export interface ListenContext {
   counts: PlaceCounts | undefined;
   /** Section number of RAM, as its START said. */
   ramSectionId: number;
+  /** Waits for the source to come back over another link; undefined where it cannot. */
+  recover: ((failure: ChannelError) => void) | undefined;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
 }
@@ -42,7 +45,7 @@ export interface ListenContext {
 /** Runs the thread from LISTEN to the end of the stream, and cleans up. */
 export function runListen(context: ListenContext): void {
   const { shared } = context;
-  loadPages(context);
+  receivePages(context);
   awaitUrgentPages(context);
   // First, as the thread that loads the device state may wait for just the page that never came.
   const missing = Atomics.load(shared.control, WORD.missing);
@@ -54,6 +57,23 @@ export function runListen(context: ListenContext): void {
   context.stopFaultThread();
   releaseMemory(context);
   shared.listenDone.post();
+}
+
+/** Loads all pages, over as many links as it takes. */
+function receivePages(context: ListenContext): void {
+  for (;;) {
+    try {
+      loadPages(context);
+      return;
+    } catch (error) {
+      if (!(error instanceof ChannelError)) throw error;
+      // What is whole needs no source any more.
+      if (Atomics.load(context.shared.control, WORD.missing) === 0) return;
+      if (context.recover === undefined) throw error;
+      context.recover(error);
+      context.sink.dropPart?.();
+    }
+  }
 }
 
 /** Loads RAM sections until EOF; the only command that may still come is PING. */

@@ -86,6 +86,10 @@ export class Placer implements PageSink {
     }
   }
 
+  dropPart(): void {
+    this.#staged = 0;
+  }
+
   /** Gathers a host page; it is placed when its last target page is here. */
   #stage(block: RamBlock, offset: number, data: Uint8Array | undefined): void {
     const staging = this.#stagingFor(block.pageSize);

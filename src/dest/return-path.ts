@@ -47,20 +47,23 @@ export class ReturnPath {
   addRequest(block: RamBlock, offset: number): void {
     if (this.#used + PAGE_REQUEST_BYTES_MAX > this.#scratch.bytes.length) this.flushRequests();
     const { bytes, view } = this.#scratch;
-    // The source remembers the block of the last request, so its name is needed only once.
+    // The source remembers the block of the last request, so its name is needed once a write.
     const name = block === this.#block ? undefined : block.name;
     this.#used += putPageRequest(bytes, view, this.#used, name, offset, block.pageSize);
     this.#block = block;
   }
 
-  flushRequests(): void {
+  /** Sends what was added, unless `held` says otherwise: then it is forgotten. */
+  flushRequests(held: () => boolean = () => false): void {
     if (this.#used === 0) return;
     this.#list.clear();
     this.#list.add(this.#scratch.address, this.#used);
     this.#used = 0;
+    // Another thread may ask for pages of another block in between.
+    this.#block = undefined;
     this.#lock.lockUrgent();
     try {
-      this.#channel.writeAll(this.#list);
+      if (!held()) this.#channel.writeAll(this.#list);
     } finally {
       this.#lock.unlock();
     }

@@ -38,6 +38,8 @@ export const WORD = {
   packageWhole: 10,
   /** 1 once no more pages come on multifd channels. */
   multifdEnded: 11,
+  /** 1 while there is no link to send page requests on: they are sent when there is one again. */
+  requestsHeld: 12,
 } as const;
 const WORDS = 16;
 

@@ -47,7 +47,7 @@ export class DestCrew {
   readonly #stopFd = makeEventDescriptor();
   readonly #faultStopFd = makeEventDescriptor();
   readonly #incoming: Thread<IncomingTask, IncomingNews, IncomingResult>;
-  readonly #listen = new Thread<ListenTask, never, void>("listen", () => {});
+  readonly #listen: Thread<ListenTask, Stamped<DestEvent>, void>;
   readonly #fault: Thread<FaultTask, WarningNews, void>;
   /** Only a guest that is kept comes from sources that send on multifd channels. */
   readonly #multifd: Thread<MultifdTask, WarningNews, MultifdResult> | undefined;
@@ -66,6 +66,7 @@ export class DestCrew {
     this.#data = createDestShared();
     this.shared = new DestShared(this.#data);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
+    this.#listen = new Thread("listen", (news) => options.event(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
     const keeps = options.guest.kind === "snapshot" && options.arrival.kind === "listen";
     this.#multifd = keeps ? new Thread("multifd", (news) => options.event(news)) : undefined;
@@ -133,7 +134,7 @@ export class DestCrew {
     // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
     const early = multifd === undefined ? this.#others : [];
     const tasks: Promise<unknown>[] = [
-      this.#listen.run(common),
+      this.#listen.run({ ...common, listenFd }),
       this.#fault.run({ ...common, listenFd, early }),
     ];
     if (multifd !== undefined) {

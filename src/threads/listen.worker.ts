@@ -1,20 +1,23 @@
 /** The destination's listen thread: parked until LISTEN, then the reader of the stream. */
-import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, raiseEventDescriptor } from "../../syscalls/descriptor.ts";
+import { monotonicNs } from "../../syscalls/process.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
+import type { DestEvent } from "../dest/context.ts";
 import { runListen } from "../dest/listen.ts";
 import { Placer } from "../dest/placer.ts";
+import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { openStoreSink } from "../guests/registry.ts";
-import type { ListenTask } from "./tasks.ts";
+import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
 /** How long this thread leaves the fault thread alone with events that keep it from placing. */
 const EVENTS_PAUSE_MS = 0.05;
 
-function run(task: ListenTask): void {
-  const { memory, fd, stopFd, peer } = task;
+function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
+  const { memory, fd, stopFd, listenFd, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
@@ -39,11 +42,20 @@ function run(task: ListenTask): void {
   const sink = store ?? placer;
   if (sink === undefined) throw new Error("a guest without a place for its pages");
   shared.listenThreadSem.post();
+  const returnPath = new ReturnPath(channel, shared.returnPathLock);
+  const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
+  const kept: number[] = [];
+  const { blocks } = memory;
+  const link = {
+    ...{ channel, returnPath, shared, blocks, pages, listenFd, stopFd, emit },
+    keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
+  };
   runListen({
     channel,
-    returnPath: new ReturnPath(channel, shared.returnPathLock),
+    returnPath,
     shared,
-    blocks: memory.blocks,
+    recover: listenFd < 0 ? undefined : (failure) => recoverLink(link, failure),
+    blocks,
     sink,
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,
@@ -52,6 +64,7 @@ function run(task: ListenTask): void {
       awaitThread(shared, (ms) => shared.faultThreadDone.wait(ms));
     },
   });
+  kept.forEach(closeDescriptor);
 }
 
 serveThread(run);

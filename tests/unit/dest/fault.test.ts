@@ -26,10 +26,9 @@ describe("a fault", () => {
     await bench.start({ early: [early] });
     const guest = await bench.guest();
     const [first, second] = bench.arriving.blocks;
-    const pages: [typeof first, number, string | undefined][] = [
+    const pages: [typeof first, number, string][] = [
       [first, 5, "block0"],
-      // The source remembers the block of the last request.
-      [first, 60, undefined],
+      [first, 60, "block0"],
       [second, 3, "block1"],
       [first, 6, "block0"],
     ];

@@ -35,7 +35,7 @@ function request(block: string | undefined, start: number, length = PAGE): Retur
 }
 
 describe("page requests", () => {
-  test("name their block only when it is another than before", () => {
+  test("name their block first in each write, and when it is another than before", () => {
     using descriptors = new Descriptors();
     const { source, returnPath } = bench(descriptors);
     returnPath.addRequest(RAM, 5 * PAGE);
@@ -49,7 +49,7 @@ describe("page requests", () => {
       request("pc.ram", 5 * PAGE),
       request(undefined, 2 ** 33),
       request(ROM.name, 0, HUGE),
-      request(undefined, 0, HUGE),
+      request(ROM.name, 0, HUGE),
       request("pc.ram", 0),
     ]);
   });

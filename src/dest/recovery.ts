@@ -1,0 +1,155 @@
+/**
+ * Recovery at the destination (QEMU's `postcopy_pause_incoming` and what follows): the link broke
+ * while pages were missing. The guest goes on with those that are here; whoever touches another one
+ * waits. The source comes back over a new connection, which takes the place of the old one, hears
+ * what is here, and sends the rest. It runs in the listen thread.
+ */
+import { replaceDescriptor } from "../../syscalls/descriptor.ts";
+import { acceptRecovery } from "../channel/accept.ts";
+import { ChannelError } from "../channel/channel.ts";
+import type { Channel } from "../channel/channel.ts";
+import { blockNamed, targetPages } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { DEST, DEST_PHASES } from "../report/counters.ts";
+import { commandName, readCommand } from "../stream/command.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { writeReceivedBitmapEnd, writeReceivedBitmapStart } from "../stream/received-bitmap.ts";
+import { readSectionHeader } from "../stream/section.ts";
+import { StreamWriter } from "../stream/writer.ts";
+import { StreamError, errorChain } from "../util/errors.ts";
+import type { DestEvent } from "./context.ts";
+import type { ReturnPath } from "./return-path.ts";
+import { WORD } from "./shared.ts";
+import type { DestShared, PageState } from "./shared.ts";
+
+/** Longest silence of a source that comes back, until it has said that it resumes. */
+const HANDSHAKE_TIMEOUT_MS = 30_000;
+
+/** What a recovery works with. */
+export interface RecoveryContext {
+  /** The main channel; the new connection is put under its descriptor. */
+  channel: Channel;
+  returnPath: ReturnPath;
+  shared: DestShared;
+  blocks: readonly RamBlock[];
+  pages: PageState;
+  listenFd: number;
+  stopFd: number;
+  /** Connections that came with one of the source's: they stay open to the end (`keep`). */
+  keep: (descriptors: readonly number[]) => void;
+  emit: (event: DestEvent) => void;
+}
+
+/**
+ * Waits until the source has come back and resumes; its next bytes are then pages again. A source
+ * that fails in the middle of the handshake may try as often as it likes.
+ * @throws StoppedError when the operator gives up.
+ */
+export function recoverLink(context: RecoveryContext, failure: ChannelError): void {
+  const { shared, channel } = context;
+  Atomics.store(shared.control, WORD.requestsHeld, 1);
+  const missing = Atomics.load(shared.control, WORD.missing);
+  warn(
+    context,
+    `${failure.message} with ${missing} pages missing; waiting for the source to resume`,
+  );
+  for (;;) {
+    setPhase(context, "paused");
+    takeConnection(context);
+    try {
+      channel.timeoutMs = HANDSHAKE_TIMEOUT_MS;
+      shakeHands(context);
+      channel.timeoutMs = Infinity;
+      setPhase(context, "postcopy");
+      return;
+    } catch (error) {
+      if (!(error instanceof ChannelError) && !(error instanceof StreamError)) throw error;
+      warn(context, `The recovery failed: ${errorChain(error)}`);
+    }
+  }
+}
+
+function warn({ emit }: RecoveryContext, message: string): void {
+  emit({ kind: "warning", message });
+}
+
+function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy"): void {
+  shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
+  emit({ kind: "phase", phase });
+}
+
+/** The next connection of a source that recovers; every thread goes on with it. */
+function takeConnection(context: RecoveryContext): void {
+  const { channel, shared, listenFd, stopFd } = context;
+  const { main, others } = acceptRecovery(listenFd, stopFd, (message) => warn(context, message));
+  // One of them may be the preempt channel of a QEMU, which fails without.
+  context.keep(others);
+  // No other thread is in the middle of a message then.
+  shared.returnPathLock.lock();
+  try {
+    replaceDescriptor(channel.fd, main);
+  } finally {
+    shared.returnPathLock.unlock();
+  }
+  channel.restart();
+}
+
+function shakeHands(context: RecoveryContext): void {
+  const { channel, returnPath } = context;
+  for (;;) {
+    const section = readSectionHeader(channel.reader);
+    if (section.kind !== "command") {
+      throw new StreamError("UNKNOWN_SECTION", `A ${section.kind} section came in a recovery`);
+    }
+    const command = readCommand(channel.reader);
+    switch (command.kind) {
+      case "recvBitmap":
+        sendBitmap(context, command.block);
+        break;
+      case "ping":
+        returnPath.send({ kind: "pong", value: command.value });
+        break;
+      case "postcopyResume":
+        resume(context);
+        return;
+      default: {
+        const name = commandName(command.kind);
+        throw new StreamError("WRONG_STATE", `${name} came in a recovery`);
+      }
+    }
+  }
+}
+
+/** Says which pages of a block are in place. */
+function sendBitmap({ channel, blocks, pages, shared }: RecoveryContext, name: string): void {
+  const block = blockNamed(blocks, name);
+  const received = block === undefined ? undefined : pages.received[block.index];
+  if (block === undefined || received === undefined) {
+    throw new StreamError("UNKNOWN_BLOCK", `The source asks for the unknown block "${name}"`);
+  }
+  const [start, end] = [new StreamWriter(), new StreamWriter()];
+  writeReceivedBitmapStart(start, name, targetPages(block));
+  writeReceivedBitmapEnd(end);
+  shared.returnPathLock.lock();
+  try {
+    channel.write(start.bytes);
+    channel.write(new Uint8Array(received.shared).slice());
+    channel.write(end.bytes);
+  } finally {
+    shared.returnPathLock.unlock();
+  }
+}
+
+/** Agrees, and asks again for every page that somebody waits for. */
+function resume({ returnPath, shared, blocks, pages }: RecoveryContext): void {
+  returnPath.send({ kind: "resumeAck" });
+  // From here on the fault thread sends its requests itself; what it held back has been noted.
+  Atomics.store(shared.control, WORD.requestsHeld, 0);
+  for (const block of blocks) {
+    const requestedAt = pages.requestedAt[block.index] ?? [];
+    for (let page = 0; page < requestedAt.length; page++) {
+      if (requestedAt[page] !== 0) returnPath.addRequest(block, page * TARGET_PAGE_SIZE);
+    }
+  }
+  returnPath.flushRequests();
+}

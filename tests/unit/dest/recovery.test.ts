@@ -1,0 +1,162 @@
+/** Recovery at the destination, against a source made by hand. */
+import { expect, test } from "bun:test";
+import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
+import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
+import { Channel } from "../../../src/channel/channel.ts";
+import { openListener } from "../../../src/channel/listen.ts";
+import {
+  attachPageState,
+  createDestShared,
+  createPageState,
+  DestShared,
+  WORD,
+} from "../../../src/dest/shared.ts";
+import { writeCommand } from "../../../src/stream/command.ts";
+import type { Command } from "../../../src/stream/command.ts";
+import { readReceivedBitmap } from "../../../src/stream/received-bitmap.ts";
+import { readReturnPathMessage } from "../../../src/stream/return-path.ts";
+import { StreamWriter } from "../../../src/stream/writer.ts";
+import { writeBytes } from "../../fixtures/descriptors.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { startThread } from "../../helpers/test-thread.ts";
+import type { TestThread } from "../../helpers/test-thread.ts";
+import type * as Fixture from "../../fixtures/recovering.ts";
+
+const PAGE = 4096;
+const PAGES = 100;
+const BLOCKS = ["pc.ram", "vga.vram"].map((name, index) => {
+  return { index, name, length: PAGES * PAGE, pageSize: PAGE, address: 0 };
+});
+
+class Bench implements AsyncDisposable {
+  readonly data = createDestShared();
+  readonly shared = new DestShared(this.data);
+  readonly pageData = createPageState(BLOCKS);
+  readonly pages = attachPageState(this.pageData, BLOCKS);
+  readonly descriptors = new Descriptors();
+  readonly stopFd = this.descriptors.event();
+  readonly #door = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
+  readonly #thread: TestThread<typeof Fixture>;
+
+  private constructor(thread: TestThread<typeof Fixture>) {
+    this.#thread = thread;
+    this.descriptors.add(this.#door.fd);
+  }
+
+  static async open(): Promise<Bench> {
+    return new Bench(
+      await startThread<typeof Fixture>(import.meta.resolve("../../fixtures/recovering.ts")),
+    );
+  }
+
+  /** Starts to recover; then the next `count` bytes are read. */
+  recover(count = 0): Promise<Awaited<ReturnType<typeof Fixture.recover>>> {
+    const [fd] = this.descriptors.pair();
+    const { data: shared, pageData: pages, stopFd } = this;
+    const task = { shared, pages, blocks: BLOCKS, fd, listenFd: this.#door.fd, stopFd };
+    const running = this.#thread.call("recover", task, count);
+    running.catch(() => undefined);
+    return running;
+  }
+
+  /** A source that comes back and says these commands. */
+  source(...commands: Command[]): Channel {
+    const fd = this.descriptors.add(makeSocket("inet"));
+    startConnect(fd, this.#door.address);
+    const poll = new PollSet();
+    poll.add(fd, POLL.POLLOUT);
+    expect(poll.wait(5000)).toBe(1);
+    const writer = new StreamWriter();
+    for (const command of commands) writeCommand(writer, command);
+    expect(writeBytes(fd, writer.bytes)).toBe(writer.bytes.length);
+    const { stopFd } = this;
+    const channel = new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 65_536 });
+    channel.timeoutMs = 5000;
+    return channel;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    raiseEventDescriptor(this.stopFd);
+    await this.#thread[Symbol.asyncDispose]();
+    this.descriptors[Symbol.dispose]();
+  }
+}
+
+const ASK: Command[] = BLOCKS.map(({ name }) => ({ kind: "recvBitmap", block: name }));
+
+test("the source hears what is here, and what is waited for is asked for again", async () => {
+  await using bench = await Bench.open();
+  bench.pages.received[0]?.setRange(10, 50);
+  bench.pages.received[1]?.set(99);
+  const awaited = bench.pages.requestedAt[0];
+  if (awaited === undefined) throw new Error("no block");
+  for (const page of [3, 77]) awaited[page] = 1;
+  const recovering = bench.recover(3);
+  const { reader, fd } = bench.source(...ASK, { kind: "postcopyResume" });
+  for (const [index, { name }] of BLOCKS.entries()) {
+    expect(readReturnPathMessage(reader)).toEqual({ kind: "receivedBitmap", block: name });
+    const bytes = readReceivedBitmap(reader, name, PAGES);
+    expect([...bytes]).toEqual([
+      ...new Uint8Array(bench.pageData.received[index] ?? new SharedArrayBuffer(0)),
+    ]);
+  }
+  expect(readReturnPathMessage(reader)).toEqual({ kind: "resumeAck" });
+  const request = (block: string | undefined, page: number) => {
+    return { kind: "pageRequest" as const, block, start: page * PAGE, length: PAGE };
+  };
+  expect(readReturnPathMessage(reader)).toEqual(request("pc.ram", 3));
+  expect(readReturnPathMessage(reader)).toEqual(request(undefined, 77));
+  // The stream goes on over the new connection, under the descriptor of the old one.
+  writeBytes(fd, Uint8Array.of(1, 2, 3));
+  const { events, next } = await recovering;
+  expect(next).toEqual([1, 2, 3]);
+  expect(Atomics.load(bench.shared.control, WORD.requestsHeld)).toBe(0);
+  expect(events.map((event) => (event.kind === "phase" ? event.phase : event.kind))).toEqual([
+    "warning",
+    "paused",
+    "postcopy",
+  ]);
+});
+
+test("requests are held back until the source has resumed", async () => {
+  await using bench = await Bench.open();
+  const recovering = bench.recover();
+  const first = bench.source({ kind: "recvBitmap", block: "pc.ram" });
+  expect(readReturnPathMessage(first.reader)).toEqual({ kind: "receivedBitmap", block: "pc.ram" });
+  expect(Atomics.load(bench.shared.control, WORD.requestsHeld)).toBe(1);
+  bench.descriptors.close(first.fd);
+  const { reader } = bench.source(...ASK, { kind: "postcopyResume" });
+  expect(readReturnPathMessage(reader)).toMatchObject({ kind: "receivedBitmap" });
+  const { events } = await recovering;
+  // The first try has failed, and was told of.
+  expect(events.filter(({ kind }) => kind === "warning")).toHaveLength(2);
+});
+
+const VIOLATIONS: [name: string, says: Command[], words: string][] = [
+  ["an unknown block", [{ kind: "recvBitmap", block: "no" }], 'the unknown block "no"'],
+  [
+    "a command of another time",
+    [{ kind: "recvBitmap", block: "pc.ram" }, { kind: "postcopyListen" }],
+    "POSTCOPY_LISTEN came in a recovery",
+  ],
+];
+
+for (const [name, says, words] of VIOLATIONS) {
+  test(`a source that comes back with ${name} is refused, and another is waited for`, async () => {
+    await using bench = await Bench.open();
+    const recovering = bench.recover();
+    bench.source(...says);
+    bench.source(...ASK, { kind: "postcopyResume" });
+    const { events } = await recovering;
+    const warnings = events.flatMap((event) => (event.kind === "warning" ? [event.message] : []));
+    expect(warnings.join("\n")).toContain(words);
+  });
+}
+
+test("whoever gives up waiting does so at once", async () => {
+  await using bench = await Bench.open();
+  const recovering = bench.recover();
+  raiseEventDescriptor(bench.stopFd);
+  const failure: unknown = await recovering.catch((error: unknown) => error);
+  expect(String(failure)).toContain("Stopped on request");
+});
