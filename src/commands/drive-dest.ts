@@ -34,6 +34,7 @@ const PHASES: Readonly<Record<string, DestPhase>> = {
   active: "precopy",
   "postcopy-device": "device",
   "postcopy-active": "postcopy",
+  "postcopy-paused": "paused",
   completed: "completed",
 };
 
@@ -46,7 +47,7 @@ export async function driveDest(job: DriveDestJob): Promise<number> {
     });
   }
   await resolvePeer(peer, options.insecure);
-  const qmp = await QmpClient.connect(job.socket);
+  const qmp = await QmpClient.connect(job.socket, { outOfBand: true });
   try {
     return await new DrivenDest(job, qmp).run();
   } finally {
@@ -92,7 +93,9 @@ class DrivenDest {
       return { ...sample, phase: this.#phase, remainingPages: null };
     });
     try {
-      const reply = await followIncoming(this.#qmp, (status) => this.#takeStatus(status));
+      const reply = await followIncoming(this.#qmp, this.#address, (status) => {
+        this.#takeStatus(status);
+      });
       this.#timeline.note("drained", this.#nowNs());
       await changed.putBack();
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
@@ -132,6 +135,11 @@ class DrivenDest {
       this.#timeline.note(phase, this.#nowNs());
     }
     events.emit({ event: "phase", phase });
+    if (phase !== "paused") return;
+    this.#job.output.warn(
+      "PAUSED",
+      `The link broke while pages were missing; QEMU waits for the source on ${this.#address} again`,
+    );
   }
 
   #report(reply: MigrateReply, failure: Error | undefined): DestReport {

@@ -20,7 +20,7 @@ import { VERSION } from "../util/version.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
-import { readSwitchover } from "./read-switchover.ts";
+import { readCommands } from "./standard-input.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
@@ -50,6 +50,9 @@ const PHASES: Readonly<Record<string, SourcePhase>> = {
   device: "device",
   "postcopy-device": "device",
   "postcopy-active": "postcopy",
+  "postcopy-paused": "paused",
+  "postcopy-recover-setup": "recover",
+  "postcopy-recover": "recover",
   completed: "completed",
 };
 
@@ -91,6 +94,7 @@ class DrivenSource {
       preempt: options.preempt,
       keep: options.keep,
       patienceMs: options.connectTimeout,
+      recoverTimeoutMs: options.recoverTimeout,
     };
     this.#driver = new QemuSourceDriver(qmp, settings, (event) => this.#take(event));
     qmp.onEvent((event) => this.#hear(event));
@@ -102,8 +106,10 @@ class DrivenSource {
     await driver.prepare();
     interrupts.onInterrupt((count) => this.#interrupt(count));
     interrupts.onSwitchover(() => driver.switchover());
-    const reads = options.json && !process.stdin.isTTY;
-    const stopListening = reads ? readSwitchover(() => driver.switchover()) : () => {};
+    interrupts.onRecover(() => driver.recover());
+    const stopListening = options.json
+      ? readCommands({ switchover: () => driver.switchover(), recover: () => driver.recover() })
+      : () => {};
     const progress = output.startProgress(() => this.#sample());
     let failure: Error | undefined;
     try {
@@ -118,6 +124,7 @@ class DrivenSource {
       progress.stop();
       stopListening();
       interrupts.onSwitchover(() => {});
+      interrupts.onRecover(() => {});
     }
     await driver.restoreSettings();
     interrupts.exitOnInterrupt();
@@ -170,6 +177,13 @@ class DrivenSource {
       case "waiting":
         log.info(
           `Nobody is at ${formatPeer(peer)} yet; trying for ${formatDuration(options.connectTimeout)}`,
+        );
+        break;
+      case "paused":
+        output.warn(
+          "PAUSED",
+          `The link to ${formatPeer(peer)} broke after the switch; QEMU is told to try again for ` +
+            formatDuration(options.recoverTimeout),
         );
         break;
       case "status":
@@ -288,6 +302,7 @@ class DrivenSource {
         ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null, requests },
       },
       phase: this.#phase,
+      recoveries: this.#driver.recoveries,
       urgentChannel: this.#job.options.preempt,
       switchover: this.#switchover,
       rounds: this.#rounds,

@@ -65,6 +65,8 @@ interface Pending {
 export class QmpClient {
   /** The release of QEMU: "7.2.22". */
   version = "";
+  /** Whether commands may be run beside others. */
+  outOfBand = false;
   readonly #path: string;
   readonly #pending = new Map<number, Pending>();
   readonly #greeting = Promise.withResolvers<unknown>();
@@ -96,6 +98,7 @@ export class QmpClient {
       const greeting = await client.#greet(options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS);
       client.version = versionText(greeting);
       const enable = options.outOfBand === true && offersOutOfBand(greeting) ? ["oob"] : [];
+      client.outOfBand = enable.length > 0;
       const words = enable.length === 0 ? {} : { enable };
       await client.execute("qmp_capabilities", words, z.unknown());
       return client;

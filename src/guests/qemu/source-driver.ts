@@ -11,6 +11,7 @@ import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
+import { Retries } from "../../util/retries.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { PrecopyRounds } from "./rounds.ts";
 import { ChangedSettings } from "./settings.ts";
@@ -49,6 +50,9 @@ const IN_THE_WAY_OF_KEEP = { ...IN_THE_WAY, "release-ram": false } as const;
 /** What QEMU says when nobody is there (yet). */
 const NOBODY_THERE = /refused|No such file|No route|timed out|unreachable/i;
 
+/** How long a recovery may take to shake hands. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+
 /** What the operator may set. */
 export interface DriveSettings {
   policy: SwitchoverPolicy;
@@ -62,6 +66,8 @@ export interface DriveSettings {
   keep: boolean;
   /** How long to wait for a peer that is not there yet. */
   patienceMs: number;
+  /** How long to try again when the link breaks after the switch. */
+  recoverTimeoutMs: number;
 }
 
 /** What happens meanwhile. */
@@ -69,7 +75,9 @@ export type DriveEvent =
   | { kind: "status"; status: string }
   | { kind: "round"; result: RoundResult }
   | { kind: "switchover"; reason: string; dirtyPages: number }
-  | { kind: "waiting" };
+  | { kind: "waiting" }
+  /** The link broke after the switch; it is tried again. */
+  | { kind: "paused" };
 
 /** The guest cannot be moved, or was not; QEMU's own words are in the message. */
 export class DriveError extends PostcopyError {}
@@ -79,6 +87,10 @@ export class QemuSourceDriver {
   reply: MigrateReply = {};
   /** The answer in which the switch to postcopy was first seen: what precopy had sent until then. */
   atSwitch: MigrateReply | undefined;
+  /** How often the link broke after the switch and was made anew. */
+  recoveries = 0;
+  #broken = false;
+  #retries: Retries | undefined;
   readonly #qmp: QmpClient;
   readonly #settings: DriveSettings;
   readonly #emit: (event: DriveEvent) => void;
@@ -189,7 +201,7 @@ export class QemuSourceDriver {
       // Between two tries there is nothing that QEMU could cancel.
       if (this.#cancelled) throw new DriveError("STOPPED", "The migration was given up");
       await this.#qmp.run("migrate", { uri });
-      const failure = await this.#follow();
+      const failure = await this.#follow(uri);
       if (failure === undefined) return;
       const mayRetry = NOBODY_THERE.test(failure.message) && this.round === 0;
       if (!mayRetry || performance.now() > deadline) throw failure;
@@ -200,25 +212,36 @@ export class QemuSourceDriver {
   }
 
   /** Follows a migration to its end; the failure it ended with, undefined for none. */
-  async #follow(): Promise<DriveError | undefined> {
+  async #follow(uri: string): Promise<DriveError | undefined> {
     const began = performance.now();
     let seen = "";
+    let seenMs = began;
     for (;;) {
       this.reply = await queryMigrate(this.#qmp);
       const status = this.reply.status ?? "none";
-      if (status !== seen) this.#emit({ kind: "status", status });
+      if (status !== seen) {
+        this.#emit({ kind: "status", status });
+        seenMs = performance.now();
+      }
       seen = status;
       switch (status) {
         case "completed":
+          this.#noteLink();
           return undefined;
         case "failed":
         case "cancelled":
           return this.#failed(status);
         case "postcopy-paused":
-          return pausedError();
+          this.#broken = true;
+          if (!(await this.#resume(uri))) return pausedError();
+          break;
+        case "postcopy-recover":
+          if (performance.now() - seenMs > HANDSHAKE_TIMEOUT_MS) await this.#breakOff();
+          break;
         case "postcopy-active":
         case "postcopy-device":
           this.#noteSwitch();
+          this.#noteLink();
           break;
         case "active":
           await this.#followPrecopy(began);
@@ -227,10 +250,45 @@ export class QemuSourceDriver {
     }
   }
 
+  /** Has QEMU connect again, after a pause; false when patience is over. */
+  async #resume(uri: string): Promise<boolean> {
+    if (this.#retries === undefined) {
+      this.#retries = new Retries(this.#settings.recoverTimeoutMs);
+      this.#emit({ kind: "paused" });
+    }
+    if (!(await this.#retries.next())) return false;
+    try {
+      await this.#qmp.run("migrate", { uri, resume: true });
+    } catch (error) {
+      // It may have gone on since it was asked, or be in the middle of an earlier try.
+      if (!(error instanceof QmpError)) throw error;
+    }
+    return true;
+  }
+
+  /** A recovery that hangs is broken off: QEMU before 9.1 does not notice that its peer is gone. */
+  async #breakOff(): Promise<void> {
+    try {
+      await this.#qmp.run("migrate-pause");
+    } catch (error) {
+      if (!(error instanceof QmpError)) throw error;
+    }
+  }
+
+  /** Has the next try to recover come at once. */
+  recover(): void {
+    this.#retries?.now();
+  }
+
   /** Waits until an event of QEMU is worth a look, at most for a time. */
   async #pause(ms: number): Promise<void> {
     await Promise.race([this.#woken.promise, Bun.sleep(ms)]);
     this.#woken = Promise.withResolvers<void>();
+  }
+
+  #noteLink(): void {
+    if (this.#broken) this.recoveries++;
+    this.#broken = false;
   }
 
   #noteSwitch(): void {
@@ -304,6 +362,6 @@ function pausedError(): DriveError {
   return new DriveError("PAUSED", "The link broke after the switch: both QEMUs are paused", {
     hint:
       "at the destination's monitor: migrate_recover tcp:HOST:PORT, then at this one: " +
-      "migrate -r tcp:HOST:PORT",
+      "migrate -r tcp:HOST:PORT; or raise --recover-timeout the next time",
   });
 }

@@ -10,7 +10,7 @@ import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 const SETTINGS: DriveSettings = {
   policy: { kind: "now" },
   ...{ maxBandwidth: 0, maxPostcopyBandwidth: 0, downtimeLimitMs: 300 },
-  ...{ preempt: false, keep: false, patienceMs: 60_000 },
+  ...{ preempt: false, keep: false, recoverTimeoutMs: 0, patienceMs: 60_000 },
 };
 
 /** A driver of a monitor that answers with `answer`; gives the commands that came. */

@@ -1,0 +1,89 @@
+/**
+ * A link between a source and a destination that a test can cut, as a network does:
+ *
+ *     await using link = await Link.start(dest.peer);
+ *     await using source = startSource({ to: link.uri });
+ *     link.cut();
+ *     link.mend(dest.peer);
+ */
+import { connect, createServer } from "node:net";
+import type { AddressInfo, Server, Socket } from "node:net";
+
+export class Link implements AsyncDisposable {
+  /** Where the source connects to. */
+  readonly uri: string;
+  /** Connections that were carried so far. */
+  connections = 0;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #target: string | undefined;
+  #cutAtAnswer = false;
+
+  private constructor(server: Server, target: string) {
+    this.uri = `tcp:127.0.0.1:${(server.address() as AddressInfo).port}`;
+    this.#server = server;
+    this.#target = target;
+  }
+
+  /** A link to `target` (`tcp:HOST:PORT`). */
+  static async start(target: string): Promise<Link> {
+    const server = createServer({ allowHalfOpen: true });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    server.listen(0, "127.0.0.1", resolve);
+    await promise;
+    const link = new Link(server, target);
+    server.on("connection", (socket) => link.#carry(socket));
+    return link;
+  }
+
+  /** Whether nothing is carried. */
+  get isCut(): boolean {
+    return this.#target === undefined;
+  }
+
+  /** Ends every connection with a reset; who connects from now on is turned away. */
+  cut(): void {
+    this.#target = undefined;
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+    this.#sockets.clear();
+  }
+
+  /** Carries what connects from now on to `target`. */
+  mend(target: string): void {
+    this.#target = target;
+  }
+
+  /** The same, and cuts it again at the first answer of the destination. */
+  mendUntilAnswer(target: string): void {
+    this.#cutAtAnswer = true;
+    this.#target = target;
+  }
+
+  #carry(near: Socket): void {
+    near.on("error", () => {});
+    if (this.#target === undefined) {
+      near.resetAndDestroy();
+      return;
+    }
+    const [, host = "", port = ""] = this.#target.split(":");
+    const far = connect({ host, port: Number(port), allowHalfOpen: true });
+    // What cannot be reached at the far end is refused at the near one.
+    far.on("error", () => near.resetAndDestroy());
+    this.connections++;
+    this.#sockets.add(near).add(far);
+    if (this.#cutAtAnswer) {
+      this.#cutAtAnswer = false;
+      far.once("data", () => this.cut());
+    }
+    near.pipe(far);
+    far.pipe(near);
+    near.on("close", () => far.destroy());
+    far.on("close", () => near.destroy());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.cut();
+    this.#server.close();
+    return Promise.resolve();
+  }
+}
