@@ -39,15 +39,25 @@ export interface Accepted {
  * channels, which may come first and do not wait for the main one to speak.
  */
 export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): Accepted {
-  return new Door(listenFd, stopFd, warn, STREAM_MAGIC).open();
+  const accepted = new Door(listenFd, stopFd, warn, STREAM_MAGIC).open(Infinity);
+  if (accepted === undefined) throw new Error("nobody was waited for");
+  return accepted;
 }
 
 /** The command RECV_BITMAP, without the length of its payload: what a recovery begins with. */
 const RECOVERY_START = ((SECTION.command << 16) | COMMAND.recvBitmap) << 8;
 
-/** The same for a source that comes back after its link broke: it begins with a command. */
-export function acceptRecovery(listenFd: number, stopFd: number, warn: Warn): Accepted {
-  return new Door(listenFd, stopFd, warn, RECOVERY_START).open();
+/**
+ * The same for a source that comes back after its link broke: it begins with a command. Undefined
+ * when none did within `timeoutMs`.
+ */
+export function acceptRecovery(
+  listenFd: number,
+  stopFd: number,
+  warn: Warn,
+  timeoutMs: number,
+): Accepted | undefined {
+  return new Door(listenFd, stopFd, warn, RECOVERY_START).open(timeoutMs);
 }
 
 type Verdict =
@@ -84,9 +94,15 @@ class Door {
     this.#slots = Array.from({ length }, () => this.#poll.add(-1, 0));
   }
 
-  open(): Accepted {
+  open(timeoutMs: number): Accepted | undefined {
+    const deadline = performance.now() + timeoutMs;
     for (;;) {
-      const ready = this.#wait();
+      const leftMs = deadline - performance.now();
+      if (leftMs <= 0) {
+        [...this.#silent, ...this.#multifd].forEach(closeDescriptor);
+        return undefined;
+      }
+      const ready = this.#wait(leftMs);
       for (const { fd, events } of ready) {
         const verdict = this.#judge(fd, (events & HUNG_UP) !== 0);
         if (verdict === "migration") {
@@ -100,13 +116,13 @@ class Door {
   }
 
   /** Waits until somebody connects or speaks. Of a multifd channel only its end is of interest. */
-  #wait(): { fd: number; events: number }[] {
+  #wait(timeoutMs: number): { fd: number; events: number }[] {
     const all = [...this.#silent, ...this.#multifd];
     this.#slots.forEach((slot, i) => {
       const speaks = i < this.#silent.length ? POLL.POLLIN : 0;
       this.#poll.set(slot, all[i] ?? -1, POLL.POLLRDHUP | speaks);
     });
-    this.#poll.wait(Infinity);
+    this.#poll.wait(timeoutMs);
     if (this.#poll.ready(this.#stopSlot) !== 0) {
       all.forEach(closeDescriptor);
       throw new StoppedError();

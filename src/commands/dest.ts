@@ -5,6 +5,7 @@ import type { DestGuestData } from "../guests/registry.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
+import { durationSchema } from "../util/schemas.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
@@ -17,7 +18,7 @@ import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { SourceRun } from "./run-source.ts";
 import type { SourceEnd } from "./run-source.ts";
-import { SOURCE_FLAGS } from "./source-flags.ts";
+import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
@@ -37,6 +38,10 @@ const FLAGS = {
   }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...SOURCE_FLAGS,
+  "recover-timeout": optionalFlag(durationSchema, {
+    valueHint: "DURATION",
+    description: "How long to wait for the source when the link breaks (default: for ever)",
+  }),
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -100,6 +105,7 @@ async function receive(options: DestOptions): Promise<number> {
     peer: options.listen,
     insecure: options.insecure,
     lockMemory: options.mlock,
+    recoverTimeoutMs: options.recoverTimeout ?? Infinity,
     output,
     interrupts,
   });
@@ -169,7 +175,7 @@ async function sendOn(
       guestText,
       peerText: formatPeer(options.onward),
       destination: { route, preempt: false },
-      options,
+      options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,
       interrupts,
     });

@@ -51,6 +51,8 @@ export interface DestJob {
   peer: Peer;
   insecure: boolean;
   lockMemory: boolean;
+  /** How long to wait for the source when the link breaks after the guest has started. */
+  recoverTimeoutMs: number;
   output: Output;
   interrupts: Interrupts;
 }
@@ -81,6 +83,7 @@ export class DestRun {
       guest: job.guest,
       arrival: opened.arrival,
       lockMemory: job.lockMemory,
+      recoverTimeoutMs: job.recoverTimeoutMs,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });

@@ -22,6 +22,9 @@ function parsePolicy(text: string): SwitchoverPolicy {
   });
 }
 
+/** How long a source tries to recover unless told otherwise. */
+const RECOVER_TIMEOUT = "5m";
+
 export const SOURCE_FLAGS = {
   switchover: defaultFlag(fromText(parsePolicy), {
     valueHint: "WHEN",
@@ -50,7 +53,7 @@ export const SOURCE_FLAGS = {
   "recover-timeout": defaultFlag(durationSchema, {
     valueHint: "DURATION",
     description: "How long to try again when the link breaks after the switch (0s: not at all)",
-    default: "5m",
+    default: RECOVER_TIMEOUT,
   }),
   insecure: switchFlag("Allow tcp off the loopback: guest memory travels unencrypted"),
 } as const;
@@ -66,6 +69,9 @@ export interface SourceOptions {
   recoverTimeout: number;
   insecure: boolean;
 }
+
+/** The same in milliseconds. */
+export const RECOVER_TIMEOUT_MS = parseDuration(RECOVER_TIMEOUT);
 
 export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "preempt"> {
   return {

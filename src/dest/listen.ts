@@ -15,6 +15,7 @@ import { awaitThread, checkStop } from "./context.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
+import { refuseGuest } from "./refusal.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
@@ -69,7 +70,8 @@ function receivePages(context: ListenContext): void {
       if (!(error instanceof ChannelError)) throw error;
       // What is whole needs no source any more.
       if (Atomics.load(context.shared.control, WORD.missing) === 0) return;
-      if (context.recover === undefined) throw error;
+      // A guest that does not run here yet is better off where it is.
+      if (context.recover === undefined || refuseGuest(context.shared)) throw error;
       context.recover(error);
       context.sink.dropPart?.();
     }

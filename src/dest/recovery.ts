@@ -35,6 +35,8 @@ export interface RecoveryContext {
   pages: PageState;
   listenFd: number;
   stopFd: number;
+  /** How long the source is waited for, over all its tries. */
+  timeoutMs: number;
   /** Connections that came with one of the source's: they stay open to the end (`keep`). */
   keep: (descriptors: readonly number[]) => void;
   emit: (event: DestEvent) => void;
@@ -43,10 +45,12 @@ export interface RecoveryContext {
 /**
  * Waits until the source has come back and resumes; its next bytes are then pages again. A source
  * that fails in the middle of the handshake may try as often as it likes.
- * @throws StoppedError when the operator gives up.
+ * @throws StoppedError when the operator gives up, `failure` when nobody came in time.
  */
 export function recoverLink(context: RecoveryContext, failure: ChannelError): void {
-  const { shared, channel } = context;
+  const { shared, channel, timeoutMs } = context;
+  if (timeoutMs === 0) throw failure;
+  const deadline = performance.now() + timeoutMs;
   Atomics.store(shared.control, WORD.requestsHeld, 1);
   const missing = Atomics.load(shared.control, WORD.missing);
   warn(
@@ -55,7 +59,7 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
   );
   for (;;) {
     setPhase(context, "paused");
-    takeConnection(context);
+    if (!takeConnection(context, deadline - performance.now())) throw failure;
     try {
       channel.timeoutMs = HANDSHAKE_TIMEOUT_MS;
       shakeHands(context);
@@ -78,10 +82,13 @@ function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy
   emit({ kind: "phase", phase });
 }
 
-/** The next connection of a source that recovers; every thread goes on with it. */
-function takeConnection(context: RecoveryContext): void {
+/** The next connection of a source that recovers, if one comes; every thread goes on with it. */
+function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
   const { channel, shared, listenFd, stopFd } = context;
-  const { main, others } = acceptRecovery(listenFd, stopFd, (message) => warn(context, message));
+  const tell = (message: string): void => warn(context, message);
+  const accepted = acceptRecovery(listenFd, stopFd, tell, timeoutMs);
+  if (accepted === undefined) return false;
+  const { main, others } = accepted;
   // One of them may be the preempt channel of a QEMU, which fails without.
   context.keep(others);
   // No other thread is in the middle of a message then.
@@ -92,6 +99,7 @@ function takeConnection(context: RecoveryContext): void {
     shared.returnPathLock.unlock();
   }
   channel.restart();
+  return true;
 }
 
 function shakeHands(context: RecoveryContext): void {

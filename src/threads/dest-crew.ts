@@ -35,6 +35,7 @@ export interface DestCrewOptions {
   /** A listening socket is the crew's from here on. */
   arrival: Arrival;
   lockMemory: boolean;
+  recoverTimeoutMs: number;
   /** The connection stands; `peer` names who is there. */
   connected: (peer: string) => void;
   event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
@@ -134,7 +135,7 @@ export class DestCrew {
     // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
     const early = multifd === undefined ? this.#others : [];
     const tasks: Promise<unknown>[] = [
-      this.#listen.run({ ...common, listenFd }),
+      this.#listen.run({ ...common, listenFd, recoverTimeoutMs: this.#options.recoverTimeoutMs }),
       this.#fault.run({ ...common, listenFd, early }),
     ];
     if (multifd !== undefined) {

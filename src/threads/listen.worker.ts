@@ -48,6 +48,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { blocks } = memory;
   const link = {
     ...{ channel, returnPath, shared, blocks, pages, listenFd, stopFd, emit },
+    timeoutMs: task.recoverTimeoutMs,
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
   };
   runListen({

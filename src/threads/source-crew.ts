@@ -12,7 +12,7 @@ import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { prepareResume } from "../source/resume.ts";
 import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
-import { Thread } from "./thread.ts";
+import { Thread, ThreadError } from "./thread.ts";
 import type {
   MigrationNews,
   MigrationResult,
@@ -35,6 +35,9 @@ export interface SourceCrewOptions {
   connected: () => void;
   event: (event: Stamped<SourceEvent>) => void;
 }
+
+/** How the return path ends when only its link does. */
+const LINK_ERRORS: ReadonlySet<string> = new Set(["ChannelError", "StoppedError"]);
 
 export class SourceCrew {
   readonly shared: SourceShared;
@@ -90,7 +93,11 @@ export class SourceCrew {
     // The return path ends with SHUT; after a failure it is told to.
     if (!result.ok) raiseEventDescriptor(this.#stopFd);
     await this.#returnPathEnd;
-    return result;
+    if (result.ok || !result.paused) return result;
+    // A peer that breaks the protocol would do so again.
+    const why = this.returnPathError;
+    const broken = why instanceof ThreadError && !LINK_ERRORS.has(why.name);
+    return { ...result, paused: !broken };
   }
 
   #hear(news: MigrationNews): void {

@@ -81,6 +81,8 @@ export interface ListenTask {
   stopFd: number;
   /** Listening socket for a source that comes back, -1 where none can. */
   listenFd: number;
+  /** How long it is waited for. */
+  recoverTimeoutMs: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
   peer: string;

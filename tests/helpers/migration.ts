@@ -21,6 +21,9 @@ import type { TextLog } from "./text-log.ts";
 /** A guest that is large enough to be on the move for a while and small enough to be cheap. */
 export const SMALL_GUEST = "stress:size=16MiB,duration=100ms";
 
+/** For a test of what is said and done when a broken link stays broken. */
+export const NO_RECOVERY = ["--recover-timeout", "0"] as const;
+
 /** The event of one name. */
 export type EventNamed<Name extends Event["event"]> = Extract<Event, { event: Name }>;
 

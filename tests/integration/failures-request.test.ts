@@ -7,7 +7,7 @@ import { describe, expect } from "bun:test";
 import type { Piece } from "../helpers/hand-made-stream.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import type { HandMadePeer } from "../helpers/hand-made-peer.ts";
-import { pages, startSource } from "../helpers/migration.ts";
+import { NO_RECOVERY, pages, startSource } from "../helpers/migration.ts";
 import type { SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { answerAsQemu } from "../helpers/stuck-source.ts";
@@ -17,7 +17,13 @@ const migrationTest = requireOrSkip(needUserfaultfd());
 const COUNT = pages("16MiB");
 const BLOCK = "stress.ram";
 /** Nothing is pushed before the test has said its piece. */
-const FLAGS = ["--switchover", "now", "--max-postcopy-bandwidth", "64KiB/s"] as const;
+const FLAGS = [
+  "--switchover",
+  "now",
+  "--max-postcopy-bandwidth",
+  "64KiB/s",
+  ...NO_RECOVERY,
+] as const;
 
 /** A source whose peer is in the hands of the test, from before the switchover or after it. */
 async function withSource(
@@ -61,7 +67,7 @@ describe("page requests", () => {
   refused(
     "of an unknown block",
     request("pc.ram", 0, 4096),
-    'The destination asks for the unknown block "pc.ram"',
+    'The destination names the unknown block "pc.ram"',
   );
   refused(
     "behind the end of the block",
@@ -126,7 +132,7 @@ describe("other messages", () => {
         .u16(5)
         .u16(1 + BLOCK.length)
         .str8(BLOCK),
-    "The destination sent RECV_BITMAP, which nobody asked for",
+    "The destination sent a received bitmap of stress.ram, which nobody asked for",
   );
 
   migrationTest("silence: after ten seconds the guest goes on", async () => {

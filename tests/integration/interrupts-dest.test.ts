@@ -15,7 +15,7 @@ import {
   ping,
 } from "../helpers/hand-made-stream.ts";
 import type { Piece } from "../helpers/hand-made-stream.ts";
-import { pages, startDest, startSource } from "../helpers/migration.ts";
+import { NO_RECOVERY, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
@@ -138,7 +138,8 @@ interruptTest("in postcopy: the first press warns, and the guest arrives", async
 
 interruptTest("in postcopy: the second press gives the guest up", async () => {
   await using dest = await startDest();
-  await using source = startSource({ to: dest.peer, flags: SLOW_POSTCOPY });
+  const flags = [...SLOW_POSTCOPY, ...NO_RECOVERY];
+  await using source = startSource({ to: dest.peer, flags });
   await dest.event("running");
   dest.program.kill("SIGTERM");
   const [, missing = ""] = await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });

@@ -7,7 +7,7 @@ import { expect } from "bun:test";
 import type { SourceReport } from "../../src/report/report.ts";
 import { DeafDestination } from "../helpers/deaf-destination.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
-import { expectMoved, pages, startDest, startSource } from "../helpers/migration.ts";
+import { expectMoved, NO_RECOVERY, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { RoleEnd, SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { STUCK_GUEST, STUCK_PAGES, waitUntilStuck } from "../helpers/stuck-source.ts";
@@ -139,7 +139,7 @@ interruptTest("in postcopy: the first press warns, and the guest arrives", async
 });
 
 interruptTest("in postcopy: the second press gives the guest up", async () => {
-  await using dest = await startDest();
+  await using dest = await startDest({ flags: NO_RECOVERY });
   await using source = startSource({ to: dest.peer, flags: SLOW_POSTCOPY });
   await dest.event("running");
   source.program.kill("SIGINT");
@@ -160,7 +160,7 @@ interruptTest("a snapshot that is served: the same", async () => {
     await using source = startSource({ to: keeper.peer, flags: ["--switchover", "now"] });
     await Promise.all([source.end(), keeper.end()]);
   }
-  await using dest = await startDest();
+  await using dest = await startDest({ flags: NO_RECOVERY });
   const flags = ["--max-postcopy-bandwidth", "1MiB/s"];
   await using source = startSource({ guest, to: dest.peer, flags });
   await dest.event("running");

@@ -4,9 +4,10 @@ import { expect } from "bun:test";
 import type { DestReport, Report, SourceReport } from "../../src/report/report.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import {
-  SMALL_GUEST,
   expectAgreement,
+  NO_RECOVERY,
   pages,
+  SMALL_GUEST,
   startDest,
   startSource,
 } from "../helpers/migration.ts";
@@ -86,7 +87,7 @@ migrationTest("C goes away in precopy: the guest goes on at B", async () => {
 
 migrationTest("C goes away in postcopy: B says that the guest is there", async () => {
   await using c = await startDest();
-  const slow = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s"];
+  const slow = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s", ...NO_RECOVERY];
   await using b = await startDest({ flags: ["--onward", c.peer, ...slow] });
   await using a = startSource({ to: b.peer, guest: SMALL_GUEST, flags: ROUNDS });
   await c.event("running");

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { cpSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
-import { startDest, startSource } from "../helpers/migration.ts";
+import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { answerAsQemu } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
@@ -68,7 +68,7 @@ describe("a damaged snapshot", () => {
   snapshotTest("a page: named with its file, and never served", async () => {
     const { path, file } = copy("page");
     flip(file("ram-0.bin"), PAGE * PAGE_BYTES + 100);
-    await using dest = await startDest();
+    await using dest = await startDest({ flags: NO_RECOVERY });
     await using source = startSource({ guest: `snapshot:${path}`, to: dest.peer });
     const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
     expect(sourceEnd.exitCode).toBe(1);

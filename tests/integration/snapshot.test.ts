@@ -7,9 +7,10 @@ import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import { WHOLE, bytesOf, opening } from "../helpers/hand-made-stream.ts";
 import {
-  SMALL_GUEST,
   expectAgreement,
+  NO_RECOVERY,
   pages,
+  SMALL_GUEST,
   startDest,
   startSource,
 } from "../helpers/migration.ts";
@@ -102,7 +103,7 @@ snapshotTest("a guest that ends in precopy cannot be kept, and stays where it is
 snapshotTest("half a guest is no snapshot: refused, then cleared away for the next", async () => {
   await using directory = new TemporaryDirectory("snapshot");
   const path = directory.file("guest");
-  await using dest = await startDest({ guest: `snapshot:${path}` });
+  await using dest = await startDest({ guest: `snapshot:${path}`, flags: NO_RECOVERY });
   const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s"];
   await using source = startSource({ to: dest.peer, flags });
   await dest.event("running");

@@ -50,10 +50,10 @@ class Bench implements AsyncDisposable {
   }
 
   /** Starts to recover; then the next `count` bytes are read. */
-  recover(count = 0): Promise<Awaited<ReturnType<typeof Fixture.recover>>> {
+  recover(count = 0, timeoutMs = Infinity): Promise<Awaited<ReturnType<typeof Fixture.recover>>> {
     const [fd] = this.descriptors.pair();
     const { data: shared, pageData: pages, stopFd } = this;
-    const task = { shared, pages, blocks: BLOCKS, fd, listenFd: this.#door.fd, stopFd };
+    const task = { shared, pages, blocks: BLOCKS, fd, listenFd: this.#door.fd, stopFd, timeoutMs };
     const running = this.#thread.call("recover", task, count);
     running.catch(() => undefined);
     return running;
@@ -159,4 +159,12 @@ test("whoever gives up waiting does so at once", async () => {
   raiseEventDescriptor(bench.stopFd);
   const failure: unknown = await recovering.catch((error: unknown) => error);
   expect(String(failure)).toContain("Stopped on request");
+});
+
+test("a source that does not come back in time is not waited for any longer", async () => {
+  for (const timeoutMs of [0, 60]) {
+    await using bench = await Bench.open();
+    const failure: unknown = await bench.recover(0, timeoutMs).catch((error: unknown) => error);
+    expect(String(failure)).toContain("The connection was closed");
+  }
 });

@@ -13,6 +13,7 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
     guest: { kind: "stress", expected: undefined },
     arrival: { kind: "listen", fd },
     lockMemory: false,
+    recoverTimeoutMs: Infinity,
     connected: () => undefined,
     event: () => undefined,
   });
