@@ -24,7 +24,15 @@ function resize(by: number): void {
 export class HugePages implements Disposable {
   readonly #count: number;
 
-  /** @throws Error when the host has no contiguous memory for them, or does not allow it. */
+  /** Until the end of the block `count` are free, whatever the host had reserved before. */
+  static exactlyFree(count: number): HugePages {
+    return new HugePages(count - read("free_hugepages"));
+  }
+
+  /**
+   * `count` may be below 0: free pages are taken away. @throws Error when the host has no contiguous
+   * memory for them, or does not allow it.
+   */
   constructor(count: number) {
     const before = read("free_hugepages");
     resize(count);

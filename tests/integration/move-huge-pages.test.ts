@@ -35,7 +35,7 @@ hugeTest("pure postcopy: a fault brings a whole huge page on the urgent channel"
 
 hugeTest("a destination without huge pages says how to get them, and the guest stays", async () => {
   // Enough for the source, nothing for the destination.
-  using _ = new HugePages(POOL_PAGES / 2);
+  using _ = HugePages.exactlyFree(POOL_PAGES / 2);
   await using dest = await startDest();
   await using source = startSource({ to: dest.peer, guest: HUGE });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
