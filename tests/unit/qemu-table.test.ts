@@ -4,26 +4,12 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
+import { tablesIn } from "../helpers/document-tables.ts";
 import { registeredTests } from "../helpers/registered-tests.ts";
 import { PROJECT_ROOT } from "../helpers/spawn.ts";
 
 /** What a QEMU cannot do itself. */
 const IMPOSSIBLE = "–";
-
-/** The rows of the tables below one heading, without heads and rules; cells trimmed. */
-function tablesIn(section: string): string[][] {
-  return section
-    .split("\n")
-    .filter((line) => line.startsWith("|"))
-    .map((line) => line.split("|").slice(1, -1))
-    .map((cells) => cells.map((cell) => cell.trim()))
-    .filter((_, index, rows) => index + 1 >= rows.length || !isRule(rows[index + 1]))
-    .filter((cells) => !isRule(cells));
-}
-
-function isRule(cells: readonly string[] | undefined): boolean {
-  return cells?.every((cell) => /^:?-+:?$/.test(cell)) === true;
-}
 
 const sections = readFileSync(join(PROJECT_ROOT, "docs", "qemu.md"), "utf8")
   .split(/^## /m)
