@@ -3,7 +3,7 @@ import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
 import {
   COMMAND,
   MULTIFD_CHANNELS_MAX,
@@ -11,6 +11,8 @@ import {
   SECTION,
   STREAM_MAGIC,
 } from "../stream/constants.ts";
+import { AllowList } from "./allow.ts";
+import type { AllowRule } from "./allow.ts";
 import { StoppedError, waitReady } from "./channel.ts";
 
 /** Connections that may wait unclassified: a silent one could be the migration, or anybody. */
@@ -38,8 +40,13 @@ export interface Accepted {
  * preempt channel, on which it sends nothing, beside the main one and in any order. So are multifd
  * channels, which may come first and do not wait for the main one to speak.
  */
-export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): Accepted {
-  const accepted = new Door(listenFd, stopFd, warn, STREAM_MAGIC).open(Infinity);
+export function acceptMigration(
+  listenFd: number,
+  stopFd: number,
+  warn: Warn,
+  allow: readonly AllowRule[] = [],
+): Accepted {
+  const accepted = new Door(listenFd, stopFd, warn, STREAM_MAGIC, allow).open(Infinity);
   if (accepted === undefined) throw new Error("nobody was waited for");
   return accepted;
 }
@@ -56,8 +63,9 @@ export function acceptRecovery(
   stopFd: number,
   warn: Warn,
   timeoutMs: number,
+  allow: readonly AllowRule[] = [],
 ): Accepted | undefined {
-  return new Door(listenFd, stopFd, warn, RECOVERY_START).open(timeoutMs);
+  return new Door(listenFd, stopFd, warn, RECOVERY_START, allow).open(timeoutMs);
 }
 
 type Verdict =
@@ -73,6 +81,7 @@ class Door {
   readonly #listenFd: number;
   readonly #stopFd: number;
   readonly #warn: Warn;
+  readonly #allow: AllowList;
   /** The first bytes of who is awaited. */
   readonly #start: number;
   readonly #poll = new PollSet();
@@ -83,8 +92,15 @@ class Door {
   readonly #silent: number[] = [];
   readonly #multifd: number[] = [];
 
-  constructor(listenFd: number, stopFd: number, warn: Warn, start: number) {
+  constructor(
+    listenFd: number,
+    stopFd: number,
+    warn: Warn,
+    start: number,
+    allow: readonly AllowRule[],
+  ) {
     this.#start = start;
+    this.#allow = new AllowList(allow, warn);
     this.#listenFd = listenFd;
     this.#stopFd = stopFd;
     this.#warn = warn;
@@ -165,7 +181,7 @@ class Door {
   }
 
   #take(): void {
-    const fd = acceptConnection(this.#listenFd);
+    const fd = this.#allow.accept(this.#listenFd);
     // Most failures mean that whoever connected has gone; these would fail again for ever.
     if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${this.#listenFd}`);
     if (fd < 0) return;

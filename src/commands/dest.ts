@@ -2,6 +2,7 @@
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { prepareDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
@@ -16,8 +17,9 @@ import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
-import { SourceRun } from "./run-source.ts";
+import { sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd } from "./run-source.ts";
+import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
@@ -37,6 +39,7 @@ const FLAGS = {
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
+  ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
   "recover-timeout": optionalFlag(durationSchema, {
     valueHint: "DURATION",
@@ -60,7 +63,10 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
-    if (options.onward === undefined || options.guest.kind === "stress") return;
+    const { guest, listen, onward } = options;
+    checkSecurity(options, listen, onward);
+    checkAllow(options.allow, listen, guest.kind === "qemu");
+    if (onward === undefined || guest.kind === "stress") return;
     throw new UsageError("CONTRADICTION", "Flag --onward is for a guest that runs here", {
       hint: "a snapshot is sent on with: postcopy source --guest snapshot:DIRECTORY --to PEER",
     });
@@ -90,20 +96,21 @@ function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; t
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = openOutput(options);
-  const { onward, insecure } = options;
+  const { onward, insecure, tls } = options;
   if (options.guest.kind === "qemu") {
     const { socket } = options.guest;
     return await driveDest({ socket, peer: options.listen, options, output, interrupts });
   }
   // A way onward that is barred is better found before a guest is here than after.
-  if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
+  if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
+  if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
   const { guest, text } = prepare(options.guest, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
     guest,
     guestText: text,
     peer: options.listen,
-    insecure: options.insecure,
+    security: options,
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
     output,
@@ -169,12 +176,15 @@ async function sendOn(
   let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
-    const route = await openRoute(options.onward, options.insecure, options.connectTimeout);
+    const peerText = formatPeer(options.onward);
+    const { route, bridge } = await openRoute(options.onward, options, () => {
+      sayWaiting(peerText, options);
+    });
     onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
-      peerText: formatPeer(options.onward),
-      destination: { route, preempt: false },
+      peerText,
+      destination: { route, preempt: false, bridge },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,
       interrupts,

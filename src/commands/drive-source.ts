@@ -5,6 +5,7 @@ import { continueGuest, guestRequests } from "../guests/qemu/keep.ts";
 import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { qemuTls } from "../guests/qemu/tls.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { statusSchema } from "../qmp/messages.ts";
@@ -64,7 +65,7 @@ export async function driveSource(job: DriveJob): Promise<number> {
       hint: "use tcp:HOST:PORT or unix:PATH, which it connects to by itself",
     });
   }
-  await resolvePeer(peer, options.insecure);
+  await resolvePeer(peer, options.insecure || options.tls !== undefined);
   const qmp = await QmpClient.connect(job.socket);
   try {
     return await new DrivenSource(job, qmp).run();
@@ -95,6 +96,7 @@ class DrivenSource {
       keep: options.keep,
       patienceMs: options.connectTimeout,
       recoverTimeoutMs: options.recoverTimeout,
+      tls: qemuTls(options.tls, "client", options.tlsHostname),
     };
     this.#driver = new QemuSourceDriver(qmp, settings, (event) => this.#take(event));
     qmp.onEvent((event) => this.#hear(event));

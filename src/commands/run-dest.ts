@@ -20,7 +20,8 @@ import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { errorChain } from "../util/errors.ts";
+import { ThreadError } from "../threads/thread.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { VERSION } from "../util/version.ts";
@@ -28,7 +29,7 @@ import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { openArrival } from "./peers.ts";
-import type { OpenedArrival } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
@@ -49,7 +50,8 @@ export interface DestJob {
   guest: DestGuestData;
   guestText: string;
   peer: Peer;
-  insecure: boolean;
+  /** Who may connect there. */
+  security: ArrivalOptions;
   lockMemory: boolean;
   /** How long to wait for the source when the link breaks after the guest has started. */
   recoverTimeoutMs: number;
@@ -91,10 +93,12 @@ export class DestRun {
 
   /** Opens the listening socket and says where. */
   static async open(job: DestJob): Promise<DestRun> {
-    const opened = await openArrival(job.peer, job.insecure);
+    const { peer, security, output } = job;
+    const warn = (message: string): void => output.warn("DEST_WARNING", message);
+    const opened = await openArrival(peer, security, warn);
     const run = new DestRun(job, opened);
     log.info(`Waiting for a source on ${opened.text}`);
-    job.output.events.emit({ event: "listening", peer: opened.text });
+    output.events.emit({ event: "listening", peer: opened.text });
     return run;
   }
 
@@ -115,19 +119,35 @@ export class DestRun {
       this.#completedIn = (await crew.run()).completedIn;
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
+    } catch (error) {
+      throw this.#withTls(error);
     } finally {
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
-      const { path } = this.#opened;
+      const { path, bridge } = this.#opened;
       if (path !== undefined) removeSocket(path);
+      await bridge?.close();
     }
+  }
+
+  /** Adds why the link ended, where TLS knows. */
+  #withTls(error: unknown): unknown {
+    const why = this.#opened.bridge?.failure;
+    if (why === undefined || !(error instanceof ThreadError)) return error;
+    const record = errorRecord(error);
+    let last = record;
+    while (last.cause !== undefined) last = last.cause;
+    last.cause = errorRecord(why);
+    return new ThreadError(record);
   }
 
   #connected(peer: string): void {
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    this.#source = peer;
-    this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+    // Over TLS the threads see only a private socket.
+    this.#source = this.#opened.bridge?.peer ?? peer;
+    const { events } = this.#job.output;
+    events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
   }
 
   #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {

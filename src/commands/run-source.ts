@@ -12,12 +12,13 @@ import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
+import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
@@ -30,6 +31,13 @@ import { ratePerSecond, Timeline } from "./timeline.ts";
 const REPORT_ROUNDS_MAX = 1000;
 /** An operator who interrupts more often than this wants out, whatever it costs. */
 const INTERRUPTS_MAX = 2;
+/** How a link that is not there, or no more, shows; why that is so TLS may know. */
+const LINK_CODES: ReadonlySet<string> = new Set([
+  "CANNOT_CONNECT",
+  "PEER_CLOSED",
+  "ECONNRESET",
+  "EPIPE",
+]);
 
 /** How to get to the destination. */
 export interface Destination {
@@ -38,6 +46,14 @@ export interface Destination {
   preempt: boolean;
   /** And of a QEMU that reads nothing before it is there. */
   preemptFirst?: boolean;
+  /** What leads there over TLS; it is closed at the end of the run. */
+  bridge?: TlsBridge | undefined;
+}
+
+/** Says that nobody is there yet. */
+export function sayWaiting(peerText: string, options: { connectTimeout: number }): void {
+  const patience = formatDuration(options.connectTimeout);
+  log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
 }
 
 /** What is sent, where, and how. */
@@ -82,6 +98,7 @@ export class SourceRun {
   #crew: SourceCrew | undefined;
   /** Of a link that broke after the switchover. */
   #retries: Retries | undefined;
+  #bridge: TlsBridge | undefined;
   #recoveries = 0;
 
   constructor(job: SourceJob) {
@@ -96,10 +113,7 @@ export class SourceRun {
       guest,
       workingSet,
       peer: `the destination at ${peerText}`,
-      waiting: () => {
-        const patience = formatDuration(options.connectTimeout);
-        log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
-      },
+      waiting: () => sayWaiting(peerText, options),
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });
@@ -117,7 +131,8 @@ export class SourceRun {
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
-      const { route, preempt, preemptFirst = false } = await this.#job.destination;
+      const { route, preempt, preemptFirst = false, bridge } = await this.#job.destination;
+      this.#bridge = bridge;
       interrupts.onInterrupt((count) => this.#interrupt(count));
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
@@ -130,6 +145,7 @@ export class SourceRun {
       interrupts.onSwitchover(() => {});
       interrupts.onRecover(() => {});
       crew.end();
+      await this.#bridge?.close();
     }
   }
 
@@ -284,6 +300,8 @@ export class SourceRun {
         if (hint !== undefined) last.cause.hint = hint;
       }
     }
+    const tlsFailure = this.#bridge?.failure;
+    if (LINK_CODES.has(last.code) && tlsFailure !== undefined) last.cause = errorRecord(tlsFailure);
     return new ThreadError(record);
   }
 

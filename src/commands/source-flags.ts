@@ -5,6 +5,8 @@ import { UsageError } from "../util/errors.ts";
 import { parseDuration } from "../util/duration.ts";
 import { durationSchema, fromText, rateSchema } from "../util/schemas.ts";
 import { quoted } from "../util/units.ts";
+import { SECURITY_FLAGS } from "./security.ts";
+import type { SecurityOptions } from "./security.ts";
 import { defaultFlag, optionalFlag, switchFlag } from "./strict.ts";
 
 /** Most precopy rounds that one can ask for. */
@@ -55,11 +57,11 @@ export const SOURCE_FLAGS = {
     description: "How long to try again when the link breaks after the switch (0s: not at all)",
     default: RECOVER_TIMEOUT,
   }),
-  insecure: switchFlag("Allow tcp off the loopback: guest memory travels unencrypted"),
+  ...SECURITY_FLAGS,
 } as const;
 
 /** Values of SOURCE_FLAGS. */
-export interface SourceOptions {
+export interface SourceOptions extends SecurityOptions {
   switchover: SwitchoverPolicy;
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
@@ -67,7 +69,6 @@ export interface SourceOptions {
   downtimeLimit: number;
   connectTimeout: number;
   recoverTimeout: number;
-  insecure: boolean;
 }
 
 /** The same in milliseconds. */

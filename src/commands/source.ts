@@ -17,8 +17,9 @@ import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { restoreInQemu } from "./restore-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
-import { SourceRun } from "./run-source.ts";
+import { sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
+import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob } from "./stored-guest.ts";
@@ -75,9 +76,10 @@ export const source = defineStrictCommand({
       return await driveSource({ socket: guest.socket, peer: to, options, output, interrupts });
     }
     // First, as a wrong address should be found out before a guest has been made.
-    const route = await openRoute(to, options.insecure, options.connectTimeout);
-    const destination = { route, preempt: options.preempt };
-    const job = { peerText: formatPeer(to), destination, options, output, interrupts };
+    const peerText = formatPeer(to);
+    const { route, bridge } = await openRoute(to, options, () => sayWaiting(peerText, options));
+    const destination = { route, preempt: options.preempt, bridge };
+    const job = { peerText, destination, options, output, interrupts };
     if (guest.kind === "stress") return await sendStress(job, guest.parameters);
     const stored = await openStoredGuest(guest, output);
     return await sendStored({ ...job, ...stored, resume: options.resume });
@@ -101,6 +103,12 @@ function checkOptions(options: SourceCommandOptions): void {
   if (options.resume && (!kept || run !== undefined)) {
     throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest, sent with --to", {
       hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
+    });
+  }
+  checkSecurity(options, undefined, to);
+  if (options.tls !== undefined && run !== undefined) {
+    throw new UsageError("CONTRADICTION", "Flag --tls is not for --run", {
+      hint: "leave it out: that QEMU is reached by a socket that only you can open",
     });
   }
   if (runLog !== undefined && run === undefined) {

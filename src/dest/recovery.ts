@@ -6,6 +6,7 @@
  */
 import { replaceDescriptor } from "../../syscalls/descriptor.ts";
 import { acceptRecovery } from "../channel/accept.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
@@ -34,6 +35,8 @@ export interface RecoveryContext {
   blocks: readonly RamBlock[];
   pages: PageState;
   listenFd: number;
+  /** From where one may connect there (default: from anywhere). */
+  allow?: readonly AllowRule[];
   stopFd: number;
   /** How long the source is waited for, over all its tries. */
   timeoutMs: number;
@@ -84,9 +87,9 @@ function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy
 
 /** The next connection of a source that recovers, if one comes; every thread goes on with it. */
 function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
-  const { channel, shared, listenFd, stopFd } = context;
+  const { channel, shared, listenFd, stopFd, allow } = context;
   const tell = (message: string): void => warn(context, message);
-  const accepted = acceptRecovery(listenFd, stopFd, tell, timeoutMs);
+  const accepted = acceptRecovery(listenFd, stopFd, tell, timeoutMs, allow);
   if (accepted === undefined) return false;
   const { main, others } = accepted;
   // One of them may be the preempt channel of a QEMU, which fails without.

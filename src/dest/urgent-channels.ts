@@ -8,7 +8,9 @@ import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
 import type { PollSet } from "../../syscalls/descriptor.ts";
 import { readInto } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, tuneTcp } from "../../syscalls/socket.ts";
+import { localAddress, tuneTcp } from "../../syscalls/socket.ts";
+import { AllowList } from "../channel/allow.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -31,6 +33,8 @@ export interface UrgentOptions {
   blocks: readonly RamBlock[];
   /** Listening socket for further connections, -1 where there can be none. */
   listenFd: number;
+  /** From where one may connect there (default: from anywhere). */
+  allow?: readonly AllowRule[];
   /** Connections that came with the main one and have said nothing yet. They are closed here. */
   early: readonly number[];
   /** A reading channel and its sink over an urgent connection. */
@@ -61,6 +65,7 @@ interface Proven extends UrgentEnd {
 
 export class UrgentChannels {
   readonly #options: UrgentOptions;
+  readonly #allow: AllowList;
   readonly #poll: PollSet;
   readonly #listenSlot: number;
   readonly #provenSlot: number;
@@ -78,6 +83,7 @@ export class UrgentChannels {
   constructor(options: UrgentOptions, poll: PollSet) {
     const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
     this.#options = options;
+    this.#allow = new AllowList(options.allow ?? [], options.warn);
     this.#poll = poll;
     this.#listening = chosen && options.listenFd >= 0;
     this.#listenSlot = poll.add(this.#listening ? options.listenFd : -1, POLL.POLLIN);
@@ -113,7 +119,7 @@ export class UrgentChannels {
   }
 
   #accept(): void {
-    const fd = acceptConnection(this.#options.listenFd);
+    const fd = this.#allow.accept(this.#options.listenFd);
     // Whoever waited has gone again.
     if (fd === -ERRNO.EAGAIN) return;
     if (fd < 0) {

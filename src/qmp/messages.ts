@@ -43,6 +43,8 @@ export const parametersSchema = z.looseObject({
   "max-bandwidth": count.optional(),
   "max-postcopy-bandwidth": count.optional(),
   "downtime-limit": count.optional(),
+  "tls-creds": z.string().optional(),
+  "tls-hostname": z.string().optional(),
 });
 
 const ramSchema = z.looseObject({

@@ -129,6 +129,7 @@ export class DestCrew {
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
       peer: this.#peer,
+      allow: arrival.kind === "listen" ? arrival.allow : [],
     };
     const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
     const multifd = memory.sourceIsOurs ? undefined : this.#multifd;

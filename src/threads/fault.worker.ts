@@ -30,6 +30,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     pages,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,
+    allow: task.allow,
     early: task.early,
     stopFd: task.faultStopFd,
     openUrgent: (fd) => {

@@ -25,7 +25,7 @@ function accept(task: IncomingTask, tell: (news: IncomingNews) => void): Accepte
   const warn = (message: string): void => {
     tell({ kind: "warning", message, atNs: monotonicNs() });
   };
-  return acceptMigration(arrival.fd, stopFd, warn);
+  return acceptMigration(arrival.fd, stopFd, warn, arrival.allow);
 }
 
 /** Who is at the other end, as far as the socket knows. */

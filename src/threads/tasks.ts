@@ -1,5 +1,6 @@
 /** What main gives to each worker, and what it hears from it. All of it is plain data. */
 import type { SocketAddress } from "../../syscalls/socket.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import type { IncomingOutcome } from "../dest/incoming.ts";
@@ -14,7 +15,13 @@ import type { ErrorRecord } from "../util/errors.ts";
 
 /** How the source reaches its peer: by connecting, or over a descriptor that is connected. */
 export type Route =
-  | { kind: "connect"; addresses: SocketAddress[]; patienceMs: number }
+  | {
+      kind: "connect";
+      addresses: SocketAddress[];
+      patienceMs: number;
+      /** It leads to a bridge, which says by a first byte that the connection behind it stands. */
+      joined?: boolean;
+    }
   | { kind: "descriptor"; fd: number };
 
 export interface MigrationTask {
@@ -52,7 +59,9 @@ export interface ReturnPathTask {
 }
 
 /** How the incoming thread gets its connection. */
-export type Arrival = { kind: "listen"; fd: number } | { kind: "descriptor"; fd: number };
+export type Arrival =
+  | { kind: "listen"; fd: number; /** From where. */ allow: readonly AllowRule[] }
+  | { kind: "descriptor"; fd: number };
 
 export interface IncomingTask {
   guest: DestGuestData;
@@ -81,6 +90,7 @@ export interface ListenTask {
   stopFd: number;
   /** Listening socket for a source that comes back, -1 where none can. */
   listenFd: number;
+  allow: readonly AllowRule[];
   /** How long it is waited for. */
   recoverTimeoutMs: number;
   /** Raised to end the fault thread. */
@@ -97,6 +107,7 @@ export interface FaultTask {
   fd: number;
   /** Listening socket for urgent channels, -1 if there can be none. */
   listenFd: number;
+  allow: readonly AllowRule[];
   early: number[];
   stopFd: number;
   faultStopFd: number;

@@ -1,6 +1,6 @@
 /**
  * A thread of the program: a Bun Worker that is given plain data, blocks as it likes in one
- * function, and reports by message. Main never blocks: it awaits promises.
+ * function (or, like that of TLS, never), and reports by message. Main never blocks: it awaits promises.
  *
  * A worker that may sit in a system call is never terminated: it is told to stop through shared
  * memory and the stop descriptor, and terminated when it has said that it is done.
@@ -19,6 +19,7 @@ const ENTRIES = {
   index: () => new URL("./index.worker.ts", import.meta.url),
   analyze: () => new URL("./analyze.worker.ts", import.meta.url),
   stress: () => new URL("./stress.worker.ts", import.meta.url),
+  tls: () => new URL("./tls.worker.ts", import.meta.url),
 } as const;
 
 export type ThreadName = keyof typeof ENTRIES;
@@ -132,20 +133,20 @@ export class Thread<Task, News, Result> {
 }
 
 /**
- * The worker's side: runs `work` for each task. `tell` sends news while `work` blocks. Called once,
- * at the top of a worker file.
+ * The worker's side: runs `work` for each task. `tell` sends news while `work` blocks, or later from
+ * an event. Called once, at the top of a worker file.
  */
 export function serveThread<Task, News, Result>(
-  work: (task: Task, tell: (news: News) => void) => Result,
+  work: (task: Task, tell: (news: News) => void) => Result | Promise<Result>,
 ): void {
   const send = (message: FromWorker): void => postMessage(message);
-  const take = (event: MessageEvent<Task>): void => {
+  const take = async ({ data: task }: MessageEvent<Task>): Promise<void> => {
     try {
-      send({ kind: "done", result: work(event.data, (news) => send({ kind: "news", news })) });
+      send({ kind: "done", result: await work(task, (news) => send({ kind: "news", news })) });
     } catch (thrown) {
       send({ kind: "failed", error: errorRecord(thrown) });
     }
   };
-  addEventListener("message", take as (event: Event) => void);
+  addEventListener("message", (event) => void take(event as MessageEvent<Task>));
   send({ kind: "ready" });
 }

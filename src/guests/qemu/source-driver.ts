@@ -15,6 +15,7 @@ import { Retries } from "../../util/retries.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { PrecopyRounds } from "./rounds.ts";
 import { ChangedSettings } from "./settings.ts";
+import type { QemuTls } from "./tls.ts";
 
 /** How often QEMU is asked how far it is when its events do not tell. */
 const POLL_MS = 25;
@@ -68,6 +69,8 @@ export interface DriveSettings {
   patienceMs: number;
   /** How long to try again when the link breaks after the switch. */
   recoverTimeoutMs: number;
+  /** Certificates, where it goes over TLS. */
+  tls?: QemuTls | undefined;
 }
 
 /** What happens meanwhile. */
@@ -149,7 +152,7 @@ export class QemuSourceDriver {
       throw new DriveError("BLOCKED", `QEMU cannot migrate this guest: ${blocked.join("; ")}`);
     }
     await refuseDeadlyMultifd(this.#qmp);
-    const { keep, preempt, maxPostcopyBandwidth } = this.#settings;
+    const { keep, preempt, maxPostcopyBandwidth, tls } = this.#settings;
     this.#changed = await ChangedSettings.change(this.#qmp, {
       needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
       // Off as well where it was not asked for: the other end has to agree.
@@ -162,6 +165,7 @@ export class QemuSourceDriver {
         "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
         "downtime-limit": this.#downtimeLimitMs,
       },
+      tls,
     });
   }
 

@@ -11,7 +11,7 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
   const { fd } = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   const crew = new DestCrew({
     guest: { kind: "stress", expected: undefined },
-    arrival: { kind: "listen", fd },
+    arrival: { kind: "listen", allow: [], fd },
     lockMemory: false,
     recoverTimeoutMs: Infinity,
     connected: () => undefined,

@@ -1,0 +1,104 @@
+/**
+ * Migrations over TLS between QEMU, which has GnuTLS, and this program: QEMU's own list of postcopy
+ * tests over TLS (plain, recovery, preempt, preempt recovery), in both directions.
+ */
+import { afterAll, expect } from "bun:test";
+
+import { makeCertificates } from "../helpers/certificates.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { Link } from "../helpers/link.ts";
+import { startDest, startSource } from "../helpers/migration.ts";
+import type { DestRole, SourceRole } from "../helpers/migration.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { enablePostcopy, expectCountsOn } from "../helpers/qemu-snapshot.ts";
+import { QEMU_VERSIONS, needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
+import { startQemu } from "../helpers/qemu.ts";
+import type { Qemu, QemuOptions } from "../helpers/qemu.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+
+const certificates = makeCertificates();
+const place = new TemporaryDirectory("tls");
+afterAll(async () => {
+  await certificates[Symbol.asyncDispose]();
+  await place[Symbol.asyncDispose]();
+});
+
+const TLS = ["--tls", certificates.path];
+/** Slow enough that most of the guest is still missing when the link is cut. */
+const SLOW = ["--max-postcopy-bandwidth", "16MiB/s"];
+const QEMU_SLOW = { "max-postcopy-bandwidth": 2 * 1024 * 1024 };
+
+/** Has QEMU listen again; where. */
+async function recover(qemu: Qemu): Promise<string> {
+  await qemu.waitForMigration("postcopy-paused");
+  await qemu.qmp.execute("migrate-recover", { uri: "tcp:127.0.0.1:0" });
+  const reply = await qemu.qmp.execute<{ "socket-address"?: { port: string }[] }>("query-migrate");
+  return `tcp:127.0.0.1:${reply["socket-address"]?.[0]?.port}`;
+}
+
+/** Sends the guest of a QEMU to a destination of ours, over a link that breaks in the middle. */
+async function keepOverBrokenLink(source: Qemu, dest: DestRole): Promise<void> {
+  await source.qmp.execute("migrate-set-parameters", QEMU_SLOW);
+  await using link = await Link.start(dest.peer);
+  await source.qmp.execute("migrate", { uri: link.uri });
+  await source.qmp.execute("migrate-start-postcopy");
+  await dest.phase("postcopy");
+  link.cut();
+  await dest.phase("paused");
+  await source.waitForMigration("postcopy-paused");
+  link.mend(dest.peer);
+  await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
+  await source.qmp.execute("migrate", { uri: link.uri, resume: true });
+  await source.waitForMigration("completed");
+}
+
+/** Sends a kept guest to a QEMU, over a link that breaks in the middle. */
+async function restoreOverBrokenLink(
+  snapshot: string,
+  destination: Qemu,
+  flags: readonly string[],
+): Promise<void> {
+  await using link = await Link.start(`tcp:127.0.0.1:${await destination.listen()}`);
+  const guest = `snapshot:${snapshot}`;
+  await using source = startSource({ to: link.uri, guest, flags: [...TLS, ...SLOW, ...flags] });
+  await destination.qmp.waitForEvent("RESUME");
+  link.cut();
+  await source.phase("paused");
+  link.mend(await recover(destination));
+  const { exitCode, stderr, report } = await source.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  expect(report).toMatchObject({ outcome: "completed", recoveries: 1 });
+  expect(report.urgentChannel).toBe(flags.includes("--preempt"));
+  await destination.waitForMigration("completed");
+}
+
+for (const version of QEMU_VERSIONS) {
+  for (const preempt of [false, true]) {
+    const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
+    const how = preempt ? ", with preempt" : "";
+    test(`QEMU ${version} over TLS to snapshot, and back${how}, over links that break`, async () => {
+      const program = qemuProgram(version);
+      const snapshot = place.file(`kept-${version}-${preempt}`);
+      const capabilities = { "postcopy-preempt": preempt };
+      await using source = await startQemu({ program, outOfBand: true });
+      await enablePostcopy(source, capabilities);
+      await source.useTls(certificates.path, "client");
+      await source.waitForRounds(3);
+      const before = await source.readCount();
+      await using dest = await startDest({ guest: `snapshot:${snapshot}`, flags: TLS });
+      await keepOverBrokenLink(source, dest);
+      const { exitCode, stderr, report } = await dest.end();
+      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+      expect(report).toMatchObject({ outcome: "completed", completedIn: "postcopy" });
+      // The threads see only the bridge; who is told of is whoever is behind it.
+      expect(report.peer).toStartWith("tcp:127.0.0.1:");
+
+      const incoming = { program, incoming: "defer", outOfBand: true };
+      await using destination = await startQemu(incoming);
+      await enablePostcopy(destination, capabilities);
+      await destination.useTls(certificates.path, "server");
+      await restoreOverBrokenLink(snapshot, destination, preempt ? ["--preempt"] : []);
+      await expectCountsOn(destination, before);
+    });
+  }
+}
