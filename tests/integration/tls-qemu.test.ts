@@ -102,3 +102,80 @@ for (const version of QEMU_VERSIONS) {
     });
   }
 }
+
+/** A QEMU with a second monitor, as each monitor serves one client at a time: ours is the test's. */
+async function startDriven(name: string, options: QemuOptions): Promise<[Qemu, string]> {
+  const path = place.file(name);
+  const extraArguments = ["-qmp", `unix:${path},server=on,wait=off`];
+  return [await startQemu({ ...options, extraArguments }), `qemu:${path}`];
+}
+
+/** What a QEMU has left of TLS when it is given back. */
+async function leftOfTls(qemu: Qemu): Promise<unknown> {
+  const parameters = await qemu.qmp.execute<Record<string, unknown>>("query-migrate-parameters");
+  const objects = await qemu.qmp.execute<{ name: string }[]>("qom-list", { path: "/objects" });
+  const names = objects.map(({ name }) => name).filter((name) => name.includes("tls"));
+  return { creds: parameters["tls-creds"], hostname: parameters["tls-hostname"], names };
+}
+
+const NOTHING_LEFT = { creds: "", hostname: "", names: [] };
+
+for (const [version, preempt] of [
+  ["7.2", true],
+  ["11.1", false],
+] as const) {
+  const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
+  const how = preempt ? ", with preempt" : "";
+  test(`between QEMUs ${version} that are driven${how}, over TLS, over a link that breaks`, async () => {
+    const program = qemuProgram(version);
+    const name = `driven-${version}`;
+    const [from, sourceGuest] = await startDriven(`${name}-source`, { program });
+    await using source = from;
+    const [to, destGuest] = await startDriven(`${name}-dest`, { program, incoming: "defer" });
+    await using destination = to;
+    await source.waitForRounds(3);
+    const before = await source.readCount();
+    const flags = [...TLS, ...(preempt ? ["--preempt"] : [])];
+    await using receiving = await startDest({ guest: destGuest, flags });
+    await using link = await Link.start(receiving.peer);
+    await using sending: SourceRole = startSource({
+      to: link.uri,
+      guest: sourceGuest,
+      flags: [...flags, ...SLOW, "--switchover", "now", "--tls-hostname", "host2.example"],
+    });
+    await Promise.all([sending.phase("postcopy"), destination.qmp.waitForEvent("RESUME")]);
+    link.cut();
+    await Promise.all([sending.phase("paused"), receiving.phase("paused")]);
+    link.mend(receiving.peer);
+    await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
+    const [sent, got] = await Promise.all([sending.end(), receiving.end()]);
+    expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
+      { exitCode: 0 },
+      { exitCode: 0 },
+    ]);
+    expect(sent.report).toMatchObject({ outcome: "completed", recoveries: 1 });
+    await expectCountsOn(destination, before);
+    expect(await leftOfTls(source)).toEqual(NOTHING_LEFT);
+    expect(await leftOfTls(destination)).toEqual(NOTHING_LEFT);
+  });
+}
+
+const test = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
+
+test("a driven QEMU whose destination has another authority keeps its guest, and nothing of TLS", async () => {
+  await using others = makeCertificates();
+  const [from, guest] = await startDriven("refused-source", { program: qemuProgram("11.1") });
+  await using source = from;
+  await using dest = await startDest({
+    guest: `snapshot:${place.file("refused")}`,
+    flags: ["--tls", others.path],
+  });
+  await using sending = startSource({ to: dest.peer, guest, flags: TLS });
+  const { exitCode, error } = await sending.end();
+  expect(exitCode).toBe(1);
+  expect(error?.message).toContain("The migration failed; the guest goes on here");
+  expect(error?.message).toMatch(/certificate/i);
+  expect(await leftOfTls(source)).toEqual(NOTHING_LEFT);
+  const { message } = await dest.event("warning");
+  expect(message).toContain("A connection was turned away");
+});
