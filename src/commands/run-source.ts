@@ -293,7 +293,7 @@ export class SourceRun {
     const deepest = (at: typeof record): typeof record =>
       at.cause === undefined ? at : deepest(at.cause);
     const last = deepest(record);
-    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
+    if (returnPathError instanceof ThreadError && LINK_CODES.has(last.code)) {
       const { code, message, hint } = returnPathError;
       if (code !== "PEER_CLOSED" && code !== "STOPPED") {
         last.cause = { name: "ThreadError", code, message, exitCode: 1 };

@@ -42,8 +42,11 @@ export function readCredentials(directory: string, end: TlsEnd): Credentials {
   checkPrivate(join(directory, own.key));
   const key = readPem(directory, own.key);
   const revoked = existingPem(directory, FILES.revoked);
-  checkPair(directory, end, certificate, key);
-  parseCertificate(join(directory, FILES.authority), authority);
+  const parsed = parseCertificate(join(directory, own.certificate), certificate);
+  checkPair(directory, end, parsed, key);
+  checkDates(join(directory, own.certificate), parsed);
+  const authorityPath = join(directory, FILES.authority);
+  checkDates(authorityPath, parseCertificate(authorityPath, authority));
   return { end, authority, certificate, key, revoked };
 }
 
@@ -82,12 +85,26 @@ function parseCertificate(path: string, pem: string): X509Certificate {
   }
 }
 
-function checkPair(directory: string, end: TlsEnd, certificate: string, key: string): void {
-  const parsed = parseCertificate(join(directory, FILES[end].certificate), certificate);
+/** Here it can be said; the other end would only turn us away. */
+function checkDates(path: string, { validFrom, validTo }: X509Certificate): void {
+  const now = Date.now();
+  const wrong = now > Date.parse(validTo) ? "has expired" : "is not valid yet";
+  if (now >= Date.parse(validFrom) && now <= Date.parse(validTo)) return;
+  throw new UsageError("BAD_TLS", `${path} ${wrong} (valid from ${validFrom} to ${validTo})`, {
+    hint: "look at this host's clock, or make a new one with postcopy keygen",
+  });
+}
+
+function checkPair(
+  directory: string,
+  end: TlsEnd,
+  certificate: X509Certificate,
+  key: string,
+): void {
   const keyPath = join(directory, FILES[end].key);
   let isPair: boolean;
   try {
-    isPair = parsed.checkPrivateKey(createPrivateKey(key));
+    isPair = certificate.checkPrivateKey(createPrivateKey(key));
   } catch (cause) {
     throw new UsageError("BAD_TLS", `${keyPath} is no private key`, { cause });
   }

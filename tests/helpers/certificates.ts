@@ -1,5 +1,5 @@
 /** Directories of certificates for tests of TLS, as `postcopy keygen` makes them. */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { makeAuthority, makeCredential } from "../../src/tls/certificate.ts";
 import { FILES } from "../../src/tls/credentials.ts";
 import { makeDirectory } from "../../src/tls/keygen.ts";
@@ -15,20 +15,33 @@ export function makeCertificates(hosts: readonly string[] = HOSTS): TemporaryDir
   return directory;
 }
 
-/** Such directories of the same authority, of which one has a server's certificate that has expired. */
+/** Such a directory, in which only the server's certificate has expired. */
 export function makeExpired(): TemporaryDirectory {
-  const directory = makeCertificates();
+  const directory = new TemporaryDirectory("tls");
   const authority = makeAuthority({ days: 1 });
-  // The clock skew that is allowed for is an hour.
   const server = makeCredential(authority, "server", HOSTS, { days: -1 / 1440 });
   const client = makeCredential(authority, "client", [], { days: 1 });
-  const files: Record<string, string> = {
-    [FILES.authority]: authority.certificate,
-    [FILES.server.certificate]: server.certificate,
-    [FILES.server.key]: server.key,
-    [FILES.client.certificate]: client.certificate,
-    [FILES.client.key]: client.key,
-  };
-  for (const [name, text] of Object.entries(files)) writeFileSync(directory.file(name), text);
+  write(directory, FILES.authority, authority.certificate);
+  write(directory, FILES.server.certificate, server.certificate);
+  write(directory, FILES.server.key, server.key);
+  write(directory, FILES.client.certificate, client.certificate);
+  write(directory, FILES.client.key, client.key);
   return directory;
+}
+
+/** Trusts what the one directory trusts, and is who the other one is. */
+export function makeMixed(trusts: TemporaryDirectory, is: TemporaryDirectory): TemporaryDirectory {
+  const directory = new TemporaryDirectory("tls");
+  for (const [name, from] of [
+    [FILES.authority, trusts],
+    [FILES.client.certificate, is],
+    [FILES.client.key, is],
+  ] as const) {
+    write(directory, name, readFileSync(from.file(name), "utf8"));
+  }
+  return directory;
+}
+
+function write(directory: TemporaryDirectory, name: string, text: string): void {
+  writeFileSync(directory.file(name), text, { mode: 0o600 });
 }
