@@ -2,7 +2,7 @@
  * The listening end: opening the socket, on main, so that "address in use" is known at once. Who
  * connects is looked at in accept.ts.
  */
-import { chmodSync, lstatSync, unlinkSync } from "node:fs";
+import { fchmodSync, lstatSync, unlinkSync } from "node:fs";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
@@ -30,9 +30,8 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
   for (const address of addresses) {
     const fd = makeSocket(address.family);
     try {
-      if (address.family === "unix") removeStaleSocket(address.path);
+      if (address.family === "unix") prepareSocketFile(fd, address.path);
       bindAndListen(fd, address, BACKLOG);
-      if (address.family === "unix") chmodSync(address.path, 0o600);
       return { fd, address: localAddress(fd) };
     } catch (error) {
       closeDescriptor(fd);
@@ -45,6 +44,12 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
     cause: failure,
     ...(inUse ? { hint: "another program has it: choose another port, or 0 for a free one" } : {}),
   });
+}
+
+/** bind(2) makes the file with the mode of the socket, so that nobody else ever gets in. */
+function prepareSocketFile(fd: number, path: string): void {
+  removeStaleSocket(path);
+  fchmodSync(fd, 0o600);
 }
 
 function removeStaleSocket(path: string): void {
