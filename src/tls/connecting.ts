@@ -11,7 +11,7 @@ import { PostcopyError, errorRecord } from "../util/errors.ts";
 import { DRAIN_TIMEOUT_MS } from "./bridge.ts";
 import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
 import { dial } from "./dial.ts";
-import { TlsError } from "./failures.ts";
+import { endedUnheard, TlsError } from "./failures.ts";
 import { JOINT_HANDLERS, socketState } from "./joint.ts";
 import type { BridgeSocket, SocketState } from "./joint.ts";
 import { Joints } from "./joints.ts";
@@ -29,6 +29,8 @@ export class ConnectingBridge implements Bridge {
   readonly #joints = new Joints();
   /** Somebody was there: from now on whoever connects tries again by itself. */
   #found = false;
+  /** The destination has said something, on any connection. */
+  #heard = false;
   #closing = false;
 
   constructor(task: ConnectTask, tell: TellBridge) {
@@ -63,6 +65,11 @@ export class ConnectingBridge implements Bridge {
     }
   }
 
+  /** Who has ever said something has taken our certificate: what ends now is not for that. */
+  #noteUnheard(peer: string): void {
+    if (!this.#heard) this.#fail(endedUnheard(peer));
+  }
+
   #fail(error: unknown): void {
     this.#tell({ kind: "failed", error: errorRecord(error) });
   }
@@ -82,12 +89,17 @@ export class ConnectingBridge implements Bridge {
   /** The last error where nobody is there. @throws TlsError of somebody who will not change. */
   async #tryAll(patienceMs: number): Promise<BridgeSocket | Error> {
     const { addresses, credentials, hostname } = this.#task;
+    const told = {
+      heard: (): void => void (this.#heard = true),
+      broke: (error: TlsError): void => this.#fail(error),
+    };
     let failure = new Error("there is no address");
     for (const address of addresses) {
       if (address.family === "unix") throw new Error("TLS over a unix socket");
-      const broke = (error: TlsError): void => this.#fail(error);
+      const unheard = (): void => this.#noteUnheard(formatSocketPeer(address));
+      const options = { address, credentials, hostname, patienceMs, ...told };
       try {
-        const socket = await dial({ address, credentials, hostname, patienceMs, broke });
+        const socket = await dial({ ...options, endedUnheard: unheard });
         this.#found = true;
         return socket;
       } catch (error) {

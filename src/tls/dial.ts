@@ -4,7 +4,7 @@ import type { SocketAddress } from "../../syscalls/socket.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { HANDSHAKE_TIMEOUT_MS, isTrusted, tlsOptions, tune } from "./bridge.ts";
 import type { Credentials } from "./credentials.ts";
-import { endedUnheard, explainTls, TlsError } from "./failures.ts";
+import { explainTls, TlsError } from "./failures.ts";
 import { JOINT_HANDLERS, socketState } from "./joint.ts";
 import type { BridgeSocket, SocketState } from "./joint.ts";
 
@@ -16,8 +16,12 @@ export interface DialOptions {
   hostname: string;
   /** How long somebody may take to be there; the handshake has a limit of its own beside it. */
   patienceMs: number;
+  /** Told of each piece that the destination sends: it has taken us. */
+  heard: () => void;
   /** Told why a connection that stood has ended, where TLS knows. */
   broke: (error: TlsError) => void;
+  /** Told of the end of a connection on which the destination has said nothing. */
+  endedUnheard: () => void;
 }
 
 /**
@@ -26,7 +30,7 @@ export interface DialOptions {
  */
 export async function dial(options: DialOptions): Promise<BridgeSocket> {
   const { address, credentials, hostname, patienceMs } = options;
-  const attempt = new Attempt(formatSocketPeer(address), options.broke);
+  const attempt = new Attempt(formatSocketPeer(address), options);
   const limitMs = patienceMs + HANDSHAKE_TIMEOUT_MS;
   const timer = setTimeout(() => attempt.timeOut(limitMs), limitMs);
   try {
@@ -49,14 +53,14 @@ export async function dial(options: DialOptions): Promise<BridgeSocket> {
 class Attempt {
   readonly peer: string;
   readonly result = Promise.withResolvers<BridgeSocket>();
-  readonly #broke: (error: TlsError) => void;
+  readonly #options: DialOptions;
   #settled = false;
   /** The destination has said something, or why it does not: what ends it now is not TLS. */
   #heard = false;
 
-  constructor(peer: string, broke: (error: TlsError) => void) {
+  constructor(peer: string, options: DialOptions) {
     this.peer = peer;
-    this.#broke = broke;
+    this.#options = options;
   }
 
   handlers(): SocketHandler<SocketState> {
@@ -70,10 +74,11 @@ class Attempt {
       handshake: (socket, ok, error) => this.#judge(socket, ok, error),
       data: (socket, bytes) => {
         this.#heard = true;
+        this.#options.heard();
         JOINT_HANDLERS.data(socket, bytes);
       },
       end: (socket) => {
-        this.#noteEnd();
+        if (!this.#heard) this.#options.endedUnheard();
         JOINT_HANDLERS.end(socket);
       },
       close: (socket, error) => {
@@ -83,7 +88,7 @@ class Attempt {
       error: (socket, error) => {
         this.#heard = true;
         if (socket.data.end === undefined) this.#fail(explainTls(this.peer, error));
-        else this.#broke(explainTls(this.peer, error));
+        else this.#options.broke(explainTls(this.peer, error));
         socket.terminate();
       },
       connectError: (_, error) => this.#fail(error),
@@ -111,12 +116,5 @@ class Attempt {
     if (this.#settled) return;
     this.#settled = true;
     this.result.reject(error);
-  }
-
-  /** The destination ends a connection on which it has said nothing: it has not taken us. */
-  #noteEnd(): void {
-    if (this.#heard) return;
-    this.#heard = true;
-    this.#broke(endedUnheard(this.peer));
   }
 }

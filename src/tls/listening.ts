@@ -26,6 +26,7 @@ type ListenTask = Extract<BridgeTask, { kind: "listen" }>;
 
 export class ListeningBridge implements Bridge {
   readonly address: SocketAddress;
+  readonly #handshakeMs: number;
   readonly #task: ListenTask;
   readonly #tell: TellBridge;
   readonly #allow: AllowList;
@@ -36,7 +37,8 @@ export class ListeningBridge implements Bridge {
   #warnings = 0;
 
   /** Opens it. @throws PostcopyError CANNOT_LISTEN. */
-  constructor(task: ListenTask, tell: TellBridge) {
+  constructor(task: ListenTask, tell: TellBridge, handshakeMs = HANDSHAKE_TIMEOUT_MS) {
+    this.#handshakeMs = handshakeMs;
     this.#task = task;
     this.#tell = tell;
     this.#allow = new AllowList(task.allow, (message) => tell({ kind: "warning", message }));
@@ -93,9 +95,9 @@ export class ListeningBridge implements Bridge {
       this.#turnAway(oldest, `has not finished its TLS handshake, beside ${UNFINISHED_MAX} others`);
     }
     const timer = setTimeout(() => {
-      const seconds = HANDSHAKE_TIMEOUT_MS / 1000;
+      const seconds = this.#handshakeMs / 1000;
       this.#turnAway(socket, `has not finished its TLS handshake within ${seconds} s`);
-    }, HANDSHAKE_TIMEOUT_MS);
+    }, this.#handshakeMs);
     this.#unfinished.set(socket, timer);
   }
 

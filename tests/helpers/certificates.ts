@@ -1,6 +1,9 @@
 /** Directories of certificates for tests of TLS, as `postcopy keygen` makes them. */
 import { readFileSync, writeFileSync } from "node:fs";
+import { X509Certificate, sign } from "node:crypto";
 import { makeAuthority, makeCredential } from "../../src/tls/certificate.ts";
+import type { Authority } from "../../src/tls/certificate.ts";
+import { bitString, integer, objectIdentifier, sequence, time } from "../../src/tls/der.ts";
 import { FILES } from "../../src/tls/credentials.ts";
 import { makeDirectory } from "../../src/tls/keygen.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
@@ -40,6 +43,19 @@ export function makeMixed(trusts: TemporaryDirectory, is: TemporaryDirectory): T
     write(directory, name, readFileSync(from.file(name), "utf8"));
   }
   return directory;
+}
+
+/** A list of one revoked certificate, as PEM (RFC 5280, 5.1). */
+export function makeRevocation(authority: Authority, certificate: string): string {
+  const algorithm = sequence(objectIdentifier("1.2.840.10045.4.3.2"));
+  const serial = Buffer.from(new X509Certificate(certificate).serialNumber, "hex");
+  const [now, later] = [new Date(Date.now() - 60_000), new Date(Date.now() + 86_400_000)].map(time);
+  if (now === undefined || later === undefined) throw new Error("no time");
+  const revoked = sequence(sequence(integer(...serial), now));
+  const list = sequence(integer(1), algorithm, authority.name, now, later, revoked);
+  const signature = bitString(sign("sha256", list, authority.privateKey));
+  const der = Buffer.from(sequence(list, algorithm, signature)).toString("base64");
+  return `-----BEGIN X509 CRL-----\n${der.replaceAll(/.{64}/g, "$&\n")}\n-----END X509 CRL-----\n`;
 }
 
 function write(directory: TemporaryDirectory, name: string, text: string): void {
