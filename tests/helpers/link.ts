@@ -16,22 +16,24 @@ export class Link implements AsyncDisposable {
   connections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #from: string | undefined;
   #target: string | undefined;
   #cutAtAnswer = false;
 
-  private constructor(server: Server, target: string) {
+  private constructor(server: Server, target: string, from: string | undefined) {
+    this.#from = from;
     this.uri = `tcp:127.0.0.1:${(server.address() as AddressInfo).port}`;
     this.#server = server;
     this.#target = target;
   }
 
-  /** A link to `target` (`tcp:HOST:PORT`). */
-  static async start(target: string): Promise<Link> {
+  /** A link to `target` (`tcp:HOST:PORT`), which it reaches `from` an address of this host. */
+  static async start(target: string, from?: string): Promise<Link> {
     const server = createServer({ allowHalfOpen: true });
     const { promise, resolve } = Promise.withResolvers<void>();
     server.listen(0, "127.0.0.1", resolve);
     await promise;
-    const link = new Link(server, target);
+    const link = new Link(server, target, from);
     server.on("connection", (socket) => link.#carry(socket));
     return link;
   }
@@ -66,7 +68,8 @@ export class Link implements AsyncDisposable {
       return;
     }
     const [, host = "", port = ""] = this.#target.split(":");
-    const far = connect({ host, port: Number(port), allowHalfOpen: true });
+    const localAddress = this.#from === undefined ? {} : { localAddress: this.#from };
+    const far = connect({ host, port: Number(port), allowHalfOpen: true, ...localAddress });
     // What cannot be reached at the far end is refused at the near one.
     far.on("error", () => near.resetAndDestroy());
     this.connections++;
