@@ -16,7 +16,7 @@ afterAll(() => certificates[Symbol.asyncDispose]());
 
 const tlsTest = requireOrSkip(needUserfaultfd());
 const TLS = ["--tls", certificates.path];
-const SIZE = "48MiB";
+const SIZE = "16MiB";
 
 tlsTest("a guest moves over TLS, and what it asks for on a channel of its own", async () => {
   const { source, dest } = await move({
@@ -49,13 +49,26 @@ tlsTest("a link over TLS that breaks: the guest is whole", async () => {
 });
 
 /** Tries to send a guest there; it stays. Gives what the operator is told. */
-async function refused(to: string, flags: readonly string[]): Promise<string> {
+async function refused(
+  to: string,
+  flags: readonly string[],
+  before: readonly string[] = [],
+): Promise<string> {
   const guest = "stress:size=4MiB,duration=0s";
-  await using source = startSource({ to, guest, flags });
+  await using source = startSource({ to, guest, flags, before });
   const { exitCode, error, stayed } = await source.end();
   expect(exitCode).toBe(1);
   expect(stayed?.pagesWrong).toBe(0);
   return error?.message ?? "";
+}
+
+/** Starts a program with variables that have other programs trust that directory as well. */
+function misled(directory: TemporaryDirectory): string[] {
+  const authority = directory.file("ca-cert.pem");
+  return [
+    ...["env", "NODE_TLS_REJECT_UNAUTHORIZED=0", `NODE_EXTRA_CA_CERTS=${authority}`],
+    ...[`SSL_CERT_FILE=${authority}`, `SSL_CERT_DIR=${directory.path}`],
+  ];
 }
 
 /** Waits until the destination has warned of somebody whom it turned away. */
@@ -67,9 +80,9 @@ tlsTest(
   "sources that are not trusted, or do not trust, are told why; the guest stays",
   async () => {
     await using others = makeCertificates();
-    await using dest = await startDest({ flags: TLS });
+    await using dest = await startDest({ flags: TLS, before: misled(others) });
     // Another authority: this source does not trust the destination.
-    expect(await refused(dest.peer, ["--tls", others.path])).toContain(
+    expect(await refused(dest.peer, ["--tls", others.path], misled(certificates))).toContain(
       "shows a certificate that the authority in ca-cert.pem has not signed",
     );
     await warned(dest, "broke the TLS connection off");
