@@ -44,7 +44,6 @@ export const keygen = defineStrictCommand({
   },
   example: "postcopy keygen /etc/postcopy --host host2.example.org --host 192.0.2.7",
   check: checkCommon,
-  // oxlint-disable-next-line typescript/require-await -- every command is asynchronous
   run: async (options) => {
     openOutput(options);
     const { directory, days } = options;

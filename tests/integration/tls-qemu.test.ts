@@ -7,7 +7,6 @@ import { afterAll, expect } from "bun:test";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { makeCertificates } from "../helpers/certificates.ts";
-import { waitUntil } from "../helpers/deadline.ts";
 import { Link } from "../helpers/link.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, SourceRole } from "../helpers/migration.ts";
@@ -128,7 +127,8 @@ const NOTHING_LEFT = { creds: "", hostname: "", names: [] };
 
 for (const [version, preempt] of [
   ["7.2", true],
-  ["11.1", false],
+  ["10.0", false],
+  ["11.1", true],
 ] as const) {
   const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
   const how = preempt ? ", with preempt" : "";
