@@ -31,6 +31,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
+import { withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
@@ -120,7 +121,8 @@ export class DestRun {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
-      throw this.#withTls(error);
+      if (!(error instanceof ThreadError)) throw error;
+      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
       progress.stop();
       interrupts.exitOnInterrupt();
@@ -129,17 +131,6 @@ export class DestRun {
       if (path !== undefined) removeSocket(path);
       await bridge?.close();
     }
-  }
-
-  /** Adds why the link ended, where TLS knows. */
-  #withTls(error: unknown): unknown {
-    const why = this.#opened.bridge?.failure;
-    if (why === undefined || !(error instanceof ThreadError)) return error;
-    const record = errorRecord(error);
-    let last = record;
-    while (last.cause !== undefined) last = last.cause;
-    last.cause = errorRecord(why);
-    return new ThreadError(record);
   }
 
   #connected(peer: string): void {

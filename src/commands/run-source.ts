@@ -18,12 +18,13 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain, errorRecord } from "../util/errors.ts";
+import { errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
+import { deepestCause, LINK_CODES, withTlsFailure } from "./tls-failure.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
@@ -31,13 +32,6 @@ import { ratePerSecond, Timeline } from "./timeline.ts";
 const REPORT_ROUNDS_MAX = 1000;
 /** An operator who interrupts more often than this wants out, whatever it costs. */
 const INTERRUPTS_MAX = 2;
-/** How a link that is not there, or no more, shows; why that is so TLS may know. */
-const LINK_CODES: ReadonlySet<string> = new Set([
-  "CANNOT_CONNECT",
-  "PEER_CLOSED",
-  "ECONNRESET",
-  "EPIPE",
-]);
 
 /** How to get to the destination. */
 export interface Destination {
@@ -290,9 +284,7 @@ export class SourceRun {
     record: Extract<MigrationResult, { ok: false }>["error"],
   ): ThreadError {
     const { returnPathError } = crew;
-    const deepest = (at: typeof record): typeof record =>
-      at.cause === undefined ? at : deepest(at.cause);
-    const last = deepest(record);
+    const last = deepestCause(record);
     if (returnPathError instanceof ThreadError && LINK_CODES.has(last.code)) {
       const { code, message, hint } = returnPathError;
       if (code !== "PEER_CLOSED" && code !== "STOPPED") {
@@ -300,9 +292,7 @@ export class SourceRun {
         if (hint !== undefined) last.cause.hint = hint;
       }
     }
-    const tlsFailure = this.#bridge?.failure;
-    if (LINK_CODES.has(last.code) && tlsFailure !== undefined) last.cause = errorRecord(tlsFailure);
-    return new ThreadError(record);
+    return withTlsFailure(record, this.#bridge);
   }
 
   #report(crew: SourceCrew, failure: ThreadError | undefined): SourceReport {
