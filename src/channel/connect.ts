@@ -40,16 +40,24 @@ export function connectTo(
       failure = result;
     }
     if (performance.now() + RETRY_PAUSE_MS >= deadline) {
-      const where = addresses.map(formatSocketPeer).join(", ");
-      throw new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
-        cause: failure,
-        hint: "start the receiving end first, or raise --connect-timeout",
-      });
+      throw cannotConnect(addresses, failure);
     }
     if (!told) waiting();
     told = true;
     waitReady(stopFd, POLL.POLLIN, stopFd, RETRY_PAUSE_MS);
   }
+}
+
+/** The error of a source that nobody has answered. */
+export function cannotConnect(
+  addresses: readonly SocketAddress[],
+  failure: Error | undefined,
+): PostcopyError {
+  const where = addresses.map(formatSocketPeer).join(", ");
+  return new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
+    cause: failure,
+    hint: "start the receiving end first, or raise --connect-timeout",
+  });
 }
 
 function tryConnect(

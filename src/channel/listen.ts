@@ -38,9 +38,14 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
       failure ??= error;
     }
   }
+  throw cannotListen(addresses, failure);
+}
+
+/** The error of a listener that none of the addresses was for. */
+export function cannotListen(addresses: readonly SocketAddress[], failure: unknown): PostcopyError {
   const where = addresses.map(formatSocketPeer).join(", ");
   const inUse = failure instanceof SyscallError && failure.code === "EADDRINUSE";
-  throw new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
+  return new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
     cause: failure,
     ...(inUse ? { hint: "another program has it: choose another port, or 0 for a free one" } : {}),
   });

@@ -3,7 +3,8 @@
  * the threads of a migration read and write as on any other. It lives in an event loop of its own.
  */
 import type { TLSOptions } from "bun";
-import { limitUnsent, tuneTcp } from "../../syscalls/socket.ts";
+import { SyscallError } from "../../syscalls/error.ts";
+import { formatSocketAddress, limitUnsent, tuneTcp } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import type { AllowRule } from "../channel/allow.ts";
 import type { ErrorRecord } from "../util/errors.ts";
@@ -84,6 +85,13 @@ export function tlsOptions(credentials: Credentials): TLSOptions {
 /** What the library says of a finished handshake is believed only if all of it is said. */
 export function isTrusted(socket: BridgeSocket): boolean {
   return socket.authorized && socket.getTLSVersion() === TLS_1_3.name;
+}
+
+/** A failed call of Bun's as one of our own would tell it; others as they are. */
+export function systemError(call: string, error: Error, address: SocketAddress): Error {
+  const number = "errno" in error ? Number(error.errno) : NaN;
+  if (!Number.isInteger(number)) return error;
+  return new SyscallError(call, Math.abs(number), formatSocketAddress(address));
 }
 
 /** The options of every TCP connection of a migration. */

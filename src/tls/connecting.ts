@@ -5,10 +5,11 @@
 import { chmodSync } from "node:fs";
 import type { UnixSocketListener } from "bun";
 import { formatSocketPeer } from "../channel/address.ts";
+import { cannotConnect } from "../channel/connect.ts";
 import { JOINED } from "../channel/joined.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
-import { PostcopyError, errorRecord } from "../util/errors.ts";
-import { DRAIN_TIMEOUT_MS } from "./bridge.ts";
+import { errorRecord } from "../util/errors.ts";
+import { DRAIN_TIMEOUT_MS, systemError } from "./bridge.ts";
 import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
 import { dial } from "./dial.ts";
 import { endedUnheard, TlsError } from "./failures.ts";
@@ -80,7 +81,9 @@ export class ConnectingBridge implements Bridge {
     for (let tries = 1; ; tries++) {
       const result = await this.#tryAll(Math.max(0, deadline - performance.now()));
       if (!(result instanceof Error)) return result;
-      if (performance.now() >= deadline || local.data.closed) throw this.#nobody(result);
+      if (performance.now() >= deadline || local.data.closed) {
+        throw cannotConnect(this.#task.addresses, result);
+      }
       if (tries === 1) this.#tell({ kind: "waiting" });
       await Bun.sleep(RETRY_PAUSE_MS);
     }
@@ -104,18 +107,10 @@ export class ConnectingBridge implements Bridge {
         return socket;
       } catch (error) {
         if (error instanceof TlsError || !(error instanceof Error)) throw error;
-        failure = error;
+        failure = systemError("connect", error, address);
       }
     }
     return failure;
-  }
-
-  #nobody(cause: Error): PostcopyError {
-    const where = this.#task.addresses.map(formatSocketPeer).join(", ");
-    return new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
-      cause,
-      hint: "start the receiving end first, or raise --connect-timeout",
-    });
   }
 
   async close(): Promise<void> {

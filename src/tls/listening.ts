@@ -6,9 +6,17 @@ import type { SocketHandler, TCPSocketListener } from "bun";
 import { formatSocketPeer } from "../channel/address.ts";
 import { AllowList } from "../channel/allow.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
+import { cannotListen } from "../channel/listen.ts";
 import { MULTIFD_CHANNELS_MAX } from "../stream/constants.ts";
-import { PostcopyError, errorRecord } from "../util/errors.ts";
-import { DRAIN_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, isTrusted, tlsOptions, tune } from "./bridge.ts";
+import { errorRecord } from "../util/errors.ts";
+import {
+  DRAIN_TIMEOUT_MS,
+  HANDSHAKE_TIMEOUT_MS,
+  isTrusted,
+  systemError,
+  tlsOptions,
+  tune,
+} from "./bridge.ts";
 import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
 import { explainTls, TlsError } from "./failures.ts";
 import { JOINT_HANDLERS, socketState } from "./joint.ts";
@@ -59,11 +67,10 @@ export class ListeningBridge implements Bridge {
         const listener = Bun.listen<SocketState>(options);
         return { listener, address: { ...address, port: listener.port } };
       } catch (error) {
-        failure ??= error;
+        failure ??= error instanceof Error ? systemError("listen", error, address) : error;
       }
     }
-    const where = this.#task.addresses.map(formatSocketPeer).join(", ");
-    throw new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, { cause: failure });
+    throw cannotListen(this.#task.addresses, failure);
   }
 
   #handlers(): SocketHandler<SocketState> {

@@ -9,7 +9,7 @@ import { makeDirectory } from "../../src/tls/keygen.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
 
 /** Where the destinations of a test listen, and a name that they go by as well. */
-const HOSTS = ["127.0.0.1", "host2.example"];
+const HOSTS = ["127.0.0.1", "::1", "host2.example"];
 
 /** A directory for both ends; a server in it has the certificate of `hosts`. */
 export function makeCertificates(hosts: readonly string[] = HOSTS): TemporaryDirectory {

@@ -191,4 +191,6 @@ test("a driven QEMU whose destination has another authority keeps its guest, and
   expect(await leftOfTls(source)).toEqual(NOTHING_LEFT);
   const { message } = await dest.event("warning");
   expect(message).toContain("A connection was turned away");
+  dest.program.kill("SIGTERM");
+  expect(await dest.end()).toMatchObject({ exitCode: 143 });
 });

@@ -1,15 +1,23 @@
 /** Migrations over TLS between two ends of ours, and who is not let in: each is told why. */
 import { afterAll, expect } from "bun:test";
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 
 import { makeCertificates, makeExpired, makeMixed } from "../helpers/certificates.ts";
 import { withDeadline } from "../helpers/deadline.ts";
 import { Link } from "../helpers/link.ts";
-import { expectMoved, move, pages, startDest, startSource } from "../helpers/migration.ts";
+import {
+  expectAgreement,
+  expectMoved,
+  pages,
+  startDest,
+  startSource,
+} from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { postcopyCommand, run } from "../helpers/spawn.ts";
-import type { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const certificates = makeCertificates();
 afterAll(() => certificates[Symbol.asyncDispose]());
@@ -18,16 +26,27 @@ const tlsTest = requireOrSkip(needUserfaultfd());
 const TLS = ["--tls", certificates.path];
 const SIZE = "16MiB";
 
-tlsTest("a guest moves over TLS, and what it asks for on a channel of its own", async () => {
-  const { source, dest } = await move({
-    guest: "stress:size=16MiB,duration=100ms",
-    sourceFlags: [...TLS, "--switchover", "now"],
-    destFlags: TLS,
-  });
-  expectMoved(source, dest, pages("16MiB"));
-  expect(source.report.urgentChannel).toBe(true);
-  expect(dest.report.peer).toStartWith("tcp:127.0.0.1:");
-});
+tlsTest(
+  "a guest moves over TLS, and on, and what it asks for on a channel of its own",
+  async () => {
+    const size = "16MiB";
+    await using last = await startDest({ listen: "tcp:[::1]:0", flags: TLS });
+    const onward = ["--onward", last.peer, "--switchover", "now"];
+    await using dest = await startDest({ flags: [...TLS, ...onward] });
+    const guest = `stress:size=${size},duration=100ms`;
+    const flags = [...TLS, "--switchover", "now"];
+    await using source = startSource({ to: dest.peer, guest, flags });
+    const [sent, got, end] = await Promise.all([source.end(), dest.end(), last.end()]);
+    const ends = [sent, got, end].map(({ exitCode, stderr }) => ({ exitCode, stderr }));
+    expect(ends).toMatchObject([{ exitCode: 0 }, { exitCode: 0 }, { exitCode: 0 }]);
+    expectAgreement(sent.report, got.report, pages(size));
+    expect(sent.report.urgentChannel).toBe(true);
+    // The threads see only the bridge; who is told of is whoever is behind it.
+    expect(got.report.peer).toStartWith("tcp:127.0.0.1:");
+    expect(end.report.peer).toStartWith("tcp:[::1]:");
+    expect(end.report).toMatchObject({ urgentChannel: true, audit: { pagesWrong: 0 } });
+  },
+);
 
 tlsTest("a link over TLS that breaks: the guest is whole", async () => {
   await using dest = await startDest({ flags: TLS });
@@ -69,6 +88,12 @@ function misled(directory: TemporaryDirectory): string[] {
     ...["env", "NODE_TLS_REJECT_UNAUTHORIZED=0", `NODE_EXTRA_CA_CERTS=${authority}`],
     ...[`SSL_CERT_FILE=${authority}`, `SSL_CERT_DIR=${directory.path}`],
   ];
+}
+
+/** Has a destination that still waits end by itself, as what it has made goes with it. */
+async function endWaiting(dest: DestRole): Promise<void> {
+  dest.program.kill("SIGTERM");
+  expect(await dest.end()).toMatchObject({ exitCode: 143 });
 }
 
 /** Waits until the destination has warned of somebody whom it turned away. */
@@ -147,10 +172,57 @@ tlsTest("who shows no certificate, or speaks TLS 1.2, is turned away", async () 
   const key = readFileSync(certificates.file("client-key.pem"), "utf8");
   await connectWith(dest.peer, { cert, key, ...UP_TO_TLS_1_2 });
   await warned(dest, "does not speak TLS 1.3");
+  await endWaiting(dest);
 });
 
 tlsTest("TLS to a destination that does not expect it: both are told", async () => {
   await using dest = await startDest();
   expect(await refused(dest.peer, TLS)).toContain("broke the TLS connection off");
   await warned(dest, "not a QEMU migration stream");
+});
+
+tlsTest("keygen makes what both ends need, by the command, once", async () => {
+  await using place = new TemporaryDirectory("keygen");
+  const directory = place.file("pki");
+  const keygen = (...words: string[]) => run(postcopyCommand("keygen", directory, ...words));
+  const made = await keygen("--host", "host2.example", "--host", "192.0.2.7", "--days", "30");
+  expect(made).toMatchObject({ exitCode: 0, stdout: "" });
+  expect(made.stderr).toContain("certificates for host2.example, 192.0.2.7, localhost");
+  const { subjectAltName, validTo } = new X509Certificate(
+    readFileSync(join(directory, "server-cert.pem")),
+  );
+  expect(subjectAltName).toContain("DNS:host2.example, IP Address:192.0.2.7");
+  expect((Date.parse(validTo) - Date.now()) / 86_400_000).toBeCloseTo(30, 1);
+  const again = await keygen();
+  expect(again.exitCode).toBe(2);
+  expect(again.stderr).toContain("is not empty, and nothing is overwritten");
+  await using dest = await startDest({ flags: ["--tls", directory] });
+  const flags = ["--tls", directory, "--tls-hostname", "host2.example"];
+  await using source = startSource({
+    to: dest.peer,
+    guest: "stress:size=4MiB,duration=50ms",
+    flags,
+  });
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expectMoved(sent, got, pages("4MiB"));
+});
+
+tlsTest("a port that is in use, and one where nobody is, are told of as without TLS", async () => {
+  await using dest = await startDest({ flags: TLS });
+  const second = await run(
+    postcopyCommand("dest", "--guest", "stress", "--listen", dest.peer, ...TLS),
+  );
+  expect(second.exitCode).toBe(1);
+  expect(second.stderr).toMatch(/Cannot listen on .*: listen\(.*\) failed: EADDRINUSE/);
+  expect(second.stderr).toContain("hint: another program has it");
+  await endWaiting(dest);
+  await using source = startSource({
+    to: dest.peer,
+    guest: "stress:size=4MiB,duration=0s",
+    flags: [...TLS, "--connect-timeout", "100ms"],
+  });
+  const { error, stderr, stayed } = await source.end();
+  expect(error?.message).toMatch(/Cannot connect to .*: connect\(.*\) failed: ECONNREFUSED/);
+  expect(stderr).toContain("Nobody is at");
+  expect(stayed?.pagesWrong).toBe(0);
 });
