@@ -19,6 +19,12 @@ const SAME_AUTHORITY =
 /** The first that fits. */
 const EXPLANATIONS: readonly Explanation[] = [
   {
+    pattern: /CRL/,
+    code: "BAD_CRL",
+    says: "shows a certificate that ca-crl.pem, as it is, says nothing about",
+    hint: "look at its dates, and whether it is of the authority in ca-cert.pem",
+  },
+  {
     pattern: /CERT_HAS_EXPIRED/,
     code: "CERT_EXPIRED",
     says: "shows a certificate that has expired",
