@@ -32,10 +32,15 @@ tlsTest(
     const size = "16MiB";
     await using last = await startDest({ listen: "tcp:[::1]:0", flags: TLS });
     const onward = ["--onward", last.peer, "--switchover", "now"];
-    await using dest = await startDest({ flags: [...TLS, ...onward] });
+    // Off the loopback, without --insecure.
+    await using dest = await startDest({ listen: "tcp:0.0.0.0:0", flags: [...TLS, ...onward] });
     const guest = `stress:size=${size},duration=100ms`;
     const flags = [...TLS, "--switchover", "now"];
-    await using source = startSource({ to: dest.peer, guest, flags });
+    await using source = startSource({
+      to: dest.peer.replace("0.0.0.0", "127.0.0.1"),
+      guest,
+      flags,
+    });
     const [sent, got, end] = await Promise.all([source.end(), dest.end(), last.end()]);
     const ends = [sent, got, end].map(({ exitCode, stderr }) => ({ exitCode, stderr }));
     expect(ends).toMatchObject([{ exitCode: 0 }, { exitCode: 0 }, { exitCode: 0 }]);
