@@ -125,13 +125,9 @@ async function leftOfTls(qemu: Qemu): Promise<unknown> {
 
 const NOTHING_LEFT = { creds: "", hostname: "", names: [] };
 
-for (const [version, preempt] of [
-  ["7.2", true],
-  ["11.1", true],
-] as const) {
+for (const version of ["7.2", "11.1"] as const) {
   const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
-  const how = preempt ? ", with preempt" : "";
-  test(`between QEMUs ${version} that are driven${how}, over TLS, over a link that breaks`, async () => {
+  test(`between QEMUs ${version} that are driven, with preempt, over TLS, over a link that breaks`, async () => {
     const program = qemuProgram(version);
     const name = `driven-${version}`;
     const [from, sourceGuest] = await startDriven(`${name}-source`, { ...SMALL, program });
@@ -144,7 +140,7 @@ for (const [version, preempt] of [
     await using destination = to;
     await source.waitForRounds(3);
     const before = await source.readCount(RANGE);
-    const flags = [...TLS, ...(preempt ? ["--preempt"] : [])];
+    const flags = [...TLS, "--preempt"];
     await using receiving = await startDest({ guest: destGuest, flags });
     await using link = await Link.start(receiving.peer);
     await using sending: SourceRole = startSource({
