@@ -17,25 +17,31 @@ import { waitReady } from "./channel.ts";
 /** Pause between two tries; the peer may be a process that is just being started. */
 const RETRY_PAUSE_MS = 50;
 
+/** Whom to connect to, and with how much patience. */
+export interface Way {
+  /** The first that answers is taken. */
+  addresses: readonly SocketAddress[];
+  /** For how long to try again, in milliseconds. */
+  patienceMs: number;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
+}
+
 /**
- * Connects to the first address that answers, trying again until `patienceMs` is over; `waiting` is
+ * Connects to the first address that answers, trying again while there is patience; `waiting` is
  * called once when the first try has failed.
  * @returns a connected non-blocking descriptor.
  * @throws PostcopyError CANNOT_CONNECT with the last reason; StoppedError.
  */
-export function connectTo(
-  addresses: readonly SocketAddress[],
-  stopFd: number,
-  patienceMs: number,
-  waiting: () => void = () => {},
-): number {
+export function connectTo(way: Way, stopFd: number, waiting: () => void = () => {}): number {
+  const { addresses, patienceMs, linkTimeoutMs } = way;
   const deadline = performance.now() + patienceMs;
   let told = false;
   for (;;) {
     let failure: SyscallError | undefined;
     for (const address of addresses) {
       const left = Math.max(RETRY_PAUSE_MS, deadline - performance.now());
-      const result = tryConnect(address, stopFd, left);
+      const result = tryConnect(address, stopFd, left, linkTimeoutMs);
       if (typeof result === "number") return result;
       failure = result;
     }
@@ -56,12 +62,13 @@ function tryConnect(
   address: SocketAddress,
   stopFd: number,
   timeoutMs: number,
+  linkTimeoutMs: number,
 ): number | SyscallError {
   const fd = makeSocket(address.family);
   try {
     const errno = connectWithin(fd, address, stopFd, timeoutMs);
     if (errno === 0) {
-      if (address.family !== "unix") tuneTcp(fd);
+      if (address.family !== "unix") tuneTcp(fd, linkTimeoutMs);
       return fd;
     }
     closeDescriptor(fd);

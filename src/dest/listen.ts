@@ -22,8 +22,6 @@ import type { DestShared } from "./shared.ts";
 
 /** Pause between two looks at pages that are still under way on an urgent channel. */
 const URGENT_PAUSE_MS = 1;
-/** How long pages may be under way on the urgent channel after the main one has ended. */
-const URGENT_TIMEOUT_MS = 30_000;
 
 /** What the listen thread works with. */
 export interface ListenContext {
@@ -39,6 +37,8 @@ export interface ListenContext {
   ramSectionId: number;
   /** Waits for the source to come back over another link; undefined where it cannot. */
   recover: ((failure: ChannelError) => void) | undefined;
+  /** How long a source may be silent that has nothing more to send than the end. */
+  linkTimeoutMs: number;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
 }
@@ -113,6 +113,8 @@ function loadPages(context: ListenContext): void {
         );
     }
     checkStop(shared);
+    const isWhole = Atomics.load(shared.control, WORD.missing) === 0;
+    channel.timeoutMs = isWhole ? context.linkTimeoutMs : Infinity;
   }
 }
 
@@ -154,7 +156,7 @@ function account(context: ListenContext, loader: RamLoader): void {
  */
 function awaitUrgentPages(context: ListenContext): void {
   const { control } = context.shared;
-  const deadline = performance.now() + URGENT_TIMEOUT_MS;
+  const deadline = performance.now() + context.linkTimeoutMs;
   while (Atomics.load(control, WORD.missing) > 0) {
     checkStop(context.shared);
     if (Atomics.load(control, WORD.urgentChosen) === 0) return;

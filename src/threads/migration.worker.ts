@@ -16,13 +16,14 @@ const URGENT_PATIENCE_MS = 2000;
 
 function run(task: MigrationTask, tell: (news: MigrationNews) => void): MigrationResult {
   const { route, stopFd, peer } = task;
+  const { linkTimeoutMs } = task.settings;
   const guest = openSourceGuest(task.guest);
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
     const fd =
       route.kind === "descriptor"
         ? route.fd
-        : connectTo(route.addresses, stopFd, route.patienceMs, () => tell({ kind: "waiting" }));
+        : connectTo({ ...route, linkTimeoutMs }, stopFd, () => tell({ kind: "waiting" }));
     tell({ kind: "connected", fd });
     const pages = guest.openPages();
     const act = task.resume ? resumeMigration : migrate;
@@ -34,7 +35,10 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"
-          ? () => connectTo(route.addresses, stopFd, Math.min(route.patienceMs, URGENT_PATIENCE_MS))
+          ? () => {
+              const patienceMs = Math.min(route.patienceMs, URGENT_PATIENCE_MS);
+              return connectTo({ ...route, patienceMs, linkTimeoutMs }, stopFd);
+            }
           : undefined,
       openChannel,
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),

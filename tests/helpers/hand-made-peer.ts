@@ -101,6 +101,11 @@ export class HandMadePeer implements AsyncDisposable {
     await waitUntil(() => this.#ended, "the other end to hang up");
   }
 
+  /** Breaks the connection off with a reset, as a crashed host or a firewall does. */
+  reset(): void {
+    this.#socket.resetAndDestroy();
+  }
+
   /** Hangs up at once. */
   close(): void {
     this.#socket.destroy();
