@@ -16,12 +16,14 @@ import { waitReady } from "./channel.ts";
 
 /** Pause between two tries; the peer may be a process that is just being started. */
 const RETRY_PAUSE_MS = 50;
+/** How long the one try without patience may take: a SYN that is lost is sent again after 1 s. */
+const SINGLE_TRY_MS = 3000;
 
 /** Whom to connect to, and with how much patience. */
 export interface Way {
   /** The first that answers is taken. */
   addresses: readonly SocketAddress[];
-  /** For how long to try again, in milliseconds. */
+  /** For how long to try again, in milliseconds; 0: there is one try. */
   patienceMs: number;
   /** After how long a link on which nothing arrives is dead. */
   linkTimeoutMs: number;
@@ -36,11 +38,12 @@ export interface Way {
 export function connectTo(way: Way, stopFd: number, waiting: () => void = () => {}): number {
   const { addresses, patienceMs, linkTimeoutMs } = way;
   const deadline = performance.now() + patienceMs;
+  const leastMs = patienceMs > 0 ? RETRY_PAUSE_MS : Math.min(SINGLE_TRY_MS, linkTimeoutMs);
   let told = false;
   for (;;) {
     let failure: SyscallError | undefined;
     for (const address of addresses) {
-      const left = Math.max(RETRY_PAUSE_MS, deadline - performance.now());
+      const left = Math.max(leastMs, deadline - performance.now());
       const result = tryConnect(address, stopFd, left, linkTimeoutMs);
       if (typeof result === "number") return result;
       failure = result;
