@@ -63,6 +63,8 @@ export class Channel {
   readonly sideAt: number;
   /** Longest silence of the peer, in milliseconds, that a read or write sits through. */
   timeoutMs = Infinity;
+  /** Asked each time that it has passed: whether the peer may be silent for as long once more. */
+  bearsSilence: () => boolean = () => false;
   /** When the peer must be done with `#due`, whatever it sends meanwhile: a peer can dribble. */
   #deadline = Infinity;
   #due = "";
@@ -204,9 +206,10 @@ export class Channel {
 
   #wait(events: number, silence: string): void {
     this.#poll.set(0, this.fd, events);
-    const silent = performance.now() + this.timeoutMs;
+    let silent = performance.now() + this.timeoutMs;
     for (;;) {
       const now = performance.now();
+      if (now >= silent && this.bearsSilence()) silent = now + this.timeoutMs;
       if (now >= silent) {
         const time = formatDuration(this.timeoutMs);
         throw new ChannelError("PEER_SILENT", `${this.peer} ${silence} for ${time}`);

@@ -288,9 +288,9 @@ export class SourceRun {
   #failureOf(crew: SourceCrew, record: ErrorRecord): ThreadError {
     const { returnPathError } = crew;
     const last = deepestCause(record);
-    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
+    if (returnPathError instanceof ThreadError && AFTERMATH.has(last.code)) {
       const { code, message, hint } = returnPathError;
-      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
+      if (!AFTERMATH.has(code)) {
         last.cause = { name: "ThreadError", code, message, exitCode: 1 };
         if (hint !== undefined) last.cause.hint = hint;
       }

@@ -15,7 +15,7 @@ import { awaitThread, checkStop } from "./context.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { refuseGuest } from "./refusal.ts";
+import { guestRuns, refuseGuest } from "./refusal.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
@@ -37,7 +37,7 @@ export interface ListenContext {
   ramSectionId: number;
   /** Waits for the source to come back over another link; undefined where it cannot. */
   recover: ((failure: ChannelError) => void) | undefined;
-  /** How long a source may be silent that has nothing more to send than the end. */
+  /** How long the source may be silent where `bearsSilence` does not bear it. */
   linkTimeoutMs: number;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
@@ -81,6 +81,8 @@ function receivePages(context: ListenContext): void {
 /** Loads RAM sections until EOF; the only command that may still come is PING. */
 function loadPages(context: ListenContext): void {
   const { channel, shared } = context;
+  channel.timeoutMs = context.linkTimeoutMs;
+  channel.bearsSilence = () => bearsSilence(shared);
   const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
@@ -113,9 +115,16 @@ function loadPages(context: ListenContext): void {
         );
     }
     checkStop(shared);
-    const isWhole = Atomics.load(shared.control, WORD.missing) === 0;
-    channel.timeoutMs = isWhole ? context.linkTimeoutMs : Infinity;
   }
+}
+
+/**
+ * While the guest runs here and lacks pages the source may be as silent as it likes: it may be a
+ * QEMU whose operator has stopped it. Before, the guest runs nowhere, and had better go back to a
+ * source that answers no request; afterwards there is nothing more to wait for.
+ */
+function bearsSilence({ control }: DestShared): boolean {
+  return guestRuns(control) && Atomics.load(control, WORD.missing) > 0;
 }
 
 function loadSection(context: ListenContext, loader: RamLoader): void {
