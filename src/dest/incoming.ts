@@ -11,6 +11,7 @@ import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
+import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
@@ -159,6 +160,7 @@ export class IncomingLoader {
     switch (command.kind) {
       case "openReturnPath":
         Atomics.store(this.#context.shared.control, WORD.returnPathOpen, 1);
+        this.#agreeToSwitchover();
         break;
       case "ping":
         this.#answerPing(command.value);
@@ -182,6 +184,12 @@ export class IncomingLoader {
         throw new StreamError("WRONG_STATE", `${name} came where it is not understood`);
       }
     }
+  }
+
+  /** A QEMU with `switchover-ack` does not switch before it has this, even if no device needs it. */
+  #agreeToSwitchover(): void {
+    if (!takesSwitchoverAck(this.#memory.machine)) return;
+    this.#context.returnPath.send({ kind: "switchoverAck" });
   }
 
   #answerPing(value: number): void {
