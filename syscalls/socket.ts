@@ -62,6 +62,7 @@ function getAddress(): SocketAddress {
   if (family === SOCKET.AF_INET) {
     return { family: "inet", host: formatInet(bytes.subarray(4, 8)), port };
   }
+  if (family !== SOCKET.AF_INET6) throw new RangeError(`the address family ${family} is not known`);
   return { family: "inet6", host: formatInet6(bytes.subarray(8, 24)), port };
 }
 

@@ -3,7 +3,7 @@ import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { acceptConnection, peekBytes } from "../../syscalls/socket.ts";
 import {
   COMMAND,
   MULTIFD_CHANNELS_MAX,
@@ -14,6 +14,7 @@ import {
 import { StoppedError, waitReady } from "./channel.ts";
 import { LimitedWarnings } from "./limited-warnings.ts";
 import type { Warn } from "./limited-warnings.ts";
+import { tuneConnection } from "./tune.ts";
 
 /**
  * Connections that may wait unclassified: a silent one could be the migration, or anybody. A source
@@ -186,7 +187,7 @@ class Door {
       this.#silent.shift();
       closeDescriptor(oldest);
     }
-    if (localAddress(fd).family !== "unix") tuneTcp(fd, linkTimeoutMs);
+    tuneConnection(fd, linkTimeoutMs);
     this.#silent.push(fd);
   }
 }

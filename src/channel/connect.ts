@@ -7,12 +7,12 @@ import {
   makeSocket,
   startConnect,
   takeSocketError,
-  tuneTcp,
 } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatSocketPeer } from "./address.ts";
 import { waitReady } from "./channel.ts";
+import { tuneConnection } from "./tune.ts";
 
 /** Pause between two tries; the peer may be a process that is just being started. */
 const RETRY_PAUSE_MS = 50;
@@ -71,7 +71,7 @@ function tryConnect(
   try {
     const errno = connectWithin(fd, address, stopFd, timeoutMs);
     if (errno === 0) {
-      if (address.family !== "unix") tuneTcp(fd, linkTimeoutMs);
+      tuneConnection(fd, linkTimeoutMs);
       return fd;
     }
     closeDescriptor(fd);

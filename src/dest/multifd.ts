@@ -10,12 +10,13 @@
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { acceptConnection, peekBytes } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import type { Warn } from "../channel/limited-warnings.ts";
 import { BACKLOG } from "../channel/listen.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { MULTIFD_CHANNELS_MAX, MULTIFD_MAGIC } from "../stream/constants.ts";
@@ -181,7 +182,7 @@ export class MultifdReceiver {
     for (let i = 0; i <= BACKLOG; i++) {
       const fd = acceptConnection(listenFd);
       if (fd < 0) return;
-      if (localAddress(fd).family !== "unix") tuneTcp(fd, linkTimeoutMs);
+      tuneConnection(fd, linkTimeoutMs);
       this.#admit(fd);
     }
   }

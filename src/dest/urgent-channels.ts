@@ -8,11 +8,12 @@ import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
 import type { PollSet } from "../../syscalls/descriptor.ts";
 import { readInto } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, tuneTcp } from "../../syscalls/socket.ts";
+import { acceptConnection } from "../../syscalls/socket.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import type { Warn } from "../channel/limited-warnings.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
@@ -129,7 +130,7 @@ export class UrgentChannels {
       this.#options.warn(`Further connections are not accepted any more (${errnoName(-fd)})`);
       return;
     }
-    if (localAddress(fd).family !== "unix") tuneTcp(fd, this.#options.linkTimeoutMs);
+    tuneConnection(fd, this.#options.linkTimeoutMs);
     this.#admit(fd);
   }
 

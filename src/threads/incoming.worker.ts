@@ -9,6 +9,7 @@ import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
 import { acceptMigration } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
@@ -28,7 +29,10 @@ const MAIN_BUFFER_BYTES = 1024 * 1024;
 
 function accept(task: IncomingTask, warn: (message: string) => void): Accepted {
   const { arrival, stopFd, linkTimeoutMs } = task;
-  if (arrival.kind === "descriptor") return { main: arrival.fd, others: [] };
+  if (arrival.kind === "descriptor") {
+    tuneConnection(arrival.fd, linkTimeoutMs);
+    return { main: arrival.fd, others: [] };
+  }
   return acceptMigration({ listenFd: arrival.fd, stopFd, linkTimeoutMs, warn });
 }
 

@@ -1,6 +1,7 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
 import { openSourceGuest } from "../guests/registry.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
@@ -20,6 +21,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
   const guest = openSourceGuest(task.guest);
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
+    if (route.kind === "descriptor") tuneConnection(route.fd, linkTimeoutMs);
     const fd =
       route.kind === "descriptor"
         ? route.fd

@@ -13,7 +13,7 @@ const linkTest = requireOrSkip(needUserfaultfd(), needTwoHosts());
 
 const SIZE = "24MiB";
 const GUEST = `stress:size=${SIZE},duration=100ms`;
-const FLAGS = ["--insecure", "--link-timeout", "1s"];
+const FLAGS = ["--insecure", "--link-timeout", "2s"];
 
 /** A destination on the one host. */
 async function receiveOn({ one }: TwoHosts): Promise<DestRole> {
