@@ -106,6 +106,7 @@ async function receive(options: DestOptions): Promise<number> {
     insecure: options.insecure,
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
     output,
     interrupts,
   });

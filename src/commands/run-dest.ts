@@ -53,6 +53,8 @@ export interface DestJob {
   lockMemory: boolean;
   /** How long to wait for the source when the link breaks after the guest has started. */
   recoverTimeoutMs: number;
+  /** When a link on which nothing arrives is broken, and a silent source given up. */
+  linkTimeoutMs: number;
   output: Output;
   interrupts: Interrupts;
 }
@@ -84,6 +86,7 @@ export class DestRun {
       arrival: opened.arrival,
       lockMemory: job.lockMemory,
       recoverTimeoutMs: job.recoverTimeoutMs,
+      linkTimeoutMs: job.linkTimeoutMs,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });
@@ -125,6 +128,8 @@ export class DestRun {
   }
 
   #connected(peer: string): void {
+    // Whoever was there before got no further than the opening.
+    this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
     this.#source = peer;
     this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });

@@ -18,6 +18,7 @@ import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
 import { errorChain } from "../util/errors.ts";
+import type { ErrorRecord } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
@@ -69,6 +70,21 @@ export interface SourceEnd {
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
+}
+
+/** What an error comes from. */
+function deepestCause(error: ErrorRecord): ErrorRecord {
+  return error.cause === undefined ? error : deepestCause(error.cause);
+}
+
+/** What every thread but the first to notice finds of a broken link. */
+const AFTERMATH: ReadonlySet<string> = new Set(["EPIPE", "PEER_CLOSED", "STOPPED"]);
+
+/** The code of what broke the link: the kernel tells only one thread. */
+function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): string {
+  const codes = [deepestCause(error).code];
+  if (returnPathError instanceof ThreadError) codes.push(returnPathError.code);
+  return codes.find((code) => !AFTERMATH.has(code)) ?? "PEER_CLOSED";
 }
 
 type Moment =
@@ -165,7 +181,7 @@ export class SourceRun {
     const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
-      `The link to ${peerText} broke (${new ThreadError(failure.error).code}) with ${owed} pages ` +
+      `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
         `still to send; trying again for ${patience}${hint}`,
     );
   }
@@ -269,17 +285,12 @@ export class SourceRun {
   }
 
   /** The return path often knows better why the link ended than the thread that only writes. */
-  #failureOf(
-    crew: SourceCrew,
-    record: Extract<MigrationResult, { ok: false }>["error"],
-  ): ThreadError {
+  #failureOf(crew: SourceCrew, record: ErrorRecord): ThreadError {
     const { returnPathError } = crew;
-    const deepest = (at: typeof record): typeof record =>
-      at.cause === undefined ? at : deepest(at.cause);
-    const last = deepest(record);
-    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
+    const last = deepestCause(record);
+    if (returnPathError instanceof ThreadError && AFTERMATH.has(last.code)) {
       const { code, message, hint } = returnPathError;
-      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
+      if (!AFTERMATH.has(code)) {
         last.cause = { name: "ThreadError", code, message, exitCode: 1 };
         if (hint !== undefined) last.cause.hint = hint;
       }

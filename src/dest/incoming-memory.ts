@@ -77,6 +77,16 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
+  /** Whether the list of RAM blocks has come. */
+  get isKnown(): boolean {
+    return this.#pages !== undefined;
+  }
+
+  /** Lets go of what it holds, when nothing has come. */
+  abandon(): void {
+    this.#discards.close();
+  }
+
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
   sayKept(): void {
     const [block] = this.#blocks;
@@ -147,7 +157,7 @@ export class IncomingMemory {
       );
     }
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
-    channel.timeoutMs = Infinity;
+    channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
     const pageData = createPageState(this.#blocks);
     const pages = attachPageState(pageData, this.#blocks);

@@ -36,6 +36,7 @@ export interface DestCrewOptions {
   arrival: Arrival;
   lockMemory: boolean;
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** The connection stands; `peer` names who is there. */
   connected: (peer: string) => void;
   event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
@@ -79,7 +80,7 @@ export class DestCrew {
 
   /** Receives the guest. Resolves when it is whole; rejects with the first thread's failure. */
   async run(): Promise<IncomingResult> {
-    const { guest, arrival, lockMemory } = this.#options;
+    const { guest, arrival, lockMemory, linkTimeoutMs } = this.#options;
     try {
       const incoming = this.#incoming.run({
         guest,
@@ -88,6 +89,7 @@ export class DestCrew {
         stopFd: this.#stopFd,
         multifdEndFd: this.#multifdEndFd,
         lockMemory,
+        linkTimeoutMs,
       });
       // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
       const result = await Promise.race([incoming, this.#failed.promise]);
@@ -120,7 +122,7 @@ export class DestCrew {
 
   /** The listen and fault threads learn of the memory, and park until LISTEN. */
   #startHelpers(memory: GuestMemory): void {
-    const { guest, arrival } = this.#options;
+    const { guest, arrival, linkTimeoutMs, recoverTimeoutMs } = this.#options;
     const common = {
       guest,
       shared: this.#data,
@@ -129,13 +131,14 @@ export class DestCrew {
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
       peer: this.#peer,
+      linkTimeoutMs,
     };
     const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
     const multifd = memory.sourceIsOurs ? undefined : this.#multifd;
     // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
     const early = multifd === undefined ? this.#others : [];
     const tasks: Promise<unknown>[] = [
-      this.#listen.run({ ...common, listenFd, recoverTimeoutMs: this.#options.recoverTimeoutMs }),
+      this.#listen.run({ ...common, listenFd, recoverTimeoutMs }),
       this.#fault.run({ ...common, listenFd, early }),
     ];
     if (multifd !== undefined) {

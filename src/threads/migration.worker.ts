@@ -1,6 +1,7 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
 import { openSourceGuest } from "../guests/registry.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
@@ -16,13 +17,15 @@ const URGENT_PATIENCE_MS = 2000;
 
 function run(task: MigrationTask, tell: (news: MigrationNews) => void): MigrationResult {
   const { route, stopFd, peer } = task;
+  const { linkTimeoutMs } = task.settings;
   const guest = openSourceGuest(task.guest);
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
+    if (route.kind === "descriptor") tuneConnection(route.fd, linkTimeoutMs);
     const fd =
       route.kind === "descriptor"
         ? route.fd
-        : connectTo(route.addresses, stopFd, route.patienceMs, () => tell({ kind: "waiting" }));
+        : connectTo({ ...route, linkTimeoutMs }, stopFd, () => tell({ kind: "waiting" }));
     tell({ kind: "connected", fd });
     const pages = guest.openPages();
     const act = task.resume ? resumeMigration : migrate;
@@ -34,7 +37,10 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"
-          ? () => connectTo(route.addresses, stopFd, Math.min(route.patienceMs, URGENT_PATIENCE_MS))
+          ? () => {
+              const patienceMs = Math.min(route.patienceMs, URGENT_PATIENCE_MS);
+              return connectTo({ ...route, patienceMs, linkTimeoutMs }, stopFd);
+            }
           : undefined,
       openChannel,
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),

@@ -62,6 +62,7 @@ export interface IncomingTask {
   /** Raised to end the multifd thread, -1 where there is none. */
   multifdEndFd: number;
   lockMemory: boolean;
+  linkTimeoutMs: number;
 }
 
 export type IncomingNews =
@@ -83,6 +84,7 @@ export interface ListenTask {
   listenFd: number;
   /** How long it is waited for. */
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
   peer: string;
@@ -98,6 +100,7 @@ export interface FaultTask {
   /** Listening socket for urgent channels, -1 if there can be none. */
   listenFd: number;
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   faultStopFd: number;
   peer: string;
@@ -113,6 +116,7 @@ export interface MultifdTask {
   /** Listening socket for further connections. */
   listenFd: number;
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   /** Raised when no more pages come on its channels. */
   endFd: number;
