@@ -25,6 +25,9 @@ const URGENT_PAUSE_MS = 1;
 /** How long pages may be under way on the urgent channel after the main one has ended. */
 const URGENT_TIMEOUT_MS = 30_000;
 
+/** How long a source is waited for that need send nothing more: it tries every few seconds. */
+const CONFIRM_TIMEOUT_MS = 15_000;
+
 /** What the listen thread works with. */
 export interface ListenContext {
   /** The main channel, at the place where the incoming thread left it. */
@@ -37,8 +40,13 @@ export interface ListenContext {
   counts: PlaceCounts | undefined;
   /** Section number of RAM, as its START said. */
   ramSectionId: number;
-  /** Waits for the source to come back over another link; undefined where it cannot. */
-  recover: ((failure: ChannelError) => void) | undefined;
+  /** There is no link yet: the source is to come back to a guest that another process took over. */
+  resumes: boolean;
+  /**
+   * Waits for the source to come back over another link, for as long as the operator said if not for
+   * `timeoutMs`, and throws `failure` if nobody does; undefined where it cannot.
+   */
+  recover: ((failure: ChannelError, timeoutMs?: number) => void) | undefined;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
 }
@@ -62,6 +70,7 @@ export function runListen(context: ListenContext): void {
 
 /** Loads all pages, over as many links as it takes. */
 function receivePages(context: ListenContext): void {
+  if (context.resumes) awaitSource(context);
   for (;;) {
     try {
       loadPages(context);
@@ -75,6 +84,18 @@ function receivePages(context: ListenContext): void {
       context.recover(error);
       context.sink.dropPart?.();
     }
+  }
+}
+
+/** The source is to come back to a guest that another process took over. */
+function awaitSource({ recover, shared }: ListenContext): void {
+  const nobody = new ChannelError("PAUSED", "The guest was taken over before,");
+  if (Atomics.load(shared.control, WORD.missing) > 0) return recover?.(nobody);
+  // What is whole needs no source; but one that waits would be glad to know.
+  try {
+    recover?.(nobody, CONFIRM_TIMEOUT_MS);
+  } catch (error) {
+    if (error !== nobody) throw error;
   }
 }
 

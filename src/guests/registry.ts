@@ -50,7 +50,13 @@ export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
 /** A guest at the destination. */
 export type DestGuestData =
   | { kind: "stress"; expected: StressParameters | undefined }
-  | { kind: "snapshot"; directory: string };
+  /** `resume`: another process has taken over the guest, and the rest is to come. */
+  | { kind: "snapshot"; directory: string; resume: boolean };
+
+/** Whether it is a guest that another process has taken over. */
+export function isResumed(data: DestGuestData): boolean {
+  return data.kind === "snapshot" && data.resume;
+}
 
 /** What a guest tells main while it arrives. */
 export type ArrivalNews =

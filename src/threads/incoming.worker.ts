@@ -1,23 +1,32 @@
 /** The destination's incoming thread: finds its connection, then receives the guest. */
-import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
+import {
+  closeDescriptor,
+  raiseEventDescriptor,
+  setNonBlocking,
+} from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
 import { acceptMigration } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
-import { remoteAddress } from "../../syscalls/socket.ts";
+import { makeSocketPair, remoteAddress } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { IncomingLoader, SILENCE_LIMIT_MS } from "../dest/incoming.ts";
 import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
-import { openDestGuest } from "../guests/registry.ts";
+import { isResumed, openDestGuest } from "../guests/registry.ts";
 import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
 /** Receive buffer of the main channel: many pages a read, and little to move when it is full. */
 const MAIN_BUFFER_BYTES = 1024 * 1024;
+
+interface Link {
+  fd: number;
+  peer: string;
+}
 
 function accept(task: IncomingTask, tell: (news: IncomingNews) => void): Accepted {
   const { arrival, stopFd } = task;
@@ -39,19 +48,28 @@ function describePeer(fd: number): string {
   return "the source";
 }
 
-function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
-  const { arrival } = task;
+/** The main connection's descriptor, and who is there. */
+function connect(task: IncomingTask, tell: (news: IncomingNews) => void): Link {
+  if (isResumed(task.guest)) {
+    // Until the source has come back, what is there is a connection that was closed.
+    const [fd, other] = makeSocketPair();
+    closeDescriptor(other);
+    setNonBlocking(fd, true);
+    tell({ kind: "resuming", fd });
+    return { fd, peer: "the source" };
+  }
   const { main, others } = accept(task, tell);
   const peer = describePeer(main);
   tell({ kind: "connected", fd: main, others, peer });
+  return { fd: main, peer };
+}
+
+function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+  const { arrival } = task;
+  const { fd, peer } = connect(task, tell);
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   const shared = new DestShared(task.shared);
-  const channel = new Channel({
-    fd: main,
-    stopFd: task.stopFd,
-    peer,
-    bufferBytes: MAIN_BUFFER_BYTES,
-  });
+  const channel = new Channel({ fd, stopFd: task.stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
   const loader = new IncomingLoader({
     channel,
     returnPath: new ReturnPath(channel, shared.returnPathLock),
@@ -68,7 +86,7 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,
   });
-  return loader.run();
+  return isResumed(task.guest) ? loader.resume() : loader.run();
 }
 
 serveThread(run);
