@@ -50,7 +50,7 @@ export class StreamTable implements PageTable {
 
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {
     const page = `The page at ${offset} of "${block.name}" in ${this.#stream.path}`;
-    const hint = "the page was not sent, and the guest does not go on without it";
+    const hint = "the page was not sent, and the guest waits for it: put the file right first";
     return new PostcopyError("DAMAGED_FILE", `${page} ${what}`, { cause, hint });
   }
 
