@@ -6,6 +6,7 @@ import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
 import { StoredSourceGuest } from "../../../src/guests/stored/source-guest.ts";
 import { StreamTable } from "../../../src/guests/stream/page-table.ts";
+import { inSideFile } from "../../../src/guests/stream/where.ts";
 import { pushOwed, RequestServer } from "../../../src/source/postcopy.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { createSourceShared, SourceShared, WORD } from "../../../src/source/shared.ts";
@@ -34,20 +35,26 @@ beforeAll(() => {
 });
 afterAll(() => place[Symbol.asyncDispose]());
 
-/** The same guest as a snapshot, and as a saved stream whose pages lie in order in a file. */
-function storedGuest(kind: "snapshot" | "stream"): StoredSourceGuest {
+const KINDS = ["snapshot", "stream", "index"] as const;
+type Kind = (typeof KINDS)[number];
+
+/**
+ * The guest in a snapshot; in a saved stream, where its pages lie in order in the file; and in the
+ * index of one, where they lie in order as well, decoded.
+ */
+function storedGuest(kind: Kind): StoredSourceGuest {
   const snapshot = openSnapshot(place.path);
   if (kind === "snapshot") return new StoredSourceGuest(snapshot, new SnapshotTable(snapshot));
-  const where = new Float64Array(new SharedArrayBuffer(8 * PAGES)).map((_, page) => page * PAGE);
-  // What begins at 0 is taken for zeros.
-  where[0] = PAGE;
-  const sums = new Uint32Array(snapshot.sums[0] ?? new SharedArrayBuffer(0));
-  sums[0] = sums[1] ?? 0;
-  const shared = new Float64Array(new SharedArrayBuffer(8 * PAGES));
-  shared.set(where);
+  const where = new Float64Array(new SharedArrayBuffer(8 * PAGES));
+  for (let page = 0; page < PAGES; page++) {
+    where[page] = kind === "index" ? inSideFile(page * PAGE) : page * PAGE;
+  }
+  const [descriptor, sideDescriptor] = ["stream", "ram-0.bin"].map((name) => {
+    return openSync(place.file(name), "r");
+  });
   const table = new StreamTable({
-    ...{ ...snapshot, path: place.file("stream"), sideDescriptor: -1 },
-    ...{ descriptor: openSync(place.file("stream"), "r"), where: [shared.buffer] },
+    ...{ ...snapshot, path: place.file("stream"), where: [where.buffer] },
+    ...{ descriptor: descriptor ?? -1, sideDescriptor: sideDescriptor ?? -1 },
     identity: { size: 0, mtimeNs: "0", inode: "0", device: "0" },
   });
   return new StoredSourceGuest(snapshot, table);
@@ -91,14 +98,19 @@ function send(guest: StoredSourceGuest, way: "push" | "request" | "urgent reques
   return { error, sent: Buffer.concat([sentTo(peer), sentTo(urgentPeer)]) };
 }
 
-describe.each(["snapshot", "stream"] as const)("a damaged page of a %s", (kind) => {
+/** What is said of where it lies. */
+const named: Record<Kind, string> = {
+  snapshot: `the page at ${BAD * PAGE} of ram-0.bin (pc.ram)`,
+  stream: `The page at ${BAD * PAGE} of "pc.ram", at byte ${BAD * PAGE} of `,
+  index: `/stream.postcopy-index, does not`,
+};
+
+describe.each(KINDS)("a damaged page (%s)", (kind) => {
   test.each(["push", "request", "urgent request"] as const)("does not leave by %s", (way) => {
     const { error, sent } = send(storedGuest(kind), way);
-    expect(error).toMatchObject({
-      code: kind === "snapshot" ? "DAMAGED_SNAPSHOT" : "DAMAGED_FILE",
-    });
-    expect(String(error)).toContain(`page at ${BAD * PAGE} of`);
-    expect(String(error)).toContain("pc.ram");
+    const code = kind === "snapshot" ? "DAMAGED_SNAPSHOT" : "DAMAGED_FILE";
+    expect(error).toMatchObject({ code });
+    expect(String(error)).toContain(named[kind]);
     expect(String(error)).toContain("does not have its checksum");
     expect(sent.includes(WRONG)).toBe(false);
   });
