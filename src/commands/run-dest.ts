@@ -77,7 +77,8 @@ export class DestRun {
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
-    this.#source = formatPeer(job.peer);
+    this.#source =
+      job.guest.kind === "snapshot" && job.guest.resume ? "the source" : formatPeer(job.peer);
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,

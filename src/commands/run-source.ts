@@ -17,7 +17,7 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
@@ -278,10 +278,10 @@ export class SourceRun {
       at.cause === undefined ? at : deepest(at.cause);
     const last = deepest(record);
     if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
-      const { code, message, hint } = returnPathError;
+      const { code } = returnPathError;
       if (code !== "PEER_CLOSED" && code !== "STOPPED") {
-        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
-        if (hint !== undefined) last.cause.hint = hint;
+        // It did not go away by itself: in place of that stands what made this end hang up.
+        Object.assign(last, errorRecord(returnPathError));
       }
     }
     return new ThreadError(record);

@@ -5,6 +5,7 @@
 import { expect } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 
+import type { Count } from "../helpers/memory-pattern.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -16,6 +17,7 @@ import {
   waitForPrecopyRound,
 } from "../helpers/qemu-snapshot.ts";
 import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
+import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { withFaults } from "../helpers/traced-calls.ts";
@@ -83,39 +85,72 @@ resumeTest("killed in postcopy, twice: --resume takes the rest of a waiting sour
   await expectKept(path);
 });
 
-for (const version of ["7.2", "11.1"] as const) {
-  const qemuTest = requireOrSkip(needQemuVersion(version), needUserfaultfd());
-  qemuTest(`killed in postcopy: QEMU ${version} sends the rest to another process`, async () => {
-    await using directory = new TemporaryDirectory("resume");
-    const path = directory.file("guest");
-    await using source = await startQemu({ program: qemuProgram(version) });
-    await source.waitForRounds(2);
-    const before = await source.readCount();
-    await enablePostcopy(source);
-    await slowPrecopy(source);
-    await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 4 * 2 ** 20 });
-    await using dest = await startDest({ guest: `snapshot:${path}` });
-    await source.qmp.execute("migrate", { uri: dest.peer });
-    await waitForPrecopyRound(source, 2);
-    await source.qmp.execute("migrate-start-postcopy");
-    await pagesCame(dest);
-    dest.program.kill();
-    await source.waitForMigration("postcopy-paused");
-    await using next = await startDest({ guest: `snapshot:${path}`, flags: ["--resume"] });
-    await next.phase("paused");
-    await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
-    await source.qmp.execute("migrate", { uri: next.peer, resume: true });
-    const { exitCode, stderr } = await next.end();
-    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
-    await source.waitForMigration("completed");
-    await using destination = await startQemu({
-      program: qemuProgram(version),
-      incoming: "defer",
-    });
-    await restoreIntoQemu(path, destination);
-    await expectCountsOn(destination, before);
-  });
+/** The guest that QEMU had at `before` is whole in a snapshot: it counts on in another QEMU. */
+async function expectKeptQemu(path: string, version: QemuVersion, before: Count): Promise<void> {
+  await using qemu = await startQemu({ program: qemuProgram(version), incoming: "defer" });
+  await restoreIntoQemu(path, qemu);
+  await expectCountsOn(qemu, before);
 }
+
+const SLOW_QEMU = { "max-postcopy-bandwidth": 4 * 2 ** 20 };
+const FAST_QEMU = { "max-postcopy-bandwidth": 0 };
+
+const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
+
+oldTest("killed in postcopy: QEMU 7.2 sends the rest to another process", async () => {
+  await using directory = new TemporaryDirectory("resume");
+  const path = directory.file("guest");
+  await using source = await startQemu({ program: qemuProgram("7.2") });
+  await source.waitForRounds(2);
+  const before = await source.readCount();
+  await enablePostcopy(source);
+  await slowPrecopy(source);
+  await source.qmp.execute("migrate-set-parameters", SLOW_QEMU);
+  await using dest = await startDest({ guest: `snapshot:${path}` });
+  await source.qmp.execute("migrate", { uri: dest.peer });
+  await waitForPrecopyRound(source, 2);
+  await source.qmp.execute("migrate-start-postcopy");
+  await pagesCame(dest);
+  dest.program.kill();
+  await source.waitForMigration("postcopy-paused");
+  await using next = await startDest({ guest: `snapshot:${path}`, flags: ["--resume"] });
+  await next.phase("paused");
+  await source.qmp.execute("migrate-set-parameters", FAST_QEMU);
+  await source.qmp.execute("migrate", { uri: next.peer, resume: true });
+  const { exitCode, stderr } = await next.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  await source.waitForMigration("completed");
+  await expectKeptQemu(path, "7.2", before);
+});
+
+const newTest = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
+
+newTest("killed in postcopy: QEMU 11.1 behind --keep is kept, and goes on", async () => {
+  await using directory = new TemporaryDirectory("resume");
+  const path = directory.file("guest");
+  const listen = `unix:${directory.file("socket")}`;
+  const monitor = directory.file("monitor");
+  const extraArguments = ["-qmp", `unix:${monitor},server=on,wait=off`];
+  await using qemu = await startQemu({ program: qemuProgram("11.1"), extraArguments });
+  await qemu.waitForRounds(2);
+  const before = await qemu.readCount();
+  await using dest = await startDest({ guest: `snapshot:${path}`, listen });
+  const flags = ["--keep", "--switchover", "rounds=1", ...SLOW];
+  await using source = startSource({ to: listen, guest: `qemu:${monitor}`, flags });
+  await pagesCame(dest);
+  dest.program.kill();
+  await source.phase("paused");
+  await using next = await startDest({ guest: `snapshot:${path}`, listen, flags: ["--resume"] });
+  await qemu.qmp.execute("migrate-set-parameters", FAST_QEMU);
+  const [sent, got] = await Promise.all([source.end(), next.end()]);
+  expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
+    { exitCode: 0 },
+    { exitCode: 0 },
+  ]);
+  expect(sent.stderr).toContain("The guest goes on here");
+  await qemu.waitForMoreSerial(1);
+  await expectKeptQemu(path, "11.1", before);
+});
 
 /** Storage that fails behind the switch, at a call of strace, and what is said of it. */
 const FAILURES = [

@@ -1,6 +1,6 @@
 /** Storage that cannot be written to, or is in use: what can be done all the same, and what is said. */
 import { expect } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 
 import {
   bytesOf,
@@ -105,6 +105,21 @@ storageTest("a saved stream is served where no index can be kept", async () => {
   const draft = `${file}.postcopy-index.tmp`;
   const full = withFaults(["pwrite64:error=ENOSPC:when=1"], { paths: [draft] });
   expect(await serve(directory, full)).toContain(`(${draft}) failed: ENOSPC`);
+});
+
+storageTest("no room for what is unpacked: said before anybody is connected to", async () => {
+  await using directory = new TemporaryDirectory("packed");
+  const file = directory.file("saved");
+  savedStream(file);
+  writeFileSync(file, Bun.gzipSync(readFileSync(file)));
+  const draft = `${file}.postcopy-index.tmp`;
+  const before = withFaults(["pwrite64:error=ENOSPC:when=3"], { paths: [draft] });
+  await using source = startSource({ to: "tcp:127.0.0.1:1", guest: `stream:${file}`, before });
+  const { exitCode, error } = await source.end();
+  expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "NO_SPACE" });
+  expect(error?.message).toContain(`pwrite(${draft}) failed: ENOSPC, no space left on device`);
+  expect(error?.hints.join()).toContain("free space beside the file; or set TMPDIR");
+  expect(readdirSync(directory.path)).toEqual(["saved"]);
 });
 
 storageTest("a directory that a guest is just received in: a reader is told", async () => {

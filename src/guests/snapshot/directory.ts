@@ -37,7 +37,8 @@ export type DirectoryContent = "nothing" | "half a guest";
  * that can still become whole, or files that are not ours.
  */
 export function prepareDirectory(directory: string): DirectoryContent {
-  const names = takeDirectory(directory, () => makeDirectory(directory));
+  const other = "choose another directory, or remove that one";
+  const names = takeDirectory(directory, () => makeDirectory(directory), other);
   if (names.includes(ARRIVAL_FILE)) {
     const message = `${directory} holds a guest that was taken over in part`;
     throw new UsageError("SNAPSHOT_UNFINISHED", message, {
@@ -53,15 +54,19 @@ export function prepareDirectory(directory: string): DirectoryContent {
  * @throws UsageError as above, and when there is none.
  */
 export function reopenDirectory(directory: string): void {
-  const names = takeDirectory(directory, () => {});
+  const whole = "it is whole, so its source has nothing more to send: end that one";
+  const names = takeDirectory(directory, () => {}, whole);
   if (names.includes(ARRIVAL_FILE)) return;
   const message = `No guest was taken over in ${directory} of which the rest could come`;
   const hint = "without --resume it is made ready for a new one";
   throw new UsageError("NOTHING_TO_RESUME", message, { hint });
 }
 
-/** Locks a directory for this process, and gives the names of the snapshot files in it. */
-function takeDirectory(directory: string, make: () => void): string[] {
+/**
+ * Locks a directory for this process, and gives the names of the snapshot files in it. `whole` says
+ * what to do where a snapshot is there.
+ */
+function takeDirectory(directory: string, make: () => void, whole: string): string[] {
   let locked: boolean;
   let names: string[];
   try {
@@ -79,9 +84,8 @@ function takeDirectory(directory: string, make: () => void): string[] {
     });
   }
   if (names.includes(MANIFEST_FILE)) {
-    throw new UsageError("SNAPSHOT_EXISTS", `${directory} already holds a snapshot`, {
-      hint: "choose another directory, or remove that one",
-    });
+    const message = `${directory} already holds a snapshot`;
+    throw new UsageError("SNAPSHOT_EXISTS", message, { hint: whole });
   }
   const foreign = names.find((name) => !isSnapshotFile(name));
   if (foreign === undefined) return names;
