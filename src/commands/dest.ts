@@ -1,5 +1,6 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
+import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
@@ -95,13 +96,15 @@ function prepare(
     });
   }
   const { directory } = word;
+  const guest: DestGuestData = { kind: "snapshot", directory, takenOver: undefined };
   if (resume) {
     reopenDirectory(directory);
+    guest.takenOver = readArrival(directory);
     log.info(`Looking through what is in ${directory} already`);
   } else if (prepareDirectory(directory) === "half a guest") {
     output.warn("HALF_SNAPSHOT", `${directory} held part of a guest; it was removed`);
   }
-  return { guest: { kind: "snapshot", directory, resume }, text: `snapshot in ${directory}` };
+  return { guest, text: `snapshot in ${directory}` };
 }
 
 async function receive(options: DestOptions): Promise<number> {

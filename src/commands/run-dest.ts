@@ -5,6 +5,7 @@ import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { FATE } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
+import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
 import { diskBytes, forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
@@ -77,8 +78,7 @@ export class DestRun {
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
-    this.#source =
-      job.guest.kind === "snapshot" && job.guest.resume ? "the source" : formatPeer(job.peer);
+    this.#source = isResumed(job.guest) ? "the source" : formatPeer(job.peer);
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,
@@ -222,8 +222,7 @@ export class DestRun {
   /** Says where a failure leaves the guest. */
   sayWhere(): void {
     const { guest, output } = this.#job;
-    const isResumed = guest.kind === "snapshot" && guest.resume;
-    if (this.#timeline.at("connected") === undefined && !isResumed) return;
+    if (this.#timeline.at("connected") === undefined && !isResumed(guest)) return;
     if (this.#crew.refuse()) {
       if (guest.kind === "snapshot") forgetArrival(guest.directory);
       log.info(this.#refusedText());

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { createPageState, attachPageState } from "../../src/dest/shared.ts";
 import type { PageState } from "../../src/dest/shared.ts";
+import { readArrival } from "../../src/guests/snapshot/arrival-file.ts";
 import { SnapshotDestGuest } from "../../src/guests/snapshot/dest-guest.ts";
 import { StoreSink } from "../../src/guests/snapshot/store-sink.ts";
 import type { PrecopyStoreSink } from "../../src/guests/snapshot/store-sink.ts";
@@ -29,7 +30,8 @@ export class KeptGuest {
   /** `directory` exists, and is empty, or (without `setup`) has a guest that is to be resumed. */
   constructor(directory: string, setup?: readonly RamSetupBlock[]) {
     this.directory = directory;
-    this.guest = new SnapshotDestGuest(directory, () => undefined);
+    const takenOver = setup === undefined ? readArrival(directory) : undefined;
+    this.guest = new SnapshotDestGuest(directory, () => undefined, takenOver);
     const part = setup === undefined ? this.guest.resume() : undefined;
     this.blocks = part?.blocks ?? this.guest.prepareMemory(setup ?? []);
     const pages = attachPageState(createPageState(this.blocks), this.blocks);

@@ -18,8 +18,8 @@ import { bootId } from "../../util/boot.ts";
 import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import { SnapshotFiles } from "./files.ts";
-import { ARRIVAL_FORMAT, PAGE_TO_COME, readArrival } from "./arrival.ts";
-import type { Arrival } from "./arrival.ts";
+import { ARRIVAL_FORMAT, PAGE_TO_COME } from "./arrival.ts";
+import type { Arrival, TakenOver } from "./arrival.ts";
 import { readArrivedPages } from "./arrived-pages.ts";
 import {
   ARRIVAL_FILE,
@@ -79,10 +79,15 @@ export class SnapshotDestGuest implements DestGuest {
   #packageFile: ManifestFile | undefined;
   #vmDescription: Uint8Array | undefined;
   #data: StoreData | undefined;
+  readonly #takenOver: TakenOver | undefined;
 
-  /** `directory` is ours (directory.ts); `kept` is told once the snapshot is complete. */
-  constructor(directory: string, kept: (snapshot: KeptSnapshot) => void) {
+  /**
+   * `directory` is ours (directory.ts), and empty but for a guest that is to be resumed. `kept` is
+   * told once the snapshot is complete.
+   */
+  constructor(directory: string, kept: (snapshot: KeptSnapshot) => void, takenOver?: TakenOver) {
     this.#files = new SnapshotFiles(directory);
+    this.#takenOver = takenOver;
     this.#kept = kept;
   }
 
@@ -159,10 +164,9 @@ export class SnapshotDestGuest implements DestGuest {
     const { sums } = this.#store();
     for (const block of this.#blocks) {
       const slots = sumsOf(sums, block).slice();
-      const there = received[block.index];
-      for (let page = 0; page < slots.length; page++) {
-        if (!there?.test(page)) slots[page] = PAGE_TO_COME;
-      }
+      received[block.index]?.forEachClearRange((first, end) => {
+        slots.fill(PAGE_TO_COME, first, end);
+      });
       this.#files.write(sumsFile(block.index), new Uint8Array(slots.buffer));
     }
     const arrival: Arrival = {
@@ -183,7 +187,8 @@ export class SnapshotDestGuest implements DestGuest {
   /** Goes on where another process was when it ended: reads what is here, page by page. */
   resume(): ArrivedPart {
     const { directory } = this.#files;
-    const { arrival, package: bytes } = readArrival(directory);
+    if (this.#takenOver === undefined) throw new Error("there is no guest to resume");
+    const { arrival, package: bytes } = this.#takenOver;
     this.#package = bytes;
     this.#packageFile = arrival.package;
     this.#machineType = arrival.machineType;
@@ -248,10 +253,10 @@ export class SnapshotDestGuest implements DestGuest {
   }
 
   /** Makes the device state durable, unless it is. */
-  #keepPackage(): ManifestFile & { file: typeof PACKAGE_FILE } {
+  #keepPackage(): ManifestFile {
     if (this.#package === undefined) throw new Error("there is no device state");
     this.#packageFile ??= this.#writeFile(PACKAGE_FILE, this.#package);
-    return { ...this.#packageFile, file: PACKAGE_FILE };
+    return this.#packageFile;
   }
 
   #writeFile(file: string, bytes: Uint8Array): ManifestFile {

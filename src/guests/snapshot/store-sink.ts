@@ -40,6 +40,7 @@ export class StoreSink implements PageSink {
   readonly #control: Int32Array<SharedArrayBuffer> | undefined;
   readonly #zeros = mapScratch(ZEROS_BYTES);
   readonly #written = mapScratch(SUMS_AT_ONCE * SUM_BYTES);
+  readonly #copied = new Uint32Array(this.#written.bytes.buffer, 0, SUMS_AT_ONCE);
 
   /**
    * `control` is the destination's control block after LISTEN, when missing pages are counted, and
@@ -103,14 +104,12 @@ export class StoreSink implements PageSink {
 
   #writeSums({ index }: RamBlock, first: number, count: number): void {
     const sums = this.#sums[index];
+    if (sums === undefined) throw new Error("no checksums");
     const fd = this.#data.sumFiles[index] ?? -1;
-    const { address, view } = this.#written;
-    for (let done = 0; done < count; done += SUMS_AT_ONCE) {
-      const part = Math.min(SUMS_AT_ONCE, count - done);
-      for (let i = 0; i < part; i++) {
-        view.setUint32(i * SUM_BYTES, sums?.[first + done + i] ?? 0, true);
-      }
-      this.#write(fd, sumsFile(index), address, part * SUM_BYTES, (first + done) * SUM_BYTES);
+    for (let from = first; from < first + count; from += SUMS_AT_ONCE) {
+      const part = Math.min(SUMS_AT_ONCE, first + count - from);
+      this.#copied.set(sums.subarray(from, from + part));
+      this.#write(fd, sumsFile(index), this.#written.address, part * SUM_BYTES, from * SUM_BYTES);
     }
   }
 
