@@ -125,7 +125,7 @@ snapshotTest("half a guest is no snapshot, and is not cleared away by the next",
   const next = await refusal(path);
   expect(next.exitCode).toBe(2);
   expect(next.stderr).toStartWith(
-    `postcopy: ${path} holds a guest that was taken over in part\n  hint: its source still has the rest`,
+    `postcopy: ${path} holds a guest that was taken over in part\n  hint: if its source still waits, --resume takes the rest`,
   );
   expect(readdirSync(path)).toContain("ram-0.bin");
 });

@@ -42,7 +42,7 @@ export function prepareDirectory(directory: string): DirectoryContent {
   if (names.includes(ARRIVAL_FILE)) {
     const message = `${directory} holds a guest that was taken over in part`;
     throw new UsageError("SNAPSHOT_UNFINISHED", message, {
-      hint: "its source still has the rest, which --resume takes; or remove the directory",
+      hint: "if its source still waits, --resume takes the rest; else remove the directory",
     });
   }
   for (const name of names) rmSync(join(directory, name));

@@ -103,10 +103,10 @@ function judge(directory: string): "whole" | "resumed" | "nothing" {
 
 /** Which calls of each kind a capture is ended at. */
 const ENDS = [
-  { call: "fsync", step: 2 },
+  { call: "fsync", step: 3 },
   { call: "rename", step: 1 },
   { call: "write", step: 3 },
-  { call: "pwrite64", step: 9 },
+  { call: "pwrite64", step: 11 },
 ];
 
 for (const { call, step } of ENDS) {
