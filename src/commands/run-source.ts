@@ -17,7 +17,7 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
@@ -288,12 +288,10 @@ export class SourceRun {
   #failureOf(crew: SourceCrew, record: ErrorRecord): ThreadError {
     const { returnPathError } = crew;
     const last = deepestCause(record);
-    if (returnPathError instanceof ThreadError && AFTERMATH.has(last.code)) {
-      const { code, message, hint } = returnPathError;
-      if (!AFTERMATH.has(code)) {
-        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
-        if (hint !== undefined) last.cause.hint = hint;
-      }
+    const why = returnPathError;
+    if (why instanceof ThreadError && AFTERMATH.has(last.code) && !AFTERMATH.has(why.code)) {
+      // It did not go away by itself: in place of that stands what made this end hang up.
+      Object.assign(last, errorRecord(why));
     }
     return new ThreadError(record);
   }

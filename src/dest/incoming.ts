@@ -23,12 +23,17 @@ import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
-import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
+import { decideToRun, FATE, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
 /** What a source has to do at once, with its first bytes. */
 const OPENING = "send the list of its guest's RAM blocks";
+
+/** Of a host that was restarted between taking a guest over and taking the rest. */
+const RESTARTED =
+  "This host was restarted meanwhile: pages that were not on its disk yet are asked for again, " +
+  "which a QEMU source with release-ram does not have any more";
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -81,6 +86,19 @@ export class IncomingLoader {
       Atomics.store(control, word, 0);
     }
     this.#memory.abandon();
+  }
+
+  /** Goes on with a guest that an earlier process took over: there is no way back for it. */
+  resume(): IncomingOutcome {
+    const { emit, guest, shared } = this.#context;
+    Atomics.store(shared.control, WORD.fate, FATE.runs);
+    const part = guest.resume?.();
+    if (part === undefined) throw new Error("a guest that cannot be resumed was to be");
+    Atomics.store(shared.control, WORD.returnPathOpen, 1);
+    Atomics.store(shared.control, WORD.packageWhole, 1);
+    if (!part.sameBoot) emit({ kind: "warning", message: RESTARTED });
+    this.#memory.resume(part);
+    return this.#awaitPages();
   }
 
   get #returnPathOpen(): boolean {
@@ -252,6 +270,12 @@ export class IncomingLoader {
       throw new StreamError("BAD_PACKAGE", "The package of device state does not end with RUN");
     }
     this.#setPhase("postcopy");
+    return this.#awaitPages();
+  }
+
+  /** The other threads take what is still to come. */
+  #awaitPages(): IncomingOutcome {
+    const { shared } = this.#context;
     shared.mainThreadLoadEvent.set();
     awaitThread(shared, (ms) => shared.listenDone.wait(ms));
     return this.#finish("postcopy");
@@ -287,8 +311,8 @@ export class IncomingLoader {
   #keepPackage(bytes: Uint8Array, keep: (bytes: Uint8Array) => void): void {
     checkPackageHead(bytes);
     const { pings } = scanPackageTail(bytes);
-    this.#take({ kind: "postcopyListen" });
     keep(bytes);
+    this.#take({ kind: "postcopyListen" });
     for (const value of pings) this.#take({ kind: "ping", value });
     this.#take({ kind: "postcopyRun" });
   }

@@ -23,6 +23,9 @@ import type { DestShared } from "./shared.ts";
 /** Pause between two looks at pages that are still under way on an urgent channel. */
 const URGENT_PAUSE_MS = 1;
 
+/** How long a source is waited for that need send nothing more: it tries every few seconds. */
+const CONFIRM_TIMEOUT_MS = 15_000;
+
 /** What the listen thread works with. */
 export interface ListenContext {
   /** The main channel, at the place where the incoming thread left it. */
@@ -35,8 +38,13 @@ export interface ListenContext {
   counts: PlaceCounts | undefined;
   /** Section number of RAM, as its START said. */
   ramSectionId: number;
-  /** Waits for the source to come back over another link; undefined where it cannot. */
-  recover: ((failure: ChannelError) => void) | undefined;
+  /** There is no link yet: the source is to come back to a guest that another process took over. */
+  resumes: boolean;
+  /**
+   * Waits for the source to come back over another link, for as long as the operator said if not for
+   * `timeoutMs`, and throws `failure` if nobody does; undefined where it cannot.
+   */
+  recover: ((failure: ChannelError, timeoutMs?: number) => void) | undefined;
   /** How long the source may be silent where `bearsSilence` does not bear it. */
   linkTimeoutMs: number;
   /** Ends the fault thread and waits until it has ended. */
@@ -62,6 +70,7 @@ export function runListen(context: ListenContext): void {
 
 /** Loads all pages, over as many links as it takes. */
 function receivePages(context: ListenContext): void {
+  if (context.resumes) awaitSource(context);
   for (;;) {
     try {
       loadPages(context);
@@ -75,6 +84,18 @@ function receivePages(context: ListenContext): void {
       context.recover(error);
       context.sink.dropPart?.();
     }
+  }
+}
+
+/** The source is to come back to a guest that another process took over. */
+function awaitSource({ recover, shared }: ListenContext): void {
+  const nobody = new ChannelError("PAUSED", "The guest was taken over before,");
+  if (Atomics.load(shared.control, WORD.missing) > 0) return recover?.(nobody);
+  // What is whole needs no source; but one that waits would be glad to know.
+  try {
+    recover?.(nobody, CONFIRM_TIMEOUT_MS);
+  } catch (error) {
+    if (error !== nobody) throw error;
   }
 }
 

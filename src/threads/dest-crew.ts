@@ -12,6 +12,7 @@ import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
+import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import { Thread } from "./thread.ts";
 import type {
@@ -70,7 +71,10 @@ export class DestCrew {
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#listen = new Thread("listen", (news) => options.event(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
-    const keeps = options.guest.kind === "snapshot" && options.arrival.kind === "listen";
+    const keeps =
+      options.guest.kind === "snapshot" &&
+      !isResumed(options.guest) &&
+      options.arrival.kind === "listen";
     this.#multifd = keeps ? new Thread("multifd", (news) => options.event(news)) : undefined;
     this.#multifdEndFd = keeps ? makeEventDescriptor() : -1;
     this.#failed.promise.catch(() => {
@@ -111,6 +115,9 @@ export class DestCrew {
         this.#others = news.others;
         this.#peer = news.peer;
         this.#options.connected(news.peer);
+        break;
+      case "resuming":
+        this.#main = news.fd;
         break;
       case "memory":
         this.#startHelpers(news.memory);

@@ -3,6 +3,7 @@ import {
   closeDescriptor,
   raiseEventDescriptor,
   replaceDescriptor,
+  setNonBlocking,
 } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
@@ -11,7 +12,7 @@ import { acceptMigration } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
 import { tuneConnection } from "../channel/tune.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
-import { remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
+import { makeSocketPair, remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { IncomingLoader } from "../dest/incoming.ts";
 import type { IncomingOutcome } from "../dest/incoming.ts";
@@ -19,7 +20,7 @@ import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
-import { openDestGuest } from "../guests/registry.ts";
+import { isResumed, openDestGuest } from "../guests/registry.ts";
 import { formatDuration } from "../util/duration.ts";
 import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
@@ -47,16 +48,16 @@ function describePeer(fd: number): string {
   return "the source";
 }
 
-/** Receives the guest over a channel; undefined when nobody was there (`IncomingLoader.run`). */
-function receive(
+/** Puts a guest together that comes over a channel. */
+function openLoader(
   task: IncomingTask,
   channel: Channel,
   tell: (news: IncomingNews) => void,
-): IncomingOutcome | undefined {
+): IncomingLoader {
   const { arrival, linkTimeoutMs, lockMemory } = task;
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   const shared = new DestShared(task.shared);
-  const loader = new IncomingLoader({
+  return new IncomingLoader({
     channel,
     returnPath: new ReturnPath(channel, shared.returnPathLock),
     guest: openDestGuest(task.guest, tell),
@@ -73,10 +74,24 @@ function receive(
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,
   });
-  return loader.run();
 }
 
-function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+/** Goes on with a guest that another process took over: its source is yet to come back. */
+function resume(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingOutcome {
+  // Until it has, what is there is a connection that was closed.
+  const [fd, other] = makeSocketPair();
+  closeDescriptor(other);
+  setNonBlocking(fd, true);
+  tell({ kind: "resuming", fd });
+  return openLoader(task, openChannel(task, fd, "the source"), tell).resume();
+}
+
+function openChannel({ stopFd }: IncomingTask, fd: number, peer: string): Channel {
+  return new Channel({ fd, stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
+}
+
+/** Takes connections until one of them brings a guest. */
+function receive(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingOutcome {
   const warn = (message: string): void => {
     tell({ kind: "warning", message, atNs: monotonicNs() });
   };
@@ -86,21 +101,24 @@ function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingRe
     const { main, others } = accept(task, warn);
     const peer = describePeer(main);
     if (channel === undefined) {
-      const { stopFd } = task;
-      channel = new Channel({ fd: main, stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
+      channel = openChannel(task, main, peer);
     } else {
       // Main knows the connection by its number.
       replaceDescriptor(channel.fd, main);
       channel.startOver(peer);
     }
     tell({ kind: "connected", fd: channel.fd, others, peer });
-    const outcome = receive(task, channel, tell);
+    const outcome = openLoader(task, channel, tell).run();
     if (outcome !== undefined) return outcome;
     shutdownSocket(channel.fd);
     others.forEach(closeDescriptor);
     const time = formatDuration(task.linkTimeoutMs);
     warnings.say(`${peer} began as a source and got no further in ${time}: it was turned away`);
   }
+}
+
+function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+  return isResumed(task.guest) ? resume(task, tell) : receive(task, tell);
 }
 
 serveThread(run);

@@ -9,7 +9,7 @@ import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
-import { openStoreSink } from "../guests/registry.ts";
+import { isResumed, openStoreSink } from "../guests/registry.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -48,14 +48,18 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { blocks } = memory;
   const link = {
     ...{ channel, returnPath, shared, blocks, pages, listenFd, stopFd, linkTimeoutMs, emit },
-    timeoutMs: task.recoverTimeoutMs,
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
   };
   runListen({
     channel,
     returnPath,
     shared,
-    recover: listenFd < 0 ? undefined : (failure) => recoverLink(link, failure),
+    resumes: isResumed(task.guest),
+    recover:
+      listenFd < 0
+        ? undefined
+        : (failure, timeoutMs = task.recoverTimeoutMs) =>
+            recoverLink({ ...link, timeoutMs }, failure),
     blocks,
     sink,
     counts: placer?.counts,

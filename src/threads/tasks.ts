@@ -67,6 +67,8 @@ export interface IncomingTask {
 
 export type IncomingNews =
   | { kind: "connected"; fd: number; others: number[]; peer: string }
+  /** The descriptor under which the source's connection will be, once it has come back. */
+  | { kind: "resuming"; fd: number }
   | { kind: "memory"; memory: GuestMemory }
   | ArrivalNews
   | Stamped<DestEvent>;

@@ -9,6 +9,7 @@ import { expect } from "bun:test";
 
 import { sourceReportSchema } from "../../src/report/report.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import type { BootSectorRange } from "./boot-sector.ts";
 import { waitUntil } from "./deadline.ts";
 import { hasCountedOn } from "./memory-pattern.ts";
 import type { Count } from "./memory-pattern.ts";
@@ -129,9 +130,13 @@ export async function restoreIntoQemu(
 }
 
 /** The boot-sector guest has counted on since `before`, goes on counting, and its memory is right. */
-export async function expectCountsOn(qemu: Qemu, before: Count): Promise<void> {
-  const after = await qemu.readCount();
+export async function expectCountsOn(
+  qemu: Qemu,
+  before: Count,
+  range?: BootSectorRange,
+): Promise<void> {
+  const after = await qemu.readCount(range);
   expect(hasCountedOn(before, after)).toBe(true);
   await qemu.waitForMoreSerial(3);
-  expect(hasCountedOn(after, await qemu.readCount())).toBe(true);
+  expect(hasCountedOn(after, await qemu.readCount(range))).toBe(true);
 }
