@@ -14,10 +14,6 @@ export interface AllowRule {
 }
 
 const BITS = { 4: 32, 6: 128 } as const;
-/** Warnings that are said one by one; what else is turned away is counted from then on. */
-const WARNINGS_MAX = 10;
-/** How many more make a further warning. */
-const WARNING_STEP = 1000;
 
 /** @throws UsageError BAD_ADDRESS. */
 export function parseAllowRule(text: string): AllowRule {
@@ -37,9 +33,8 @@ export function parseAllowRule(text: string): AllowRule {
 export class AllowList {
   readonly #allowed: BlockList | undefined;
   readonly #warn: (message: string) => void;
-  #turnedAway = 0;
 
-  /** `warn` hears of those who are turned away, of the first ten one by one. */
+  /** `warn` hears of those who are turned away. */
   constructor(rules: readonly AllowRule[], warn: (message: string) => void) {
     this.#warn = warn;
     if (rules.length === 0) return;
@@ -53,12 +48,7 @@ export class AllowList {
   admits(host: string, peer: string): boolean {
     if (this.#allowed === undefined) return true;
     if (this.#allowed.check(host, isIP(host) === 6 ? "ipv6" : "ipv4")) return true;
-    this.#turnedAway++;
-    if (this.#turnedAway <= WARNINGS_MAX) {
-      this.#warn(`A connection from ${peer} was turned away: --allow does not name it`);
-    } else if (this.#turnedAway % WARNING_STEP === 0) {
-      this.#warn(`${this.#turnedAway} connections were turned away: --allow does not name them`);
-    }
+    this.#warn(`A connection from ${peer} was turned away: --allow does not name it`);
     return false;
   }
 

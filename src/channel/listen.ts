@@ -11,8 +11,12 @@ import type { SocketAddress } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatSocketPeer } from "./address.ts";
 
-/** A QEMU opens all its multifd channels at once, before anything is read here. */
-const BACKLOG = 128;
+/**
+ * Connections that may wait to be accepted. A QEMU opens all its multifd channels at once; and while
+ * nobody is awaited anybody may connect, which must not bar the way for whoever is awaited next. The
+ * kernel's own limit (net.core.somaxconn) is the same by default.
+ */
+export const BACKLOG = 4096;
 
 /** A socket that listens. */
 export interface Listener {

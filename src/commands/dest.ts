@@ -1,6 +1,7 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
-import { prepareDirectory } from "../guests/snapshot/directory.ts";
+import { readArrival } from "../guests/snapshot/arrival-file.ts";
+import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
@@ -38,6 +39,7 @@ const FLAGS = {
     valueHint: "PEER",
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
+  resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
@@ -63,6 +65,7 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
+    if (options.resume) checkResume(options);
     const { guest, listen, onward } = options;
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
@@ -74,8 +77,20 @@ export const dest = defineStrictCommand({
   run: receive,
 });
 
+/** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
+function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
+  if (guest.kind === "snapshot" && (listen.kind === "tcp" || listen.kind === "unix")) return;
+  const message = "Flag --resume is for a guest that is kept, and for a source that connects";
+  const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
+  throw new UsageError("CONTRADICTION", message, { hint });
+}
+
 /** The guest that is expected, and what to do before anybody connects. */
-function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; text: string } {
+function prepare(
+  word: ReceivedGuest,
+  resume: boolean,
+  output: Output,
+): { guest: DestGuestData; text: string } {
   if (word.kind === "stress") {
     const expected = word.given ? word.parameters : undefined;
     const text = expected === undefined ? "stress" : stressText(expected);
@@ -86,11 +101,16 @@ function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; t
       hint: "an arriving guest is kept with --guest snapshot:DIRECTORY",
     });
   }
-  if (prepareDirectory(word.directory)) {
-    output.warn("HALF_SNAPSHOT", `${word.directory} held part of a guest; it was removed`);
+  const { directory } = word;
+  const guest: DestGuestData = { kind: "snapshot", directory, takenOver: undefined };
+  if (resume) {
+    reopenDirectory(directory);
+    guest.takenOver = readArrival(directory);
+    log.info(`Looking through what is in ${directory} already`);
+  } else if (prepareDirectory(directory) === "half a guest") {
+    output.warn("HALF_SNAPSHOT", `${directory} held part of a guest; it was removed`);
   }
-  const guest = { kind: "snapshot", directory: word.directory } as const;
-  return { guest, text: `snapshot in ${word.directory}` };
+  return { guest, text: `snapshot in ${directory}` };
 }
 
 async function receive(options: DestOptions): Promise<number> {
@@ -104,7 +124,7 @@ async function receive(options: DestOptions): Promise<number> {
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
   if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
-  const { guest, text } = prepare(options.guest, output);
+  const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
     guest,
@@ -113,6 +133,7 @@ async function receive(options: DestOptions): Promise<number> {
     security: options,
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
     output,
     interrupts,
   });

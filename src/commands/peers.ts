@@ -47,6 +47,8 @@ export interface Security {
   /** The directory of certificates; undefined: tcp is plain. */
   tls: string | undefined;
   insecure: boolean;
+  /** After how long a link on which nothing arrives is dead, in milliseconds. */
+  linkTimeout: number;
 }
 
 /** How the source gets to its peer. */
@@ -62,7 +64,8 @@ export async function openRoute(
   options: Security & { tlsHostname: string | undefined; connectTimeout: number },
   waiting: () => void,
 ): Promise<OpenedRoute> {
-  const { insecure, tls, tlsHostname, connectTimeout: patienceMs } = options;
+  const { insecure, tls, tlsHostname } = options;
+  const { connectTimeout: patienceMs, linkTimeout: linkTimeoutMs } = options;
   if (peer.kind === "exec") {
     return { route: { kind: "descriptor", fd: openCommand(peer.command) }, bridge: undefined };
   }
@@ -75,7 +78,8 @@ export async function openRoute(
   }
   const credentials = readCredentials(tls, "client");
   const bridge = new TlsBridge({ waiting });
-  await bridge.connect(addresses, credentials, tlsHostname ?? peer.host, patienceMs);
+  const hostname = tlsHostname ?? peer.host;
+  await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
   const route: Route = { kind: "connect", addresses: [bridge.local], patienceMs, joined: true };
   return { route, bridge };
 }
@@ -102,11 +106,11 @@ export async function openArrival(
   options: ArrivalOptions,
   warn: (message: string) => void,
 ): Promise<OpenedArrival> {
-  const { insecure, tls, allow } = options;
+  const { insecure, tls, allow, linkTimeout: linkTimeoutMs } = options;
   const text = formatPeer(peer);
   if (peer.kind === "tcp" && tls !== undefined) {
     const addresses = await resolvePeer(peer, true);
-    return await openTlsArrival(addresses, { tls, allow }, { warn });
+    return await openTlsArrival({ addresses, allow, linkTimeoutMs }, tls, { warn });
   }
   switch (peer.kind) {
     case "exec": {
@@ -128,15 +132,15 @@ export async function openArrival(
 
 /** The threads listen on a private socket, and TLS in front of it: it knows who may connect. */
 async function openTlsArrival(
-  addresses: SocketAddress[],
-  { tls, allow }: { tls: string; allow: AllowRule[] },
+  options: { addresses: SocketAddress[]; allow: AllowRule[]; linkTimeoutMs: number },
+  tls: string,
   listener: BridgeListener,
 ): Promise<OpenedArrival> {
   const credentials = readCredentials(tls, "server");
   const bridge = new TlsBridge(listener);
   const { fd } = openListener([bridge.local]);
   try {
-    const address = await bridge.listen(addresses, credentials, allow);
+    const address = await bridge.listen({ ...options, credentials });
     const arrival = { kind: "listen", fd, allow: [] } as const;
     return { arrival, text: formatSocketPeer(address), path: undefined, bridge };
   } catch (error) {

@@ -83,17 +83,21 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     const why = reply["error-desc"] ?? `its migration is ${reply.status ?? "none"}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
-  const runs = await qemu.qmp.execute("query-status", {}, statusSchema).then(
-    ({ running }) => running,
-    () => true,
+  const state = await qemu.qmp.execute("query-status", {}, statusSchema).then(
+    ({ running, status }) => (running ? "running" : status),
+    () => "running",
   );
   await qemu.release();
-  log.info(
-    runs
-      ? `The guest runs on in QEMU, process ${qemu.pid}`
-      : `The guest is whole and paused in QEMU, process ${qemu.pid}: cont at its monitor starts it`,
-  );
+  log.info(whereText(state, qemu.pid));
   return EXIT.ok;
+}
+
+/** What the guest does now, and how it goes on where it does nothing. */
+function whereText(state: string, pid: number): string {
+  if (state === "running") return `The guest runs on in QEMU, process ${pid}`;
+  const [what, command] =
+    state === "suspended" ? ["suspended, as it was kept,", "system_wakeup"] : ["paused", "cont"];
+  return `The guest is whole and ${what} in QEMU, process ${pid}: ${command} at its monitor starts it`;
 }
 
 /**

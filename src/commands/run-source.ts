@@ -18,13 +18,14 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
+import type { ErrorRecord } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
-import { deepestCause, LINK_CODES, withTlsFailure } from "./tls-failure.ts";
+import { deepestCause, withTlsFailure } from "./tls-failure.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
@@ -79,6 +80,16 @@ export interface SourceEnd {
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
+}
+
+/** What every thread but the first to notice finds of a broken link. */
+const AFTERMATH: ReadonlySet<string> = new Set(["EPIPE", "PEER_CLOSED", "STOPPED"]);
+
+/** The code of what broke the link: the kernel tells only one thread. */
+function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): string {
+  const codes = [deepestCause(error).code];
+  if (returnPathError instanceof ThreadError) codes.push(returnPathError.code);
+  return codes.find((code) => !AFTERMATH.has(code)) ?? "PEER_CLOSED";
 }
 
 type Moment =
@@ -175,7 +186,7 @@ export class SourceRun {
     const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
-      `The link to ${peerText} broke (${new ThreadError(failure.error).code}) with ${owed} pages ` +
+      `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
         `still to send; trying again for ${patience}${hint}`,
     );
   }
@@ -279,18 +290,13 @@ export class SourceRun {
   }
 
   /** The return path often knows better why the link ended than the thread that only writes. */
-  #failureOf(
-    crew: SourceCrew,
-    record: Extract<MigrationResult, { ok: false }>["error"],
-  ): ThreadError {
+  #failureOf(crew: SourceCrew, record: ErrorRecord): ThreadError {
     const { returnPathError } = crew;
     const last = deepestCause(record);
-    if (returnPathError instanceof ThreadError && LINK_CODES.has(last.code)) {
-      const { code, message, hint } = returnPathError;
-      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
-        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
-        if (hint !== undefined) last.cause.hint = hint;
-      }
+    const why = returnPathError;
+    if (why instanceof ThreadError && AFTERMATH.has(last.code) && !AFTERMATH.has(why.code)) {
+      // It did not go away by itself: in place of that stands what made this end hang up.
+      Object.assign(last, errorRecord(why));
     }
     return withTlsFailure(record, this.#bridge);
   }

@@ -24,6 +24,18 @@ function parsePolicy(text: string): SwitchoverPolicy {
   });
 }
 
+/** The kernel counts some of it in whole seconds, and an hour without a link is none. */
+const LINK_TIMEOUT_MIN_MS = 1000;
+const LINK_TIMEOUT_MAX_MS = 3_600_000;
+
+function parseLinkTimeout(text: string): number {
+  const ms = parseDuration(text);
+  if (ms >= LINK_TIMEOUT_MIN_MS && ms <= LINK_TIMEOUT_MAX_MS) return ms;
+  throw new UsageError("BAD_DURATION", `${quoted(text)} is no time for a link to be silent`, {
+    hint: "write one from 1s to 1h; 30s is the default",
+  });
+}
+
 /** How long a source tries to recover unless told otherwise. */
 const RECOVER_TIMEOUT = "5m";
 
@@ -57,6 +69,11 @@ export const SOURCE_FLAGS = {
     description: "How long to try again when the link breaks after the switch (0s: not at all)",
     default: RECOVER_TIMEOUT,
   }),
+  "link-timeout": defaultFlag(fromText(parseLinkTimeout), {
+    valueHint: "DURATION",
+    description: "When a link on which nothing arrives is broken, and a silent peer given up",
+    default: "30s",
+  }),
   ...SECURITY_FLAGS,
 } as const;
 
@@ -69,6 +86,7 @@ export interface SourceOptions extends SecurityOptions {
   downtimeLimit: number;
   connectTimeout: number;
   recoverTimeout: number;
+  linkTimeout: number;
 }
 
 /** The same in milliseconds. */
@@ -80,5 +98,6 @@ export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "pr
     maxBandwidth: options.maxBandwidth ?? 0,
     maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
     downtimeLimitMs: options.downtimeLimit,
+    linkTimeoutMs: options.linkTimeout,
   };
 }

@@ -5,7 +5,7 @@ import { errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 
 /** How such a link shows in a thread. */
-export const LINK_CODES: ReadonlySet<string> = new Set([
+const LINK_CODES: ReadonlySet<string> = new Set([
   "CANNOT_CONNECT",
   "PEER_CLOSED",
   "ECONNRESET",

@@ -22,7 +22,7 @@ import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
-import type { PageSink, PageSizes } from "./guest.ts";
+import type { ArrivedPart, PageSink, PageSizes } from "./guest.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
 import { RamLoader } from "./ram-loader.ts";
@@ -75,6 +75,16 @@ export class IncomingMemory {
     this.#advice = ram;
     if (this.#context.guest.memory === "userfault") checkHost(ram);
     if (this.#context.lockMemory) munlockall();
+  }
+
+  /** Whether the list of RAM blocks has come. */
+  get isKnown(): boolean {
+    return this.#pages !== undefined;
+  }
+
+  /** Lets go of what it holds, when nothing has come. */
+  abandon(): void {
+    this.#discards.close();
   }
 
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
@@ -147,7 +157,7 @@ export class IncomingMemory {
       );
     }
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
-    channel.timeoutMs = Infinity;
+    channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
     const pageData = createPageState(this.#blocks);
     const pages = attachPageState(pageData, this.#blocks);
@@ -165,6 +175,22 @@ export class IncomingMemory {
       ramSectionId: this.#ramSectionId ?? 0,
       sinkData: guest.sinkData(),
     });
+  }
+
+  /** Goes on with a guest that an earlier process took over; every thread is at work then. */
+  resume({ blocks, received, ramSectionId, sourceIsOurs }: ArrivedPart): void {
+    const { guest, shared } = this.#context;
+    this.#blocks = blocks;
+    this.sourceIsOurs = sourceIsOurs;
+    const pages = { ...createPageState(blocks), received: received.map((bits) => bits.shared) };
+    const missing = received.reduce((sum, bits) => sum + bits.pages - bits.count(), 0);
+    Atomics.store(shared.control, WORD.missing, missing);
+    shared.counters.set(DEST.totalPages, totalPages(blocks));
+    shared.counters.set(DEST.missingPages, missing);
+    this.#context.emit({ kind: "guest", blocks });
+    const sinkData = guest.sinkData();
+    this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
+    this.#startThreads();
   }
 
   #makeSink(pages: PageState): PageSink {
@@ -217,7 +243,7 @@ export class IncomingMemory {
    * stream to the listen thread. When it returns, both threads are at work.
    */
   listen(): void {
-    const { channel, guest, shared } = this.#context;
+    const { guest, shared } = this.#context;
     if (this.#pages === undefined || this.#pageData === undefined) {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
@@ -227,12 +253,22 @@ export class IncomingMemory {
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);
+    guest.takeOver?.(this.#pages, {
+      ramSectionId: this.#ramSectionId ?? 0,
+      sourceIsOurs: this.sourceIsOurs,
+    });
     let userfault: Userfault | undefined;
     if (guest.memory === "userfault") {
       userfault = this.#openUserfault();
       userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
       Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
     }
+    this.#startThreads(userfault);
+  }
+
+  /** The fault thread first, then the listen thread, which reads the stream from here on. */
+  #startThreads(userfault?: Userfault): void {
+    const { channel, shared } = this.#context;
     shared.faultStart.post();
     awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
     for (const { address, length } of userfault === undefined ? [] : this.#blocks) {

@@ -16,6 +16,8 @@ export interface SourceSettings {
   preempt: boolean;
   /** It is known to be one that reads nothing before that channel is there (up to 7.2). */
   preemptFirst?: boolean;
+  /** How long the destination may take for what it has to answer at once, in milliseconds. */
+  linkTimeoutMs: number;
   /** Longest stop that a completion in precopy may cost, in milliseconds. */
   downtimeLimitMs: number;
 }

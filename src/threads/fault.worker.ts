@@ -53,6 +53,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
       });
       return { channel, sink: placer, counts: placer.counts };
     },
+    linkTimeoutMs: task.linkTimeoutMs,
     warn: (message) => tell({ kind: "warning", message }),
   });
   shared.faultThreadSem.post();

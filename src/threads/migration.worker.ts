@@ -2,6 +2,7 @@
 import { monotonicNs } from "../../syscalls/process.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
 import { awaitJoined } from "../channel/joined.ts";
 import { openSourceGuest } from "../guests/registry.ts";
@@ -26,11 +27,11 @@ function urgentPatienceMs({ patienceMs }: ConnectRoute): number {
 
 /** A connection to the destination, or to the bridge that has made one. */
 function connect(
-  { stopFd, peer }: MigrationTask,
+  { stopFd, peer, settings: { linkTimeoutMs } }: MigrationTask,
   { addresses, patienceMs, joined = false }: ConnectRoute,
   waiting: () => void,
 ): number {
-  const fd = connectTo(addresses, stopFd, patienceMs, waiting);
+  const fd = connectTo({ addresses, patienceMs, linkTimeoutMs }, stopFd, waiting);
   if (!joined) return fd;
   try {
     awaitJoined(fd, stopFd, peer, patienceMs + BRIDGE_LIMIT_MS);
@@ -43,10 +44,12 @@ function connect(
 
 function run(task: MigrationTask, tell: (news: MigrationNews) => void): MigrationResult {
   const { route, stopFd, peer } = task;
+  const { linkTimeoutMs } = task.settings;
   const guest = openSourceGuest(task.guest);
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
     const waiting = (): void => tell({ kind: "waiting" });
+    if (route.kind === "descriptor") tuneConnection(route.fd, linkTimeoutMs);
     const fd = route.kind === "descriptor" ? route.fd : connect(task, route, waiting);
     tell({ kind: "connected", fd });
     const pages = guest.openPages();

@@ -9,6 +9,7 @@ import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
+import { oweEverything } from "../source/owed.ts";
 import { prepareResume } from "../source/resume.ts";
 import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
@@ -57,6 +58,8 @@ export class SourceCrew {
     this.#options = options;
     this.#data = createSourceShared(blocks);
     this.shared = new SourceShared(this.#data, blocks);
+    // Ahead of the connection: the first touch of the bitmaps of many GiB takes milliseconds.
+    if (options.guest.kind !== "stress") oweEverything(this.shared, blocks);
     if (options.workingSet !== undefined) this.shared.awaitPages(options.workingSet, blocks);
     this.#migration = new Thread("migration", (news) => this.#hear(news));
   }

@@ -71,10 +71,13 @@ export interface IncomingTask {
   /** Raised to end the multifd thread, -1 where there is none. */
   multifdEndFd: number;
   lockMemory: boolean;
+  linkTimeoutMs: number;
 }
 
 export type IncomingNews =
   | { kind: "connected"; fd: number; others: number[]; peer: string }
+  /** The descriptor under which the source's connection will be, once it has come back. */
+  | { kind: "resuming"; fd: number }
   | { kind: "memory"; memory: GuestMemory }
   | ArrivalNews
   | Stamped<DestEvent>;
@@ -93,6 +96,7 @@ export interface ListenTask {
   allow: readonly AllowRule[];
   /** How long it is waited for. */
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
   peer: string;
@@ -109,6 +113,7 @@ export interface FaultTask {
   listenFd: number;
   allow: readonly AllowRule[];
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   faultStopFd: number;
   peer: string;
@@ -124,6 +129,7 @@ export interface MultifdTask {
   /** Listening socket for further connections. */
   listenFd: number;
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   /** Raised when no more pages come on its channels. */
   endFd: number;

@@ -3,9 +3,7 @@ import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { SocketAddress } from "../../syscalls/socket.ts";
-import type { AllowRule } from "../channel/allow.ts";
 import type { BridgeNews, BridgeResult, BridgeTask } from "../tls/bridge.ts";
-import type { Credentials } from "../tls/credentials.ts";
 import { Thread, ThreadError } from "./thread.ts";
 
 /** What is heard of a bridge while it works. */
@@ -16,8 +14,11 @@ export interface BridgeListener {
   warn?: (message: string) => void;
 }
 
+type ListenOptions = Omit<Extract<BridgeTask, { kind: "listen" }>, "kind" | "target">;
+type ConnectOptions = Omit<Extract<BridgeTask, { kind: "connect" }>, "kind" | "path">;
+
 export class TlsBridge {
-  /** The other end, by its address, from its first connection on. */
+  /** The other end, by the address of its last connection. */
   peer: string | undefined;
   /** Why a connection was last not made, or broke, where TLS knows more than its two ends. */
   failure: ThreadError | undefined;
@@ -41,24 +42,13 @@ export class TlsBridge {
   }
 
   /** Listens for sources; gives where. @throws PostcopyError CANNOT_LISTEN. */
-  async listen(
-    addresses: SocketAddress[],
-    credentials: Credentials,
-    allow: AllowRule[],
-  ): Promise<SocketAddress> {
-    const { path: target } = this.local;
-    return await this.#open({ kind: "listen", credentials, addresses, allow, target });
+  async listen(options: ListenOptions): Promise<SocketAddress> {
+    return await this.#open({ kind: "listen", target: this.local.path, ...options });
   }
 
   /** Takes connections on the private socket, each of which becomes one to the destination. */
-  async connect(
-    addresses: SocketAddress[],
-    credentials: Credentials,
-    hostname: string,
-    patienceMs: number,
-  ): Promise<void> {
-    const { path } = this.local;
-    await this.#open({ kind: "connect", credentials, addresses, hostname, patienceMs, path });
+  async connect(options: ConnectOptions): Promise<void> {
+    await this.#open({ kind: "connect", path: this.local.path, ...options });
   }
 
   async #open(task: BridgeTask): Promise<SocketAddress> {
@@ -75,7 +65,7 @@ export class TlsBridge {
   #hear(news: BridgeNews): void {
     switch (news.kind) {
       case "secured":
-        this.peer ??= news.peer;
+        this.peer = news.peer;
         this.failure = undefined;
         break;
       case "failed":

@@ -25,6 +25,8 @@ export type BridgeTask =
   | {
       kind: "listen";
       credentials: Credentials;
+      /** After how long a link on which nothing arrives is dead. */
+      linkTimeoutMs: number;
       /** The first that works is listened on. */
       addresses: SocketAddress[];
       allow: AllowRule[];
@@ -34,6 +36,8 @@ export type BridgeTask =
   | {
       kind: "connect";
       credentials: Credentials;
+      /** After how long a link on which nothing arrives is dead. */
+      linkTimeoutMs: number;
       addresses: SocketAddress[];
       /** Whose certificate is expected there: a name or an address. */
       hostname: string;
@@ -95,9 +99,9 @@ export function systemError(call: string, error: Error, address: SocketAddress):
 }
 
 /** The options of every TCP connection of a migration. */
-export function tune(socket: BridgeSocket): void {
+export function tune(socket: BridgeSocket, linkTimeoutMs: number): void {
   // Bun's sockets have it, although its types do not.
   const { fd } = socket as unknown as { fd: number };
-  tuneTcp(fd);
+  tuneTcp(fd, linkTimeoutMs);
   limitUnsent(fd, UNSENT_BYTES_MAX);
 }

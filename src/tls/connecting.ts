@@ -91,7 +91,7 @@ export class ConnectingBridge implements Bridge {
 
   /** The last error where nobody is there. @throws TlsError of somebody who will not change. */
   async #tryAll(patienceMs: number): Promise<BridgeSocket | Error> {
-    const { addresses, credentials, hostname } = this.#task;
+    const { addresses, credentials, hostname, linkTimeoutMs } = this.#task;
     const told = {
       heard: (): void => void (this.#heard = true),
       broke: (error: TlsError): void => this.#fail(error),
@@ -100,7 +100,7 @@ export class ConnectingBridge implements Bridge {
     for (const address of addresses) {
       if (address.family === "unix") throw new Error("TLS over a unix socket");
       const unheard = (): void => this.#noteUnheard(formatSocketPeer(address));
-      const options = { address, credentials, hostname, patienceMs, ...told };
+      const options = { address, credentials, hostname, patienceMs, linkTimeoutMs, ...told };
       try {
         const socket = await dial({ ...options, endedUnheard: unheard });
         this.#found = true;

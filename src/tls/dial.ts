@@ -16,6 +16,8 @@ export interface DialOptions {
   hostname: string;
   /** How long somebody may take to be there; the handshake has a limit of its own beside it. */
   patienceMs: number;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
   /** Told of each piece that the destination sends: it has taken us. */
   heard: () => void;
   /** Told why a connection that stood has ended, where TLS knows. */
@@ -67,7 +69,7 @@ class Attempt {
     return {
       ...JOINT_HANDLERS,
       open: (socket) => {
-        tune(socket);
+        tune(socket, this.#options.linkTimeoutMs);
         // Given up meanwhile.
         if (this.#settled) socket.terminate();
       },
@@ -82,7 +84,9 @@ class Attempt {
         JOINT_HANDLERS.end(socket);
       },
       close: (socket, error) => {
-        this.#fail(explainTls(this.peer, error ?? new Error("it closed the connection")));
+        const why = explainTls(this.peer, error ?? new Error("it closed the connection"));
+        if (error !== undefined && socket.data.end !== undefined) this.#options.broke(why);
+        this.#fail(why);
         JOINT_HANDLERS.close(socket, error);
       },
       error: (socket, error) => {

@@ -7,6 +7,7 @@ import { formatSocketPeer } from "../channel/address.ts";
 import { AllowList } from "../channel/allow.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import { cannotListen } from "../channel/listen.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { MULTIFD_CHANNELS_MAX } from "../stream/constants.ts";
 import { errorRecord } from "../util/errors.ts";
 import {
@@ -27,8 +28,6 @@ import { Joints } from "./joints.ts";
 const UNFINISHED_MAX = 32;
 /** Connections at once that are joined: a main one, a preempt channel, and multifd channels. */
 const JOINED_MAX = MULTIFD_CHANNELS_MAX + 2;
-/** Failed handshakes that are warned of; a stranger may go on for ever. */
-const WARNINGS_MAX = 20;
 
 type ListenTask = Extract<BridgeTask, { kind: "listen" }>;
 
@@ -42,14 +41,15 @@ export class ListeningBridge implements Bridge {
   /** In the middle of their handshake, oldest first, and what ends them. */
   readonly #unfinished = new Map<BridgeSocket, ReturnType<typeof setTimeout>>();
   readonly #joints = new Joints();
-  #warnings = 0;
+  readonly #warnings: LimitedWarnings;
 
   /** Opens it. @throws PostcopyError CANNOT_LISTEN. */
   constructor(task: ListenTask, tell: TellBridge, handshakeMs = HANDSHAKE_TIMEOUT_MS) {
     this.#handshakeMs = handshakeMs;
     this.#task = task;
     this.#tell = tell;
-    this.#allow = new AllowList(task.allow, (message) => tell({ kind: "warning", message }));
+    this.#warnings = new LimitedWarnings((message) => tell({ kind: "warning", message }));
+    this.#allow = new AllowList(task.allow, (message) => this.#warnings.say(message));
     const { listener, address } = this.#open();
     this.#listener = listener;
     this.address = address;
@@ -79,6 +79,8 @@ export class ListeningBridge implements Bridge {
       open: (socket) => this.#admit(socket),
       handshake: (socket, ok, error) => this.#judge(socket, ok ? error : (error ?? unknownError())),
       close: (socket, error) => {
+        const { end, peer } = socket.data;
+        if (error !== undefined && end !== undefined) this.#fail(explainTls(peer, error));
         this.#judge(socket, error ?? new Error("it closed the connection"));
         JOINT_HANDLERS.close(socket, error);
       },
@@ -96,7 +98,7 @@ export class ListeningBridge implements Bridge {
       socket.terminate();
       return;
     }
-    tune(socket);
+    tune(socket, this.#task.linkTimeoutMs);
     const [oldest] = this.#unfinished.keys();
     if (oldest !== undefined && this.#unfinished.size === UNFINISHED_MAX) {
       this.#turnAway(oldest, `has not finished its TLS handshake, beside ${UNFINISHED_MAX} others`);
@@ -119,7 +121,7 @@ export class ListeningBridge implements Bridge {
     const { peer } = socket.data;
     if (error !== null || !isTrusted(socket)) {
       const why = explainTls(peer, error ?? unknownError());
-      this.#warn(`A connection was turned away: ${why.message}`);
+      this.#warnings.say(`A connection was turned away: ${why.message}`);
       this.#release(socket);
       // Not cut off: the alert that says why is still to go out.
       socket.end();
@@ -153,16 +155,9 @@ export class ListeningBridge implements Bridge {
   }
 
   #turnAway(socket: BridgeSocket, why: string): void {
-    this.#warn(`A connection was turned away: ${socket.data.peer} ${why}`);
+    this.#warnings.say(`A connection was turned away: ${socket.data.peer} ${why}`);
     this.#release(socket);
     socket.terminate();
-  }
-
-  #warn(message: string): void {
-    this.#warnings++;
-    if (this.#warnings > WARNINGS_MAX) return;
-    const last = this.#warnings === WARNINGS_MAX ? " (further ones are not told of)" : "";
-    this.#tell({ kind: "warning", message: message + last });
   }
 
   #fail(error: TlsError): void {

@@ -17,6 +17,8 @@ export class Link implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #from: string | undefined;
+  /** To whom each of them leads. */
+  readonly #sides = new WeakMap<Socket, "source" | "destination">();
   #target: string | undefined;
   #cutAtAnswer = false;
 
@@ -50,6 +52,11 @@ export class Link implements AsyncDisposable {
     this.#sockets.clear();
   }
 
+  /** Ends one direction of every connection; what goes in the other is carried on. */
+  close(towards: "source" | "destination"): void {
+    for (const socket of this.#sockets) if (this.#sides.get(socket) === towards) socket.end();
+  }
+
   /** Carries what connects from now on to `target`. */
   mend(target: string): void {
     this.#target = target;
@@ -74,6 +81,7 @@ export class Link implements AsyncDisposable {
     far.on("error", () => near.resetAndDestroy());
     this.connections++;
     this.#sockets.add(near).add(far);
+    this.#sides.set(near, "source").set(far, "destination");
     if (this.#cutAtAnswer) {
       this.#cutAtAnswer = false;
       far.once("data", () => this.cut());

@@ -9,7 +9,6 @@ import { expect } from "bun:test";
 
 import { sourceReportSchema } from "../../src/report/report.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
-import { DEFAULT_RANGE } from "./boot-sector.ts";
 import type { BootSectorRange } from "./boot-sector.ts";
 import { waitUntil } from "./deadline.ts";
 import { hasCountedOn } from "./memory-pattern.ts";
@@ -134,7 +133,7 @@ export async function restoreIntoQemu(
 export async function expectCountsOn(
   qemu: Qemu,
   before: Count,
-  range: BootSectorRange = DEFAULT_RANGE,
+  range?: BootSectorRange,
 ): Promise<void> {
   const after = await qemu.readCount(range);
   expect(hasCountedOn(before, after)).toBe(true);

@@ -10,6 +10,7 @@ import {
 } from "../../stream/constants.ts";
 import { UsageError } from "../../util/errors.ts";
 import { damagedSnapshot, NOTHING_SENT } from "./damage.ts";
+import { whatIsInstead } from "./directory.ts";
 import {
   MANIFEST_FILE,
   PACKAGE_FILE,
@@ -23,20 +24,28 @@ import type { Manifest } from "./layout.ts";
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
-function fileSchema<Name extends string>(name: Name) {
+/** A file that is covered as a whole. */
+export function fileSchema<Name extends string>(name: Name) {
   return z.strictObject({ file: z.literal(name), bytes: z.int().positive(), sha256: digest });
 }
 
-/** A length need not be whole host pages: QEMU's memory of 3 MiB in pages of 2 MiB is none. */
+/**
+ * What there is to know of a RAM block, wherever it lies. A length need not be whole host pages:
+ * QEMU's memory of 3 MiB in pages of 2 MiB is none.
+ */
+export const blockShape = {
+  name: z.string().min(1).max(255),
+  length: z.int().positive().max(RAM_BYTES_MAX).multipleOf(TARGET_PAGE_SIZE),
+  pageSize: z
+    .int()
+    .min(TARGET_PAGE_SIZE)
+    .max(HOST_PAGE_SIZE_MAX)
+    .refine((size) => Number.isInteger(Math.log2(size)), "is not a power of two"),
+};
+
 const blockSchema = z
   .strictObject({
-    name: z.string().min(1).max(255),
-    length: z.int().positive().max(RAM_BYTES_MAX).multipleOf(TARGET_PAGE_SIZE),
-    pageSize: z
-      .int()
-      .min(TARGET_PAGE_SIZE)
-      .max(HOST_PAGE_SIZE_MAX)
-      .refine((size) => Number.isInteger(Math.log2(size)), "is not a power of two"),
+    ...blockShape,
     file: z.string(),
     sums: z.string(),
     sumsSha256: digest,
@@ -93,7 +102,8 @@ export function readManifest(directory: string): Manifest {
     text = readFileSync(join(directory, MANIFEST_FILE), "utf8");
   } catch (cause) {
     const absent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
-    const half = "it has no manifest: no snapshot was ever completed there";
+    const half =
+      whatIsInstead(directory) ?? "it has no manifest: no snapshot was ever completed there";
     throw new UsageError(
       "NO_SNAPSHOT",
       `${directory} ${absent ? "is not a snapshot" : "cannot be read as a snapshot"}`,

@@ -24,6 +24,8 @@ import {
   TARGET_PAGE_SIZE,
 } from "../../stream/constants.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
+import type { Draft } from "./draft.ts";
+import { storeFailureOf } from "./failures.ts";
 
 const MAGIC = "PCINDEX2";
 const FOOTER_BYTES = 64;
@@ -75,14 +77,28 @@ export type IndexFacts = Omit<IndexHead, "program" | "blocks" | "packageBytes"> 
   blocks: readonly RamBlock[];
 };
 
-/** Writes everything behind the decoded pages, and makes the file durable. */
+/**
+ * Writes everything behind the decoded pages, and makes the file durable.
+ * @throws PostcopyError NO_SPACE, CANNOT_STORE.
+ */
 export function writeIndex(
-  fd: number,
+  { fd, place }: Pick<Draft, "fd" | "place">,
   facts: IndexFacts,
   content: Pick<IndexContent, "where" | "sums" | "package">,
 ): void {
-  const tablesAt = facts.sideBytes;
-  const writer = new HashingWriter(fd, tablesAt);
+  try {
+    writeAll(new HashingWriter(fd, facts.sideBytes), facts, content);
+    fsyncSync(fd);
+  } catch (error) {
+    throw storeFailureOf(error, place);
+  }
+}
+
+function writeAll(
+  writer: HashingWriter,
+  facts: IndexFacts,
+  content: Pick<IndexContent, "where" | "sums" | "package">,
+): void {
   for (const [index, where] of content.where.entries()) {
     writer.shared(where);
     writer.shared(content.sums[index] ?? new SharedArrayBuffer(0));
@@ -97,10 +113,9 @@ export function writeIndex(
   const jsonAt = writer.at;
   const json = new TextEncoder().encode(JSON.stringify(head));
   writer.bytes(json);
-  const footer = footerOf(tablesAt, jsonAt, json.length);
+  const footer = footerOf(facts.sideBytes, jsonAt, json.length);
   writer.bytes(footer.subarray(0, FOOTER_BYTES - DIGEST_BYTES));
   writer.digest();
-  fsyncSync(fd);
 }
 
 function footerOf(tablesAt: number, jsonAt: number, jsonBytes: number): Uint8Array {
@@ -154,6 +169,14 @@ class HashingWriter {
 
 /** Reads an index back; a string says why it cannot be used. */
 export function readIndex(fd: number): IndexContent | string {
+  try {
+    return readAll(fd);
+  } catch (error) {
+    return `cannot be read (${error instanceof Error ? error.message : String(error)})`;
+  }
+}
+
+function readAll(fd: number): IndexContent | string {
   const { size } = fstatSync(fd);
   const footer = new Uint8Array(FOOTER_BYTES);
   if (size < FOOTER_BYTES || !readWhole(fd, footer, size - FOOTER_BYTES)) return "is cut off";

@@ -18,6 +18,7 @@ import { uuidText } from "../../stream/uuid.ts";
 import { decodeXbzrle } from "../../stream/xbzrle.ts";
 import { StreamError } from "../../util/errors.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
+import type { Draft } from "./draft.ts";
 import { storeFailure } from "./failures.ts";
 import { inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
@@ -31,7 +32,7 @@ export interface ScanFiles {
   /** The file, where its pages can be served from it; -1 where its body is compressed. */
   descriptor: number;
   /** The side file, made when it is first needed. */
-  side: () => number;
+  side: () => Pick<Draft, "fd" | "place">;
 }
 
 export class StreamScan implements StreamVisitor {
@@ -163,7 +164,7 @@ export class StreamScan implements StreamVisitor {
       bytes.fill(0);
       return;
     }
-    const fd = where < 0 ? this.#files.side() : this.#files.descriptor;
+    const fd = where < 0 ? this.#files.side().fd : this.#files.descriptor;
     const offset = where < 0 ? sideOffset(where) : where;
     const got = readAt(fd, address, TARGET_PAGE_SIZE, offset);
     if (got === TARGET_PAGE_SIZE && pageSum(bytes) === sum) return;
@@ -176,10 +177,10 @@ export class StreamScan implements StreamVisitor {
   /** Writes the scratch page into the side file; the number that says where it is. */
   #keep(offset: number): number {
     const { address } = this.#scratch;
-    const fd = this.#files.side();
+    const { fd, place } = this.#files.side();
     for (let done = 0; done < TARGET_PAGE_SIZE;) {
       const result = writeAt(fd, address + done, TARGET_PAGE_SIZE - done, offset + done);
-      if (result <= 0) throw storeFailure("pwrite", -result);
+      if (result <= 0) throw storeFailure("pwrite", -result, place);
       done += result;
     }
     this.sideBytes = Math.max(this.sideBytes, offset + TARGET_PAGE_SIZE);

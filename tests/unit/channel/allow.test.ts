@@ -40,17 +40,6 @@ test("rules admit what they name, also in the other family's clothes", () => {
   expect(admitted(["0.0.0.0/0"], hosts)).toHaveLength(3);
 });
 
-test("of many who are turned away few are told of one by one", () => {
-  const said: string[] = [];
-  const list = new AllowList([parseAllowRule("192.0.2.7")], (message) => said.push(message));
-  for (let i = 0; i < 2000; i++) list.admits("192.0.2.8", `tcp:192.0.2.8:${i}`);
-  expect(said).toHaveLength(12);
-  expect(said[0]).toBe(
-    "A connection from tcp:192.0.2.8:0 was turned away: --allow does not name it",
-  );
-  expect(said.at(-1)).toStartWith("2000 connections were turned away");
-});
-
 test("who may not connect is closed at once, and the next one is taken", async () => {
   const { fd, address } = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   if (address.family === "unix") throw new Error("a unix socket");
@@ -68,7 +57,11 @@ test("who may not connect is closed at once, and the next one is taken", async (
   poll.wait(5000);
   expect(list.accept(fd)).toBe(-ERRNO.EAGAIN);
   await withDeadline(closed.promise, "the end of the connection");
-  expect(said).toHaveLength(1);
+  expect(said).toEqual([
+    expect.stringMatching(
+      /^A connection from tcp:127\.0\.0\.1:\d+ was turned away: --allow does not/,
+    ),
+  ]);
   await connectFrom("127.0.0.2");
   poll.wait(5000);
   const admittedFd = list.accept(fd);

@@ -14,6 +14,7 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
     arrival: { kind: "listen", allow: [], fd },
     lockMemory: false,
     recoverTimeoutMs: Infinity,
+    linkTimeoutMs: 30_000,
     connected: () => undefined,
     event: () => undefined,
   });

@@ -51,7 +51,8 @@ class Bench implements AsyncDisposable {
     });
     bench.#server.listen(target);
     await once(bench.#server, "listening");
-    const listen = { kind: "listen", addresses: [LOOPBACK], allow, target } as const;
+    const linkTimeoutMs = 30_000;
+    const listen = { kind: "listen", linkTimeoutMs, addresses: [LOOPBACK], allow, target } as const;
     bench.listening = new ListeningBridge(
       { ...listen, addresses: [LOOPBACK], credentials: server },
       tell,
@@ -60,6 +61,7 @@ class Bench implements AsyncDisposable {
     bench.connecting = new ConnectingBridge(
       {
         kind: "connect",
+        linkTimeoutMs,
         credentials: client,
         addresses: [bench.listening.address],
         hostname: "127.0.0.1",
