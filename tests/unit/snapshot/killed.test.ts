@@ -158,6 +158,19 @@ for (const { fault, file, code } of FAILURES) {
   });
 }
 
+straceTest(
+  "EIO of the directory behind the last rename: whole, and not said to be durable",
+  async () => {
+    const directory = place.file("unsure");
+    // Of the directory itself: around the name of the arrival, and around that of the snapshot.
+    const faults = withFaults(["fsync:error=EIO:when=4"], { paths: [directory] });
+    const { exitCode, stderr } = await run([...faults, ...capture(directory)]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("failed: EIO");
+    expect(judge(directory)).toBe("whole");
+  },
+);
+
 describe("power that fails while pages come", () => {
   test("any of what was written since is lost: just those pages are asked for again", () => {
     const original = place.file("power");
