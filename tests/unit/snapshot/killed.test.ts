@@ -82,6 +82,18 @@ straceTest(
   },
 );
 
+straceTest("the same of a guest that completes in precopy", async () => {
+  const [directory, trace] = [place.file("precopy"), place.file("trace")];
+  const command = [...traced(trace), ...capture(directory), "in precopy"];
+  expect(await run(command)).toMatchObject({ exitCode: 0 });
+  expectWhole(directory);
+  const calls = readCalls(trace, directory);
+  const renames = calls.flatMap(({ name }, at) => (name === "rename" ? [at] : []));
+  expect(renames).toHaveLength(1);
+  expectDurable(calls.slice(0, renames[0]), directory, [...NAMED, "manifest.json.tmp"]);
+  expect(calls[(renames[0] ?? 0) + 1]).toMatchObject({ name: "fsync", paths: [directory] });
+});
+
 /** What a capture left that was ended; it is brought to its end where that is possible. */
 function judge(directory: string): "whole" | "resumed" | "nothing" {
   if (existsSync(join(directory, "manifest.json"))) {
