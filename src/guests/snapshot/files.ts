@@ -8,6 +8,7 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -76,9 +77,24 @@ export class SnapshotFiles {
     });
   }
 
-  /** Removes a file, if it is there. */
+  /** Fills `bytes` from the start of an open file; what is behind its end stays as it is. */
+  read(fd: number, name: string, bytes: Uint8Array): void {
+    this.#act(name, () => {
+      for (let done = 0; done < bytes.length;) {
+        const got = readSync(fd, bytes, done, bytes.length - done, done);
+        if (got === 0) return;
+        done += got;
+      }
+    });
+  }
+
+  /** Removes a file that is of no more use, and does no harm where it cannot be. */
   remove(name: string): void {
-    this.#act(name, (path) => rmSync(path, { force: true }));
+    try {
+      rmSync(join(this.directory, name), { force: true });
+    } catch {
+      // The snapshot is none the worse.
+    }
   }
 
   /** Makes what was written through a descriptor durable. */
