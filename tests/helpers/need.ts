@@ -74,3 +74,10 @@ export function needCompiler(): Need {
     missing: Bun.which("cc") === null ? "install the packages gcc and libc6-dev" : undefined,
   };
 }
+
+export function needStrace(): Need {
+  return {
+    what: "strace",
+    missing: Bun.which("strace") === null ? "install the package strace" : undefined,
+  };
+}

@@ -1,17 +1,11 @@
 /** What makes a directory durable is seen from outside: its system calls. */
 import { expect } from "bun:test";
 import { mkdirSync, readFileSync } from "node:fs";
-import type { Need } from "../../helpers/need.ts";
-import { requireOrSkip } from "../../helpers/need.ts";
+import { needStrace, requireOrSkip } from "../../helpers/need.ts";
 import { postcopyCommand, run } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
-const needStrace: Need = {
-  what: "strace",
-  missing: Bun.which("strace") === null ? "install the package strace" : undefined,
-};
-
-requireOrSkip(needStrace)("every level that is created is made durable above it", async () => {
+requireOrSkip(needStrace())("every level that is created is made durable above it", async () => {
   await using directory = new TemporaryDirectory("levels");
   mkdirSync(directory.file("there"));
   const trace = directory.file("trace");
