@@ -14,6 +14,8 @@ import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import type { Journal } from "../journal/journal.ts";
+import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { SourceRun } from "./run-source.ts";
@@ -42,6 +44,7 @@ const FLAGS = {
     valueHint: "DURATION",
     description: "How long to wait for the source when the link breaks (default: for ever)",
   }),
+  ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -60,6 +63,7 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
+    checkJournal(options);
     if (options.onward === undefined || options.guest.kind === "stress") return;
     throw new UsageError("CONTRADICTION", "Flag --onward is for a guest that runs here", {
       hint: "a snapshot is sent on with: postcopy source --guest snapshot:DIRECTORY --to PEER",
@@ -97,6 +101,7 @@ async function receive(options: DestOptions): Promise<number> {
   }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
+  const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
@@ -130,7 +135,7 @@ async function receive(options: DestOptions): Promise<number> {
   // Awaited here, as the end of this function is the end of `interrupts`.
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
-    : await sendOn(run, options, output, interrupts);
+    : await sendOn(run, options, journal, output, interrupts);
 }
 
 /** Lets the guest run on for a while, then checks all of it. */
@@ -157,6 +162,7 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
 async function sendOn(
   run: DestRun,
   options: DestOptions,
+  journal: Journal | undefined,
   output: Output,
   interrupts: Interrupts,
 ): Promise<number> {
@@ -165,7 +171,9 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
-  log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
+  const peerText = formatPeer(options.onward);
+  log.info(`Sending the guest on to ${peerText}`);
+  const record = journal?.record({ kind: "stress" }, { kind: "address", text: peerText });
   let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
@@ -173,7 +181,8 @@ async function sendOn(
     onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
-      peerText: formatPeer(options.onward),
+      peerText,
+      record: record && (() => record),
       destination: { route, preempt: false },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,

@@ -4,6 +4,8 @@ import type { SourceGuestData } from "../guests/registry.ts";
 import { totalBytes } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
+import { writeRecord } from "../journal/record.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { sourceCounts, sourceProgress } from "../report/summary.ts";
@@ -15,11 +17,13 @@ import { ThreadError } from "../threads/thread.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
+import type { ProcessIdentity } from "../util/processes.ts";
 import { Retries } from "../util/retries.ts";
 import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { errorChain, EXIT } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
+import { settle } from "./journal.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
@@ -38,6 +42,8 @@ export interface Destination {
   preempt: boolean;
   /** And of a QEMU that reads nothing before it is there. */
   preemptFirst?: boolean;
+  /** The QEMU behind it, where this program started it. */
+  launched?: { process: ProcessIdentity | null; monitor: string };
 }
 
 /** What is sent, where, and how. */
@@ -56,6 +62,8 @@ export interface SourceJob {
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
+  /** Its entry in the journal; undefined where none is kept. */
+  record: ((destination: Destination) => JournalRecord) | undefined;
   output: Output;
   interrupts: Interrupts;
 }
@@ -69,6 +77,8 @@ export interface SourceEnd {
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
+  /** What the journal says, unless that is settled; null where it says nothing. */
+  record: JournalRecord | null;
 }
 
 type Moment =
@@ -83,6 +93,7 @@ export class SourceRun {
   /** Of a link that broke after the switchover. */
   #retries: Retries | undefined;
   #recoveries = 0;
+  #record: JournalRecord | null = null;
 
   constructor(job: SourceJob) {
     this.#job = job;
@@ -117,7 +128,9 @@ export class SourceRun {
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
-      const { route, preempt, preemptFirst = false } = await this.#job.destination;
+      const destination = await this.#job.destination;
+      const { route, preempt, preemptFirst = false } = destination;
+      this.#record = this.#job.record?.(destination) ?? null;
       interrupts.onInterrupt((count) => this.#interrupt(count));
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
@@ -140,7 +153,11 @@ export class SourceRun {
     settings: SourceSettings,
   ): Promise<MigrationResult> {
     const { options, resume = false } = this.#job;
-    const first = await (resume ? crew.resume(route, settings) : crew.run(route, settings));
+    // Of a guest that is there in part all of this is known before.
+    if (resume && this.#record !== null) writeRecord(this.#record, "committing");
+    const first = await (resume
+      ? crew.resume(route, settings)
+      : crew.run(route, settings, this.#record));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
     if (options.recoverTimeout === 0) return first;
     this.#tellPaused(crew, first);
@@ -259,7 +276,10 @@ export class SourceRun {
     const report = this.#report(crew, failure);
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
-    return { report, requested, failure, place: result.ok ? "destination" : result.place };
+    const place = result.ok ? "destination" : result.place;
+    const settled = result.ok || place === "source";
+    if (settled) settle(this.#record, this.#job.output);
+    return { report, requested, failure, place, record: settled ? null : this.#record };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
@@ -334,4 +354,14 @@ export class SourceRun {
       requestServiceNs: requests.count === 0 ? null : requests.summary(),
     };
   }
+}
+
+/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
+export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
+  if (end.failure === undefined) return EXIT.ok;
+  if (job.interrupts.interrupted) {
+    if (end.place === "destination") log.warn(errorChain(end.failure));
+    return job.interrupts.exitCode;
+  }
+  throw end.failure;
 }

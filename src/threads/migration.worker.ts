@@ -3,6 +3,7 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
 import { connectTo } from "../channel/connect.ts";
 import { openSourceGuest } from "../guests/registry.ts";
+import { writeRecord } from "../journal/record.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
@@ -37,6 +38,9 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
           ? () => connectTo(route.addresses, stopFd, Math.min(route.patienceMs, URGENT_PATIENCE_MS))
           : undefined,
       openChannel,
+      noteHandOver: () => {
+        if (task.record !== null) writeRecord(task.record, "committing");
+      },
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),
     });
     return { ok: true, outcome };

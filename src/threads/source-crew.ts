@@ -7,6 +7,7 @@ import {
 import { endConnection } from "../channel/channel.ts";
 import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { prepareResume } from "../source/resume.ts";
@@ -69,9 +70,16 @@ export class SourceCrew {
     });
   }
 
-  /** Runs the migration. Resolves when both threads have ended. */
-  async run(route: Route, settings: SourceSettings): Promise<MigrationResult> {
-    return await this.#connect(route, settings, false);
+  /**
+   * Runs the migration. Resolves when both threads have ended. `record` is written when the guest is
+   * about to be handed over; what becomes of it then is the caller's to say.
+   */
+  async run(
+    route: Route,
+    settings: SourceSettings,
+    record: JournalRecord | null,
+  ): Promise<MigrationResult> {
+    return await this.#connect(route, settings, false, record);
   }
 
   /** Sends what the destination lacks, over a new connection; after a run that ended as paused. */
@@ -80,13 +88,14 @@ export class SourceCrew {
     this.#stopFd = makeEventDescriptor();
     this.returnPathError = undefined;
     prepareResume(this.shared, sourceBlocks(this.#options.guest));
-    return await this.#connect(route, settings, true);
+    return await this.#connect(route, settings, true, null);
   }
 
   async #connect(
     route: Route,
     settings: SourceSettings,
     resume: boolean,
+    record: JournalRecord | null,
   ): Promise<MigrationResult> {
     const { guest, peer } = this.#options;
     const migration = this.#migration.run({
@@ -95,6 +104,7 @@ export class SourceCrew {
       settings,
       route,
       resume,
+      record,
       stopFd: this.#stopFd,
       peer,
     });

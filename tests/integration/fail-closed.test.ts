@@ -10,7 +10,7 @@ import { join } from "node:path";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { NO_RECOVERY, pages, Role, startDest, startSource } from "../helpers/migration.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { PROJECT_ROOT, spawn } from "../helpers/spawn.ts";
+import { PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const destTest = requireOrSkip(needUserfaultfd(), needStrace());
@@ -24,7 +24,7 @@ const MORTAL = join(PROJECT_ROOT, "tests", "fixtures", "dying-thread.ts");
 
 /** A command of postcopy whose thread `thread` dies when `file` appears. */
 function mortal(thread: string, file: string, ...words: string[]): string[] {
-  return [process.execPath, MORTAL, thread, file, ...words];
+  return [process.execPath, MORTAL, thread, file, ...withJournal(words)];
 }
 
 /** What is done with the userfaultfd of the guest's memory, from a trace: the last one opened. */

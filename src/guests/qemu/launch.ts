@@ -73,7 +73,7 @@ export class LaunchedQemu {
     process.once("exit", this.#endWithUs);
     this.#log = logFile ?? join(this.#directory, "output");
     const output = openLog(this.#log);
-    const added = ["-incoming", "defer", "-qmp", `unix:${this.#monitorPath},server=on,wait=off`];
+    const added = ["-incoming", "defer", "-qmp", `unix:${this.monitorPath},server=on,wait=off`];
     this.#process = Bun.spawn(["/bin/sh", "-c", `${command} "$@"`, "sh", ...added], {
       stdin: "ignore",
       stdout: output,
@@ -85,7 +85,8 @@ export class LaunchedQemu {
     closeSync(output);
   }
 
-  get #monitorPath(): string {
+  /** Where its monitor is: private to this program, unless it is found again by the journal. */
+  get monitorPath(): string {
     return join(this.#directory, "monitor");
   }
 
@@ -117,8 +118,8 @@ export class LaunchedQemu {
     const deadline = this.#startedMs + START_TIMEOUT_MS;
     for (;;) {
       // The socket appears at bind, a moment before connections are taken.
-      if (statSync(this.#monitorPath, { throwIfNoEntry: false }) !== undefined) {
-        this.#qmp = await QmpClient.connect(this.#monitorPath).catch(() => undefined);
+      if (statSync(this.monitorPath, { throwIfNoEntry: false }) !== undefined) {
+        this.#qmp = await QmpClient.connect(this.monitorPath).catch(() => undefined);
         if (this.#qmp !== undefined) break;
       }
       if (this.ended) throw this.#error("The QEMU of --run ended before it could take the guest");

@@ -1,9 +1,9 @@
 /** The directory of a snapshot before it is written: ours alone, and without another one in it. */
-import { mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { tryLock } from "../../../syscalls/flock.ts";
+import { makeDirectory } from "../../util/durable.ts";
 import { UsageError } from "../../util/errors.ts";
-import { syncDirectory } from "./files.ts";
 import { isSnapshotFile, MANIFEST_FILE } from "./layout.ts";
 
 /**
@@ -43,22 +43,6 @@ export function prepareDirectory(directory: string): boolean {
   }
   for (const name of names) rmSync(join(directory, name));
   return names.length > 0;
-}
-
-/**
- * Creates the directory with those above it, and makes their names durable: a snapshot whose files
- * are safe is of no use where the way to them is lost with the power.
- */
-function makeDirectory(directory: string): void {
-  const created = mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (created === undefined) return;
-  const first = resolve(created);
-  let level = resolve(directory);
-  while (level !== first && level !== dirname(level)) {
-    level = dirname(level);
-    syncDirectory(level);
-  }
-  syncDirectory(dirname(first));
 }
 
 /** Bytes that the files of a snapshot take on the disk; holes take none. */

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { syncDirectory } from "../../util/durable.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import { Reservation } from "./reservation.ts";
 import { noSpace } from "./store-error.ts";
@@ -98,15 +99,5 @@ export class SnapshotFiles {
       const message = `Cannot ${what} ${name} in ${this.directory}`;
       throw new PostcopyError("CANNOT_STORE", message, { cause });
     }
-  }
-}
-
-/** Makes the names in a directory durable. */
-export function syncDirectory(directory: string): void {
-  const fd = openSync(directory, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }
