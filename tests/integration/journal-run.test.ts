@@ -1,0 +1,121 @@
+/**
+ * `source --run` is killed while the guest's memory is on its way: the guest waits in the QEMU that
+ * was started for it. It is not started a second time, and the same command with --resume finishes it.
+ */
+import { afterAll, expect } from "bun:test";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+
+import { buildBootSector } from "../helpers/boot-sector.ts";
+import type { BootSectorRange } from "../helpers/boot-sector.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
+import type { Count } from "../helpers/memory-pattern.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { runPostcopy } from "../helpers/postcopy-run.ts";
+import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
+import {
+  machineOf,
+  needQemuVersion,
+  qemuPath,
+  qemuProgram,
+  QEMU_VERSIONS,
+} from "../helpers/qemu-versions.ts";
+import type { QemuVersion } from "../helpers/qemu-versions.ts";
+import { startQemu } from "../helpers/qemu.ts";
+import { QmpClient } from "../helpers/qmp.ts";
+import { postcopyCommand, spawn } from "../helpers/spawn.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+
+const RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
+const MEMORY_MIB = 32;
+/** What the guest does not ask for is held back, so that some is missing when the sender is killed. */
+const SLOW = ["--max-postcopy-bandwidth", "1MiB/s"];
+
+const place = new TemporaryDirectory("jrun");
+afterAll(() => place[Symbol.asyncDispose]());
+
+/** A snapshot of the counting guest in a QEMU 7.2, and a count that it has passed; made once. */
+let kept: Promise<{ directory: string; before: Count }> | undefined;
+
+async function keep(): Promise<{ directory: string; before: Count }> {
+  const directory = place.file("kept");
+  await using source = await startQemu({
+    program: qemuProgram("7.2"),
+    memoryMib: MEMORY_MIB,
+    bootSector: buildBootSector(RANGE),
+  });
+  await enablePostcopy(source);
+  await source.waitForRounds(3);
+  const before = await source.readCount(RANGE);
+  await captureQemu(source, directory);
+  return { directory, before };
+}
+
+/** The words that start a QEMU like the one that was captured, with a monitor for the test. */
+async function runWords(version: QemuVersion): Promise<string> {
+  const image = place.file("boot.img");
+  await Bun.write(image, buildBootSector(RANGE));
+  return [
+    ...[qemuPath(version), "-machine", machineOf("7.2"), "-accel tcg -m", `${MEMORY_MIB}M`],
+    "-nodefaults -no-user-config -display none -no-reboot",
+    `-drive if=none,id=boot,format=raw,file=${image} -device ide-hd,drive=boot,bootindex=0`,
+    `-chardev file,id=com1,path=${place.file("serial")} -serial chardev:com1`,
+    `-qmp unix:${place.file(`qmp-${version}`)},server=on,wait=off`,
+    `-pidfile ${place.file(`pid-${version}`)}`,
+  ].join(" ");
+}
+
+async function countIn(qmp: QmpClient): Promise<Count> {
+  const { startAddress: val, endAddress } = RANGE;
+  const filename = place.file("memory");
+  await qmp.execute("stop");
+  await qmp.execute("pmemsave", { val, size: endAddress - val, filename });
+  await qmp.execute("cont");
+  return checkPattern(await Bun.file(filename).bytes());
+}
+
+for (const version of QEMU_VERSIONS) {
+  const test = requireOrSkip(needQemuVersion("7.2"), needQemuVersion(version), needUserfaultfd());
+  test(`--run into QEMU ${version}, killed: not run twice, and finished by --resume`, async () => {
+    const { directory, before } = await (kept ??= keep());
+    const journal = place.file(`journal-${version}`);
+    const command = await runWords(version);
+    const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
+    const noted = ["--journal", journal];
+    const environment = { TMPDIR: place.path };
+    await using program = spawn(postcopyCommand(...words, "--json", ...noted, ...SLOW), {
+      environment,
+    });
+    for await (const { event } of program.events()) {
+      if (event === "running") break;
+    }
+    program.kill("SIGKILL");
+    await program.finish();
+    const pidFile = place.file(`pid-${version}`);
+    await waitUntil(() => existsSync(pidFile), "the pid of QEMU");
+    const pid = readFileSync(pidFile, "utf8").trim();
+
+    const refused = await runPostcopy([...words, ...noted]);
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toContain(
+      `was handed to the QEMU that was started for it (process ${pid})`,
+    );
+    expect(refused.stderr).toContain("--resume; or send another copy");
+
+    const resumed = await runPostcopy([...words, ...noted, "--resume"]);
+    expect({ exitCode: resumed.exitCode, stderr: resumed.stderr }).toMatchObject({ exitCode: 0 });
+    expect(resumed.stderr).toContain(`The guest is whole in QEMU, process ${pid}`);
+    expect(readdirSync(journal)).toEqual([]);
+    // Nothing of ours stays beside it.
+    expect(readdirSync(place.path).filter((name) => name.startsWith("postcopy-"))).toEqual([]);
+    await using qmp = await QmpClient.connect(place.file(`qmp-${version}`));
+    const first = await countIn(qmp);
+    expect(hasCountedOn(before, first)).toBe(true);
+    await waitUntil(async () => hasCountedOn(first, await countIn(qmp)), "a guest that counts");
+    await qmp.execute("quit");
+    await waitUntil(() => !existsSync(pidFile), "the end of QEMU");
+    // There is none any more that waits, so the command does what it did at first.
+    const nothing = await runPostcopy([...words, ...noted, "--resume"]);
+    expect(nothing.stderr).toContain("waits for the rest of the guest");
+  });
+}
