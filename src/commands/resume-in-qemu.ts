@@ -7,7 +7,7 @@ import { WaitingQemu } from "../guests/qemu/waiting.ts";
 import type { JournalPeer } from "../journal/entry.ts";
 import type { FoundEntry } from "../journal/journal.ts";
 import { log } from "../util/log.ts";
-import { EXIT, PostcopyError, UsageError } from "../util/errors.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
 import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { settle } from "./journal.ts";
 import { CONNECT_PATIENCE_MS } from "./restore-in-qemu.ts";
@@ -23,9 +23,7 @@ export async function resumeInQemu(
   command: string,
 ): Promise<number> {
   const { journal, options, output } = context;
-  if (journal === undefined) {
-    throw new UsageError("CONTRADICTION", "Flag --resume needs the journal to find that QEMU");
-  }
+  if (journal === undefined) throw new Error("a command line without a journal was accepted");
   const identity = storedIdentity(guest);
   const key = { kind: "run", command } as const;
   const replaces = unfinishedSends(journal, identity, key, options, output);

@@ -123,6 +123,11 @@ function checkOptions(options: SourceCommandOptions): void {
       hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
     });
   }
+  if (options.resume && run !== undefined && options.noJournal) {
+    throw new UsageError("CONTRADICTION", "Flag --resume finds the QEMU of --run by the journal", {
+      hint: "leave --no-journal out; where none was kept, end that QEMU and restore the guest anew",
+    });
+  }
   if (options.resume && options.again) {
     throw new UsageError("CONTRADICTION", "Flags --resume and --again contradict each other");
   }

@@ -9,7 +9,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { makeDirectory, removeFile } from "../util/durable.ts";
 import { PostcopyError } from "../util/errors.ts";
-import { isAlive, ownProcess } from "../util/processes.ts";
+import { bootId, isAlive, ownProcess } from "../util/processes.ts";
 import { entrySchema, newEntry } from "./entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer } from "./entry.ts";
 import type { JournalRecord } from "./record.ts";
@@ -22,6 +22,8 @@ export interface FoundEntry {
 
 /** How a file of an entry is named: the guest's key, and the process that sends. */
 const ENTRY_NAME = /^[0-9a-f]{16}-\d+-\d+\.json$/;
+/** One that was never finished: what it was to say has not happened. */
+const UNFINISHED_NAME = /^[0-9a-f]{16}-(\d+)-(\d+)\.json\.tmp$/;
 
 /** Where the journal is unless it is said: of root for the host, of others for themselves. */
 export function defaultJournal(environment: Readonly<Record<string, string | undefined>>): string {
@@ -93,6 +95,15 @@ export class Journal {
     return readdirSync(this.directory).filter((name) => ENTRY_NAME.test(name));
   }
 
+  /** Files that a process left in the middle of writing them. */
+  #unfinished(): string[] {
+    return readdirSync(this.directory).filter((name) => {
+      const [, pid, startTicks] = UNFINISHED_NAME.exec(name) ?? [];
+      if (pid === undefined) return false;
+      return !isAlive({ pid: Number(pid), startTicks: Number(startTicks), boot: bootId() });
+    });
+  }
+
   /** One entry; undefined when it was removed meanwhile. */
   #read(name: string): FoundEntry | undefined {
     const path = join(this.directory, name);
@@ -111,6 +122,7 @@ export class Journal {
   }
 
   #prune(): void {
+    for (const name of this.#unfinished()) removeFile(join(this.directory, name));
     for (const name of this.#names()) {
       try {
         const found = this.#read(name);

@@ -10,6 +10,9 @@ import { join } from "node:path";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { NO_RECOVERY, pages, Role, startDest, startSource } from "../helpers/migration.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { enablePostcopy } from "../helpers/qemu-snapshot.ts";
+import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
+import { startQemu } from "../helpers/qemu.ts";
 import { PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
@@ -56,19 +59,17 @@ async function loseThread(thread: string, flags: readonly string[]) {
   return { got, sent, ends: ends(readFileSync(trace, "latin1")) };
 }
 
-for (const thread of ["incoming", "listen", "fault"]) {
+const LOST = /The guest ran here and ends with this process: [\d,]+ of its pages never came/;
+const SAYS = { incoming: LOST, listen: LOST, fault: LOST, main: /^postcopy: internal error: /m };
+
+for (const [thread, says] of Object.entries(SAYS)) {
   destTest(
     `dest: its ${thread} thread ends in postcopy: the guest ends, and reads no zeros`,
     async () => {
       const { got, sent, ends: calls } = await loseThread(thread, SLOW);
-      expect(got).toMatchObject({
-        exitCode: 1,
-        error: { message: `the ${thread} thread ended by itself` },
-        report: { outcome: "failed" },
-      });
-      expect(got.stderr).toMatch(
-        /The guest ran here and ends with this process: [\d,]+ of its pages/,
-      );
+      const error = { message: `the ${thread} thread ended by itself` };
+      expect(got).toMatchObject({ exitCode: 1, error });
+      expect(got.stderr).toMatch(says);
       expect(sent.error?.message).toContain("the guest is at the destination");
       expect(calls).toEqual([]);
     },
@@ -120,3 +121,27 @@ for (const thread of ["migration", "return-path"]) {
     expect(got.stderr).toContain("The guest ran here and ends with this process");
   });
 }
+
+const multifdTest = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
+
+multifdTest("dest: its multifd thread ends in precopy: QEMU's guest goes on", async () => {
+  await using directory = new TemporaryDirectory("mortal");
+  const file = directory.file("die");
+  const [guest, listen] = [`snapshot:${directory.file("kept")}`, "tcp:127.0.0.1:0"];
+  const words = ["dest", "--json", "--guest", guest, "--listen", listen];
+  await using dest = new Role<DestReport>(spawn(mortal("multifd", file, ...words)));
+  const { peer } = await dest.event("listening");
+  await using qemu = await startQemu({ program: qemuProgram("11.1"), memoryMib: 32 });
+  await enablePostcopy(qemu, { multifd: true });
+  await qemu.qmp.execute("migrate-set-parameters", { "max-bandwidth": 1024 * 1024 });
+  await qemu.qmp.execute("migrate", { uri: peer });
+  await dest.event("guest");
+  writeFileSync(file, "");
+  expect(await dest.end()).toMatchObject({
+    exitCode: 1,
+    error: { message: "the multifd thread ended by itself" },
+  });
+  await qemu.qmp.waitForEvent("MIGRATION", { accept: ({ data }) => data["status"] === "failed" });
+  const { running } = await qemu.qmp.execute<{ running: boolean }>("query-status");
+  expect(running).toBe(true);
+});

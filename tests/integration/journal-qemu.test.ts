@@ -3,7 +3,8 @@
  * QEMU tells and by the journal. The guest is never run twice.
  */
 import { expect } from "bun:test";
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
@@ -92,6 +93,12 @@ test("a guest that has moved is not sent again, also not after a cont", async ()
   const to = `tcp:127.0.0.1:${await dest.qemu.listen()}`;
   expect((await source.send(to, ...NOW)).exitCode).toBe(0);
   expect(source.entries).toBe(1);
+  const [entry = ""] = readdirSync(source.journal);
+  expect(JSON.parse(readFileSync(join(source.journal, entry), "utf8"))).toMatchObject({
+    state: "moved",
+    // The kernel knows whose monitor it is.
+    guest: { kind: "qemu", process: { pid: source.qemu.program.pid } },
+  });
   const moved = await source.send(to, ...NOW);
   expect(moved).toMatchObject({ exitCode: 1, error: { code: "MOVED" } });
   expect(moved.error?.message).toContain(`was moved to ${to}`);
