@@ -182,7 +182,7 @@ async function sendOn(
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
       peerText,
-      record: record && (() => record),
+      record,
       destination: { route, preempt: false },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,

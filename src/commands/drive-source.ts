@@ -82,8 +82,8 @@ class DrivenSource {
   readonly #timeline = new Timeline<DriveMoment>();
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
-  /** Its entry in the journal; null where none is kept. */
-  #record: JournalRecord | null = null;
+  /** Its entry in the journal; undefined where none is kept. */
+  #record: JournalRecord | undefined;
   #phase: SourcePhase = "setup";
 
   constructor(job: DriveJob, qmp: QmpClient) {
@@ -119,7 +119,7 @@ class DrivenSource {
     let failure: Error | undefined;
     try {
       // QEMU may complete by itself at any time from here on.
-      if (this.#record !== null) writeRecord(this.#record, "committing");
+      if (this.#record !== undefined) writeRecord(this.#record, "committing");
       await driver.migrate(formatPeer(peer));
       this.#timeline.note("drained", this.#nowNs());
       this.#noteCompletion();

@@ -9,7 +9,7 @@ import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";
 import { PostcopyError } from "../util/errors.ts";
-import { isAlive } from "../util/processes.ts";
+import { isAlive, startedByShell } from "../util/processes.ts";
 import { shellLine } from "../util/shell.ts";
 import { PROGRAM } from "../util/version.ts";
 import type { Output } from "./common.ts";
@@ -65,7 +65,8 @@ export function handedOver({ guest, peer, since, sender }: JournalEntry): string
 
 function placeOf(peer: JournalPeer): string {
   if (peer.kind === "address") return peer.text;
-  return `the QEMU that was started for it (process ${peer.process?.pid ?? "unknown"})`;
+  const pid = peer.process === null ? "unknown" : startedByShell(peer.process.pid);
+  return `the QEMU that was started for it (process ${pid})`;
 }
 
 /** The command line of this process, with a word more. */

@@ -35,16 +35,16 @@ export function openJournal({ journal, noJournal }: JournalOptions): Journal | u
 }
 
 /** Notes that all of the guest is at its peer. The entry that says less is safe as well. */
-export function noteMoved(record: JournalRecord | null, output: Output): void {
+export function noteMoved(record: JournalRecord | undefined, output: Output): void {
   orWarn(output, () => {
-    if (record !== null) writeRecord(record, "moved");
+    if (record !== undefined) writeRecord(record, "moved");
   });
 }
 
 /** Nothing follows from this send any more: the guest is here, or may be sent again. */
-export function settle(record: JournalRecord | null, output: Output): void {
+export function settle(record: JournalRecord | undefined, output: Output): void {
   orWarn(output, () => {
-    if (record !== null) removeRecord(record);
+    if (record !== undefined) removeRecord(record);
   });
 }
 

@@ -4,6 +4,7 @@ import { LaunchedQemu } from "../guests/qemu/launch.ts";
 import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import { statusSchema } from "../qmp/messages.ts";
 import type { Journal } from "../journal/journal.ts";
+import { writeRecord } from "../journal/record.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { log } from "../util/log.ts";
 import { errorChain, EXIT, PostcopyError } from "../util/errors.ts";
@@ -48,25 +49,27 @@ export async function restoreInQemu(
   // None of an earlier send: that of another one would be a second guest on the same disk.
   const peer = { kind: "run", command } as const;
   const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
-  const qemu = new LaunchedQemu(command, context.options.runLog);
+  const qemu = new LaunchedQemu(command, options.runLog);
+  const launched = { process: processAt(qemu.shellPid) ?? null, monitor: qemu.monitorPath };
+  const record = journal?.record(identity, { ...peer, ...launched }, { replaces });
   try {
+    // Now, as QEMU takes its time to start: when it is ready, the guest would wait for it.
+    if (record !== undefined) writeRecord(record, "committing");
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = await openStoredGuest(guest, context.output);
+    const stored = await openStoredGuest(guest, output);
     const peerText = "the QEMU of --run";
     // The link is this host's own: it breaks when that QEMU ends, and never comes back.
-    const record =
-      journal &&
-      (({ launched }: Destination) => {
-        if (launched === undefined) throw new Error("a QEMU that nobody started");
-        return journal.record(identity, { ...peer, ...launched }, { replaces });
-      });
-    const job = { ...context, ...stored, peerText, destination, startNs, record };
+    const job = { ...context, ...stored, peerText, destination, startNs, record, noted: true };
     return await restore(qemu, { ...job, options: { ...options, recoverTimeout: 0 } });
   } catch (error) {
     // One that has the whole guest is the operator's, whatever else failed.
-    if (!qemu.handedOver || qemu.ended) await qemu.kill();
+    if (!qemu.handedOver || qemu.ended) {
+      await qemu.kill();
+      // Wherever it got to, that ended with the QEMU.
+      settle(record, output);
+    }
     throw error;
   }
 }
@@ -77,8 +80,7 @@ async function listen(qemu: LaunchedQemu): Promise<Destination> {
   const { path, preempt, preemptFirst } = await qemu.listen();
   const addresses = [{ family: "unix" as const, path }];
   const route = { kind: "connect" as const, addresses, patienceMs: CONNECT_PATIENCE_MS };
-  const launched = { process: processAt(qemu.pid) ?? null, monitor: qemu.monitorPath };
-  return { route, preempt, preemptFirst, launched };
+  return { route, preempt, preemptFirst };
 }
 
 async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
@@ -134,7 +136,7 @@ async function migrationEnd(qemu: LaunchedQemu, output: Output): Promise<Migrate
 async function fail(
   qemu: LaunchedQemu,
   job: StoredJob,
-  { report, place, record }: SourceEnd,
+  { report, place }: SourceEnd,
   failure: Error,
 ): Promise<number> {
   const { interrupts, output } = job;
@@ -145,8 +147,7 @@ async function fail(
   const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
   output.finish({ ...report, qemu: figures });
   await qemu.kill();
-  // Wherever it got to, that ended with the QEMU.
-  settle(record, output);
+  settle(job.record, output);
   if (interrupts.interrupted) return interrupts.exitCode;
   throw words ?? failure;
 }

@@ -6,8 +6,10 @@ import { awaitMigrationEnd, qemuFigures } from "../guests/qemu/migration.ts";
 import { WaitingQemu } from "../guests/qemu/waiting.ts";
 import type { JournalPeer } from "../journal/entry.ts";
 import type { FoundEntry } from "../journal/journal.ts";
+import { writeRecord } from "../journal/record.ts";
 import { log } from "../util/log.ts";
 import { EXIT, PostcopyError } from "../util/errors.ts";
+import { startedByShell } from "../util/processes.ts";
 import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { settle } from "./journal.ts";
 import { CONNECT_PATIENCE_MS } from "./restore-in-qemu.ts";
@@ -29,6 +31,7 @@ export async function resumeInQemu(
   const replaces = unfinishedSends(journal, identity, key, options, output);
   const peer = startedFor(replaces);
   const record = journal.record(identity, peer, { replaces });
+  writeRecord(record, "committing");
   const stored = await openStoredGuest(guest, output);
   const qemu = await WaitingQemu.find(peer.monitor);
   try {
@@ -41,7 +44,7 @@ export async function resumeInQemu(
         destination: { route, preempt },
         // The link is this host's own: it breaks when that QEMU ends, and never comes back.
         options: { ...options, recoverTimeout: 0 },
-        record: () => record,
+        record,
       });
       const end = await run.run();
       const reply = end.failure === undefined ? await awaitMigrationEnd(qemu.qmp) : {};
@@ -54,7 +57,8 @@ export async function resumeInQemu(
   } finally {
     qemu.close();
   }
-  log.info(`The guest is whole in QEMU, process ${peer.process?.pid ?? "unknown"}`);
+  const pid = peer.process === null ? "unknown" : startedByShell(peer.process.pid);
+  log.info(`The guest is whole in QEMU, process ${pid}`);
   return EXIT.ok;
 }
 

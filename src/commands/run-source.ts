@@ -1,14 +1,11 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
-import { totalBytes } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import { writeRecord } from "../journal/record.ts";
 import type { JournalRecord } from "../journal/record.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
-import { REPORT_VERSION } from "../report/report.ts";
-import { sourceCounts, sourceProgress } from "../report/summary.ts";
+import { sourceProgress } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
@@ -17,18 +14,17 @@ import { ThreadError } from "../threads/thread.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
-import type { ProcessIdentity } from "../util/processes.ts";
 import { Retries } from "../util/retries.ts";
-import { VERSION } from "../util/version.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { settle } from "./journal.ts";
-import { peakResidentBytes } from "./process-memory.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
-import { ratePerSecond, Timeline } from "./timeline.ts";
+import { failureOf, sourceReport } from "./source-report.ts";
+import type { SourceMoment } from "./source-report.ts";
+import { Timeline } from "./timeline.ts";
 
 /** Precopy rounds that a report lists; a migration of more has long ceased to converge. */
 const REPORT_ROUNDS_MAX = 1000;
@@ -42,8 +38,6 @@ export interface Destination {
   preempt: boolean;
   /** And of a QEMU that reads nothing before it is there. */
   preemptFirst?: boolean;
-  /** The QEMU behind it, where this program started it. */
-  launched?: { process: ProcessIdentity | null; monitor: string };
 }
 
 /** What is sent, where, and how. */
@@ -63,7 +57,9 @@ export interface SourceJob {
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
   /** Its entry in the journal; undefined where none is kept. */
-  record: ((destination: Destination) => JournalRecord) | undefined;
+  record: JournalRecord | undefined;
+  /** The entry is written already, earlier than when the guest is about to be handed over. */
+  noted?: boolean;
   output: Output;
   interrupts: Interrupts;
 }
@@ -77,23 +73,17 @@ export interface SourceEnd {
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
-  /** What the journal says, unless that is settled; null where it says nothing. */
-  record: JournalRecord | null;
 }
-
-type Moment =
-  "connected" | "precopy" | "device" | "postcopy" | "running" | "useful" | "drained" | "stopped";
 
 export class SourceRun {
   readonly #job: SourceJob;
-  readonly #timeline: Timeline<Moment>;
+  readonly #timeline: Timeline<SourceMoment>;
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
   #crew: SourceCrew | undefined;
   /** Of a link that broke after the switchover. */
   #retries: Retries | undefined;
   #recoveries = 0;
-  #record: JournalRecord | null = null;
 
   constructor(job: SourceJob) {
     this.#job = job;
@@ -128,9 +118,7 @@ export class SourceRun {
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
-      const destination = await this.#job.destination;
-      const { route, preempt, preemptFirst = false } = destination;
-      this.#record = this.#job.record?.(destination) ?? null;
+      const { route, preempt, preemptFirst = false } = await this.#job.destination;
       interrupts.onInterrupt((count) => this.#interrupt(count));
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
@@ -152,12 +140,10 @@ export class SourceRun {
     route: Route,
     settings: SourceSettings,
   ): Promise<MigrationResult> {
-    const { options, resume = false } = this.#job;
-    // Of a guest that is there in part all of this is known before.
-    if (resume && this.#record !== null) writeRecord(this.#record, "committing");
+    const { options, resume = false, noted = false, record } = this.#job;
     const first = await (resume
       ? crew.resume(route, settings)
-      : crew.run(route, settings, this.#record));
+      : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
     if (options.recoverTimeout === 0) return first;
     this.#tellPaused(crew, first);
@@ -258,7 +244,7 @@ export class SourceRun {
 
   #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {
     const { times } = crew.shared;
-    const moments: [Moment, number][] = [
+    const moments: [SourceMoment, number][] = [
       ["stopped", times[TIME.stopped] ?? 0],
       ["running", this.#runningNs(crew)],
     ];
@@ -266,93 +252,29 @@ export class SourceRun {
     const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
     if (result.ok) this.#timeline.note("drained", now);
     if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
-    const failure = result.ok ? undefined : this.#failureOf(crew, result.error);
+    const failure = result.ok ? undefined : failureOf(crew, result.error);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok
       ? undefined
       : cancelled
         ? "cancelled"
         : "failed";
-    const report = this.#report(crew, failure);
+    const report = sourceReport({
+      ...{ job: this.#job, crew, timeline: this.#timeline, failure },
+      ...{ rounds: this.#rounds, switchover: this.#switchover, recoveries: this.#recoveries },
+    });
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
     const place = result.ok ? "destination" : result.place;
-    const settled = result.ok || place === "source";
-    if (settled) settle(this.#record, this.#job.output);
-    return { report, requested, failure, place, record: settled ? null : this.#record };
+    const { record, output } = this.#job;
+    if (result.ok || place === "source") settle(record, output);
+    return { report, requested, failure, place };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
   #runningNs(crew: SourceCrew): number {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
-  }
-
-  /** The return path often knows better why the link ended than the thread that only writes. */
-  #failureOf(
-    crew: SourceCrew,
-    record: Extract<MigrationResult, { ok: false }>["error"],
-  ): ThreadError {
-    const { returnPathError } = crew;
-    const deepest = (at: typeof record): typeof record =>
-      at.cause === undefined ? at : deepest(at.cause);
-    const last = deepest(record);
-    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
-      const { code, message, hint } = returnPathError;
-      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
-        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
-        if (hint !== undefined) last.cause.hint = hint;
-      }
-    }
-    return new ThreadError(record);
-  }
-
-  #report(crew: SourceCrew, failure: ThreadError | undefined): SourceReport {
-    const { guest, guestText, peerText, interrupts } = this.#job;
-    const timeline = this.#timeline;
-    const counts = sourceCounts(crew.shared.counters);
-    const firstPage = timeline.at("precopy") === undefined ? "stopped" : "precopy";
-    const times = {
-      setup: timeline.ms("start", firstPage),
-      precopy: timeline.ms("precopy", "stopped"),
-      device: timeline.ms("stopped", "postcopy"),
-      postcopy: timeline.ms("postcopy", "drained"),
-      toRunning: timeline.ms("start", "running"),
-      toDrained: timeline.ms("start", "drained"),
-      total: timeline.elapsedMs,
-    };
-    // A guest that was kept stood still before, for however long.
-    const downtime = guest.kind === "stress" ? timeline.ms("stopped", "running") : null;
-    const requests = crew.shared.requestTimes;
-    const pages = this.#job.workingSet?.length ?? 0;
-    const inPlaceNs = crew.shared.times[TIME.workingSet] ?? 0;
-    if (inPlaceNs > 0) timeline.note("useful", inPlaceNs);
-    return {
-      role: "source",
-      version: REPORT_VERSION,
-      program: VERSION,
-      startedAt: timeline.startedAt,
-      guest: guestText,
-      peer: peerText,
-      outcome:
-        failure === undefined ? "completed" : interrupts.interrupted ? "cancelled" : "failed",
-      error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
-      downtime: downtime === null ? null : { ms: downtime, method: "acknowledged" },
-      times,
-      rates: {
-        precopy: ratePerSecond(counts.bytes.precopy, times.precopy),
-        postcopy: ratePerSecond(counts.bytes.postcopy + counts.bytes.requested, times.postcopy),
-      },
-      memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
-      qemu: null,
-      urgentChannel: crew.urgentChannel,
-      recoveries: this.#recoveries,
-      switchover: this.#switchover,
-      rounds: this.#rounds,
-      ...counts,
-      workingSet: pages === 0 ? null : { pages, toInPlaceMs: timeline.ms("start", "useful") },
-      requestServiceNs: requests.count === 0 ? null : requests.summary(),
-    };
   }
 }
 

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { formatPeer } from "../channel/address.ts";
 import { checkRunCommand } from "../guests/qemu/launch.ts";
+import { writeRecord } from "../journal/record.ts";
 import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
@@ -92,14 +93,16 @@ export const source = defineStrictCommand({
     const job = { peerText, destination, options, output, interrupts };
     if (guest.kind === "stress") {
       const record = journal?.record({ kind: "stress" }, peer);
-      return await sendStress({ ...job, record: record && (() => record) }, guest.parameters);
+      return await sendStress({ ...job, record }, guest.parameters);
     }
     const identity = storedIdentity(guest);
     const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
     const record = journal?.record(identity, peer, { replaces });
     const stored = await openStoredGuest(guest, output);
     const { resume } = options;
-    return await sendStored({ ...job, ...stored, resume, record: record && (() => record) });
+    // A guest that is there in part needs no thread to find out when it leaves.
+    if (resume && record !== undefined) writeRecord(record, "committing");
+    return await sendStored({ ...job, ...stored, resume, record });
   },
 });
 

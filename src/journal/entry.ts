@@ -32,7 +32,7 @@ export type JournalGuest = z.infer<typeof guestSchema>;
 /** Where it goes. */
 const peerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("address"), text: z.string().min(1) }),
-  /** Into a QEMU that the sender started (`--run`), with its private monitor. */
+  /** Into a QEMU that the sender started (`--run`) by a shell, with its private monitor. */
   z.strictObject({
     kind: z.literal("run"),
     command: z.string(),

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { someoneListens } from "../channel/listen.ts";
 import { makeDirectory, removeFile } from "../util/durable.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { bootId, isAlive, ownProcess } from "../util/processes.ts";
@@ -139,9 +140,9 @@ export class Journal {
 function isVoid({ guest, peer, sender }: JournalEntry): boolean {
   if (guest.kind === "stress") return !isAlive(sender);
   if (guest.kind === "qemu") return guest.process !== null && !isAlive(guest.process);
-  // It ran in that QEMU, and ended with it.
   if (peer.kind !== "run" || isAlive(sender)) return false;
-  return peer.process !== null && !isAlive(peer.process);
+  // It was in that QEMU, and ended with it. A wrapper may have ended before what it started.
+  return (peer.process === null || !isAlive(peer.process)) && !someoneListens(peer.monitor);
 }
 
 /** What is the same for all sends of one guest, as a part of a file's name. */

@@ -41,3 +41,14 @@ export function isAlive({ pid, startTicks, boot }: ProcessIdentity): boolean {
   const now = processAt(pid);
   return now !== undefined && now.startTicks === startTicks && now.boot === boot;
 }
+
+/** What a shell was started for: one that has not made way for it waits for it, its only child. */
+export function startedByShell(pid: number): number {
+  try {
+    const isShell = readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "sh";
+    const child = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return isShell && /^\d+$/.test(child) ? Number(child) : pid;
+  } catch {
+    return pid;
+  }
+}

@@ -19,9 +19,9 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 const destTest = requireOrSkip(needUserfaultfd(), needStrace());
 const sourceTest = requireOrSkip(needUserfaultfd());
 
-const GUEST = "stress:size=32MiB,duration=100ms";
+const GUEST = "stress:size=32MiB,rate=2MiB/s,duration=100ms";
 const COUNT = pages("32MiB");
-/** It asks for pages all the time, and the rest is held back. */
+/** It asks for a page now and then, and the rest is held back. */
 const SLOW = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s", ...NO_RECOVERY];
 const MORTAL = join(PROJECT_ROOT, "tests", "fixtures", "dying-thread.ts");
 
@@ -117,6 +117,7 @@ for (const thread of ["migration", "return-path"]) {
     const [got, sent] = await Promise.all([dest.end(), source.end()]);
     expect(sent).toMatchObject({ exitCode: 1, stayed: undefined, report: { outcome: "failed" } });
     expect(sent.error?.message).toContain("the guest is at the destination");
+    expect(sent.error?.message).toEndWith(`the ${thread} thread ended by itself`);
     expect(got).toMatchObject({ exitCode: 1, error: { code: "PEER_CLOSED" } });
     expect(got.stderr).toContain("The guest ran here and ends with this process");
   });

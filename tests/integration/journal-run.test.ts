@@ -3,8 +3,10 @@
  * was started for it. It is not started a second time, and the same command with --resume finishes it.
  */
 import { afterAll, expect } from "bun:test";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 
+import { isAlive, processAt } from "../../src/util/processes.ts";
+import type { ProcessIdentity } from "../../src/util/processes.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
@@ -28,8 +30,8 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
 const MEMORY_MIB = 32;
-/** What the guest does not ask for is held back, so that some is missing when the sender is killed. */
-const SLOW = ["--max-postcopy-bandwidth", "1MiB/s"];
+/** Much is missing when the sender is killed: it is held back, and the guest, paused, asks for nothing. */
+const SLOW = ["--max-postcopy-bandwidth", "256KiB/s"];
 
 const place = new TemporaryDirectory("jrun");
 afterAll(() => place[Symbol.asyncDispose]());
@@ -61,7 +63,7 @@ async function runWords(version: QemuVersion): Promise<string> {
     `-drive if=none,id=boot,format=raw,file=${image} -device ide-hd,drive=boot,bootindex=0`,
     `-chardev file,id=com1,path=${place.file("serial")} -serial chardev:com1`,
     `-qmp unix:${place.file(`qmp-${version}`)},server=on,wait=off`,
-    `-pidfile ${place.file(`pid-${version}`)}`,
+    `-pidfile ${place.file(`qmp-${version}`)}.pid -S`,
   ].join(" ");
 }
 
@@ -74,6 +76,42 @@ async function countIn(qmp: QmpClient): Promise<Count> {
   return checkPattern(await Bun.file(filename).bytes());
 }
 
+/** A QEMU that a command left running, by its second monitor. */
+class Launched implements AsyncDisposable {
+  readonly qmp: QmpClient;
+  readonly process: ProcessIdentity;
+
+  constructor(qmp: QmpClient, process: ProcessIdentity) {
+    this.qmp = qmp;
+    this.process = process;
+  }
+
+  get pid(): number {
+    return this.process.pid;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.qmp[Symbol.asyncDispose]();
+    // It would outlive a test that has failed.
+    if (isAlive(this.process)) process.kill(this.pid, "SIGKILL");
+  }
+}
+
+/** Waits for a QEMU that is being started. */
+async function launched(path: string): Promise<Launched> {
+  const qmp = await waitUntil(
+    async () => await QmpClient.connect(path).catch(() => undefined),
+    "the monitor of a QEMU",
+  );
+  const found = processAt(Number(readFileSync(`${path}.pid`, "utf8")));
+  if (found === undefined) throw new Error("QEMU has ended");
+  return new Launched(qmp, found);
+}
+
+async function statusOf(qmp: QmpClient): Promise<string> {
+  return (await qmp.execute<{ status: string }>("query-status")).status;
+}
+
 for (const version of QEMU_VERSIONS) {
   const test = requireOrSkip(needQemuVersion("7.2"), needQemuVersion(version), needUserfaultfd());
   test(`--run into QEMU ${version}, killed: not run twice, and finished by --resume`, async () => {
@@ -82,18 +120,15 @@ for (const version of QEMU_VERSIONS) {
     const command = await runWords(version);
     const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
     const noted = ["--journal", journal];
-    const environment = { TMPDIR: place.path };
     await using program = spawn(postcopyCommand(...words, "--json", ...noted, ...SLOW), {
-      environment,
+      environment: { TMPDIR: place.path },
     });
-    for await (const { event } of program.events()) {
-      if (event === "running") break;
-    }
+    await using monitor = await launched(place.file(`qmp-${version}`));
+    const { qmp, pid } = monitor;
+    // Before that it is not there yet, and a QEMU that loses its source ends.
+    await waitUntil(async () => (await statusOf(qmp)) === "paused", "a guest that has arrived");
     program.kill("SIGKILL");
     await program.finish();
-    const pidFile = place.file(`pid-${version}`);
-    await waitUntil(() => existsSync(pidFile), "the pid of QEMU");
-    const pid = readFileSync(pidFile, "utf8").trim();
 
     const refused = await runPostcopy([...words, ...noted]);
     expect(refused.exitCode).toBe(1);
@@ -108,12 +143,12 @@ for (const version of QEMU_VERSIONS) {
     expect(readdirSync(journal)).toEqual([]);
     // Nothing of ours stays beside it.
     expect(readdirSync(place.path).filter((name) => name.startsWith("postcopy-"))).toEqual([]);
-    await using qmp = await QmpClient.connect(place.file(`qmp-${version}`));
+    await qmp.execute("cont");
     const first = await countIn(qmp);
     expect(hasCountedOn(before, first)).toBe(true);
     await waitUntil(async () => hasCountedOn(first, await countIn(qmp)), "a guest that counts");
     await qmp.execute("quit");
-    await waitUntil(() => !existsSync(pidFile), "the end of QEMU");
+    await waitUntil(() => !isAlive(monitor.process), "the end of QEMU");
     // There is none any more that waits, so the command does what it did at first.
     const nothing = await runPostcopy([...words, ...noted, "--resume"]);
     expect(nothing.stderr).toContain("waits for the rest of the guest");

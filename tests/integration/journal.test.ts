@@ -16,6 +16,8 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const journalTest = requireOrSkip(needUserfaultfd());
 
+/** It asks for a page now and then, so that much is missing when its sender is killed. */
+const CALM = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
 const SLOW = ["--max-postcopy-bandwidth", "1MiB/s"] as const;
 
 /** The entries of a journal. */
@@ -44,7 +46,11 @@ async function keepStress(): Promise<string> {
   const guest = `snapshot:${place.file("guest")}`;
   if (existsSync(place.file("guest"))) return guest;
   await using keeper = await startDest({ guest });
-  await using source = startSource({ to: keeper.peer, flags: ["--switchover", "now"] });
+  await using source = startSource({
+    to: keeper.peer,
+    guest: CALM,
+    flags: ["--switchover", "now"],
+  });
   await Promise.all([source.end(), keeper.end()]);
   return guest;
 }

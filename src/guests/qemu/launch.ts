@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { QmpClient } from "../../qmp/client.ts";
 import { PostcopyError, UsageError } from "../../util/errors.ts";
 import type { ErrorDetails } from "../../util/errors.ts";
+import { startedByShell } from "../../util/processes.ts";
 import { quoted } from "../../util/units.ts";
 import { queryMigrate } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
@@ -96,16 +97,14 @@ export class LaunchedQemu {
     return this.#qmp;
   }
 
-  /** The process of QEMU: a shell that has not made way for it waits for it, its only child. */
+  /** The process that was started: a shell, or what it has made way for. */
+  get shellPid(): number {
+    return this.#process.pid;
+  }
+
+  /** The process of QEMU. */
   get pid(): number {
-    const { pid } = this.#process;
-    try {
-      const isShell = readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "sh";
-      const child = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-      return isShell && /^\d+$/.test(child) ? Number(child) : pid;
-    } catch {
-      return pid;
-    }
+    return startedByShell(this.shellPid);
   }
 
   /** Whether the process has ended. */
