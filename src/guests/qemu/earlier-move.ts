@@ -53,7 +53,10 @@ export function judge(
   const progress = migration.status ?? "none";
   if (!running) return judgeStanding(state, entry, options);
   if (STAYED.has(progress)) return entry?.state === "moved" ? refuseMoved(entry, options) : "here";
-  if (progress === "completed") return entry === undefined ? "here" : refuseMoved(entry, options);
+  if (progress === "completed") {
+    const isHere = entry === undefined || keptByPeer(migration);
+    return isHere ? "here" : refuseMoved(entry, options);
+  }
   const whose = entry === undefined ? "" : `; ${senderOf(entry)} has ended, and QEMU goes on alone`;
   return new DriveError("QEMU_BUSY", `That QEMU is migrating already (${progress})${whose}`, {
     hint: `migrate_cancel at its monitor keeps the guest here, if it is ${status} still`,

@@ -46,6 +46,9 @@ const CASES: [object, MigrateReply, JournalEntry | undefined, typeof NONE, strin
   [RUNS, reply("completed"), MOVED, NONE, "SPLIT_BRAIN"],
   [RUNS, reply("completed"), MOVED, AGAIN, "here"],
   [RUNS, reply("completed"), undefined, NONE, "here"],
+  // The peer only keeps it.
+  [RUNS, KEPT, TO_KEEP, NONE, "here"],
+  [RUNS, KEPT, COMMITTING, NONE, "here"],
   // Its driver was killed, and QEMU goes on.
   [RUNS, reply("active"), COMMITTING, NONE, "QEMU_BUSY"],
   [RUNS, reply("active"), undefined, AGAIN, "QEMU_BUSY"],
