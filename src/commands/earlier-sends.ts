@@ -49,13 +49,14 @@ export function unfinishedSends(
   }
   const last = here.at(-1);
   if (last === undefined || options.resume || options.again) return here;
+  const finish = `${sameCommand("--resume")}${tellQemu(peer)}`;
   throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
-    hint: `finish it there: ${sameCommand("--resume")}${tellQemu(peer)}; or send another copy, on a disk of its own: --again`,
+    hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
   });
 }
 
 /** What happened, and where the guest is now. */
-export function handedOver({ guest, peer, since, sender }: JournalEntry): string {
+function handedOver({ guest, peer, since, sender }: JournalEntry): string {
   const whose = guest.kind === "stored" ? `The guest of ${guest.path}` : "The guest";
   return (
     `${whose} was handed to ${placeOf(peer)} at ${since} by process ${sender.pid}, which ended ` +
@@ -70,7 +71,7 @@ function placeOf(peer: JournalPeer): string {
 }
 
 /** The command line of this process, with a word more. */
-export function sameCommand(word: string): string {
+function sameCommand(word: string): string {
   return `${shellLine([PROGRAM, ...process.argv.slice(2)])} ${word}`;
 }
 

@@ -10,9 +10,7 @@ import { optionalFlag, switchFlag } from "./strict.ts";
 export const JOURNAL_FLAGS = {
   journal: optionalFlag(z.string().min(1), {
     valueHint: "DIRECTORY",
-    description:
-      "Where it is noted which guests were handed over (default: /var/lib/postcopy of root, of " +
-      "others ~/.local/state/postcopy)",
+    description: "Where guests that are handed over are noted (default: in /var/lib, or one's own)",
   }),
   "no-journal": switchFlag("Do not note it: nothing then keeps a guest from being sent twice"),
 } as const;

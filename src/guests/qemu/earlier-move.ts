@@ -49,7 +49,7 @@ export function judge(
   entry: JournalEntry | undefined,
   options: { keep: boolean; again: boolean },
 ): Verdict {
-  const { running, status, migration } = state;
+  const { running, migration } = state;
   const progress = migration.status ?? "none";
   if (!running) return judgeStanding(state, entry, options);
   if (STAYED.has(progress)) return entry?.state === "moved" ? refuseMoved(entry, options) : "here";
@@ -59,7 +59,7 @@ export function judge(
   }
   const whose = entry === undefined ? "" : `; ${senderOf(entry)} has ended, and QEMU goes on alone`;
   return new DriveError("QEMU_BUSY", `That QEMU is migrating already (${progress})${whose}`, {
-    hint: `migrate_cancel at its monitor keeps the guest here, if it is ${status} still`,
+    hint: "at its monitor: info migrate says how far it is, and migrate_cancel keeps the guest here",
   });
 }
 
