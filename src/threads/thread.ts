@@ -32,8 +32,8 @@ type FromWorker =
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
 
-/** How long a worker may take to load; a missing file never answers. */
-const READY_TIMEOUT_MS = 10_000;
+/** How long a worker may take to load, which on a host that is busy enough is many seconds. */
+const READY_TIMEOUT_MS = 60_000;
 
 /** An error that a worker reported, with its code, hint and causes. */
 export class ThreadError extends PostcopyError {
