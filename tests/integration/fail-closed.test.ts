@@ -22,7 +22,7 @@ const sourceTest = requireOrSkip(needUserfaultfd());
 const GUEST = "stress:size=32MiB,rate=2MiB/s,duration=100ms";
 const COUNT = pages("32MiB");
 /** It asks for a page now and then, and the rest is held back. */
-const SLOW = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s", ...NO_RECOVERY];
+const SLOW = ["--switchover", "now", "--max-postcopy-bandwidth", "256KiB/s", ...NO_RECOVERY];
 const MORTAL = join(PROJECT_ROOT, "tests", "fixtures", "dying-thread.ts");
 
 /** A command of postcopy whose thread `thread` dies when `file` appears. */

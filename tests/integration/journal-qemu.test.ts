@@ -24,7 +24,7 @@ import type { SourceReport } from "../../src/report/report.ts";
 const RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
 const NOW = ["--switchover", "now"];
 /** The driver is killed long before all is there; QEMU then goes on alone. */
-const SLOW = [...NOW, "--max-postcopy-bandwidth", "1MiB/s"];
+const SLOW = [...NOW, "--max-postcopy-bandwidth", "256KiB/s"];
 const FAST = { "max-postcopy-bandwidth": 0 };
 
 /** A QEMU with a small guest that counts, a monitor for the test, and one to be driven by. */

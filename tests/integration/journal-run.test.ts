@@ -9,7 +9,7 @@ import { isAlive, processAt } from "../../src/util/processes.ts";
 import type { ProcessIdentity } from "../../src/util/processes.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
-import { waitUntil } from "../helpers/deadline.ts";
+import { LONG_TEST_MS, waitUntil } from "../helpers/deadline.ts";
 import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -34,7 +34,7 @@ const MEMORY_MIB = 32;
 const SLOW = ["--max-postcopy-bandwidth", "256KiB/s"];
 
 const place = new TemporaryDirectory("jrun");
-afterAll(() => place[Symbol.asyncDispose]());
+afterAll(() => place[Symbol.asyncDispose](), LONG_TEST_MS);
 
 /** A snapshot of the counting guest in a QEMU 7.2, and a count that it has passed; made once. */
 let kept: Promise<{ directory: string; before: Count }> | undefined;

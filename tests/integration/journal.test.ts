@@ -6,7 +6,7 @@ import { afterAll, expect } from "bun:test";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { waitUntil } from "../helpers/deadline.ts";
+import { LONG_TEST_MS, waitUntil } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { SourceRole } from "../helpers/migration.ts";
@@ -18,7 +18,7 @@ const journalTest = requireOrSkip(needUserfaultfd());
 
 /** It asks for a page now and then, so that much is missing when its sender is killed. */
 const CALM = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
-const SLOW = ["--max-postcopy-bandwidth", "1MiB/s"] as const;
+const SLOW = ["--max-postcopy-bandwidth", "256KiB/s"] as const;
 
 /** The entries of a journal. */
 function entriesIn(directory: string): Record<string, unknown>[] {
@@ -39,7 +39,7 @@ async function kill(source: SourceRole): Promise<void> {
 }
 
 const place = new TemporaryDirectory("journal");
-afterAll(() => place[Symbol.asyncDispose]());
+afterAll(() => place[Symbol.asyncDispose](), LONG_TEST_MS);
 
 /** A stress guest in a snapshot, made once. */
 async function keepStress(): Promise<string> {
@@ -125,12 +125,6 @@ journalTest(
     expect(error?.code).toBe("BAD_JOURNAL");
     expect(error?.message).toContain(name);
     writeFileSync(join(journal, name), entry);
-    // Elsewhere it is another copy, which is only mentioned.
-    await using clone = await startDest();
-    await using other = startSource({ guest, to: clone.peer, flags });
-    const [sent, got] = await Promise.all([other.end(), clone.end()]);
-    expect([sent.exitCode, got.exitCode]).toEqual([0, 0]);
-    expect(sent.stderr).toContain("this is another copy");
     await using dest = await startDest({ listen: to });
     await using again = startSource({ guest, to, flags: [...flags, "--again"] });
     expect((await Promise.all([again.end(), dest.end()])).map(({ exitCode }) => exitCode)).toEqual([
