@@ -152,9 +152,12 @@ export class SourceRun {
     const once: Route = { ...route, patienceMs: 0 };
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
-      result = await crew.resume(once, settings);
-      if (result.ok) this.#recoveries++;
-      else if (result.paused) this.#notePhase(crew, "paused");
+      const next = await crew.resume(once, settings);
+      if (next.ok) this.#recoveries++;
+      else if (next.paused) this.#notePhase(crew, "paused");
+      // A try that came to nobody does not say where the guest is.
+      const cameToNobody = !next.ok && next.paused && next.error.code === "NOT_RESUMED";
+      if (!cameToNobody) result = next;
     }
     return result;
   }
