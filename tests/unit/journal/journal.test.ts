@@ -10,6 +10,8 @@ import { removeRecord, writeRecord } from "../../../src/journal/record.ts";
 import type { JournalRecord } from "../../../src/journal/record.ts";
 import { PostcopyError } from "../../../src/util/errors.ts";
 import { ownProcess } from "../../../src/util/processes.ts";
+import { needStrace, requireOrSkip } from "../../helpers/need.ts";
+import { PROJECT_ROOT, run } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const PEER: JournalPeer = { kind: "address", text: "tcp:127.0.0.1:1" };
@@ -88,8 +90,35 @@ describe("an entry", () => {
   });
 });
 
+requireOrSkip(needStrace())(
+  "an entry is durable before it has its name, and its name as well",
+  async () => {
+    await using directory = new TemporaryDirectory("journal");
+    const room = join(PROJECT_ROOT, "src", "journal");
+    const program = [
+      `import { Journal } from ${JSON.stringify(join(room, "journal.ts"))};`,
+      `import { writeRecord } from ${JSON.stringify(join(room, "record.ts"))};`,
+      `const journal = Journal.open(${JSON.stringify(directory.path)});`,
+      `writeRecord(journal.record(${JSON.stringify(STORED)}, ${JSON.stringify(PEER)}), "committing");`,
+    ].join("\n");
+    const trace = directory.file("trace");
+    const calls = ["-e", "trace=fsync,rename,renameat,renameat2", "-o", trace];
+    await run(["strace", "-f", "-y", ...calls, process.execPath, "-e", program]);
+    const [name = ""] = readdirSync(directory.path).filter((file) => file.endsWith(".json"));
+    const path = directory.file(name);
+    const seen = readFileSync(trace, "latin1")
+      .split("\n")
+      .flatMap((line) => {
+        const synced = /fsync\(\d+<([^>]*)>/.exec(line)?.[1];
+        if (synced !== undefined) return [`fsync ${synced}`];
+        return line.includes(`"${path}"`) ? [`rename to ${path}`] : [];
+      });
+    expect(seen).toEqual([`fsync ${path}.tmp`, `rename to ${path}`, `fsync ${directory.path}`]);
+  },
+);
+
 describe("what is opened again", () => {
-  const run = (process: typeof DEAD): JournalPeer => {
+  const started = (process: typeof DEAD): JournalPeer => {
     return { kind: "run", command: "qemu", process, monitor: "/monitor" };
   };
   const qemu = (process: typeof DEAD): JournalGuest => {
@@ -97,8 +126,8 @@ describe("what is opened again", () => {
   };
   const LEFT: { what: string; guest: JournalGuest; peer: JournalPeer; stays: boolean }[] = [
     { what: "a kept guest at a peer", guest: STORED, peer: PEER, stays: true },
-    { what: "one in a QEMU that runs", guest: STORED, peer: run(ownProcess()), stays: true },
-    { what: "one in a QEMU that has ended", guest: STORED, peer: run(DEAD), stays: false },
+    { what: "one in a QEMU that runs", guest: STORED, peer: started(ownProcess()), stays: true },
+    { what: "one in a QEMU that has ended", guest: STORED, peer: started(DEAD), stays: false },
     { what: "that of a QEMU that runs", guest: qemu(ownProcess()), peer: PEER, stays: true },
     { what: "that of a QEMU that has ended", guest: qemu(DEAD), peer: PEER, stays: false },
     {
