@@ -35,7 +35,8 @@ async function moveExecutable(directory: string, size: string): Promise<string> 
   const listen = ["--guest", "stress", "--listen", "tcp:127.0.0.1:0", "--json"];
   await using dest = spawn([join(directory, "dest"), "dest", ...listen], options);
   const { 1: peer = "" } = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);
-  const to = ["--guest", `stress:size=${size}`, "--to", peer, "--switchover", "rounds=1", "--json"];
+  const how = ["--switchover", "rounds=1", "--json", "--no-journal"];
+  const to = ["--guest", `stress:size=${size}`, "--to", peer, ...how];
   await using source = spawn([join(directory, "source"), "source", ...to], options);
   const [sent, arrived] = await Promise.all([
     reportOf<SourceReport>(source),

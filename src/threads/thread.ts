@@ -3,7 +3,9 @@
  * function (or, like that of TLS, never), and reports by message. Main never blocks: it awaits promises.
  *
  * A worker that may sit in a system call is never terminated: it is told to stop through shared
- * memory and the stop descriptor, and terminated when it has said that it is done.
+ * memory and the stop descriptor, and terminated when it has said that it is done. One that ends by
+ * itself (an error outside of its task, process.exit, no memory left) fails its task: whoever waits
+ * for it would wait for ever.
  */
 import { PostcopyError, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
@@ -31,8 +33,8 @@ type FromWorker =
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
 
-/** How long a worker may take to load; a missing file never answers. */
-const READY_TIMEOUT_MS = 10_000;
+/** How long a worker may take to load, which on a host that is busy enough is many seconds. */
+const READY_TIMEOUT_MS = 60_000;
 
 /** An error that a worker reported, with its code, hint and causes. */
 export class ThreadError extends PostcopyError {
@@ -62,6 +64,8 @@ export class Thread<Task, News, Result> {
   readonly #ready = Promise.withResolvers<void>();
   #task = Promise.withResolvers<Result>();
   #busy = false;
+  /** Why no further task can be given to it. */
+  #ended: Error | undefined;
 
   /** Starts loading the worker; `news` is called for each message it sends while at work. */
   constructor(name: ThreadName, news: (news: News) => void) {
@@ -70,6 +74,7 @@ export class Thread<Task, News, Result> {
     this.#worker = new Worker(ENTRIES[name]().href);
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#take(event.data);
     this.#worker.onerror = (event) => this.#fail(new Error(`${name}: ${event.message}`));
+    this.#worker.addEventListener("close", () => this.#close());
     const timer = setTimeout(() => {
       this.#fail(new Error(`the ${name} thread did not start within ${READY_TIMEOUT_MS} ms`));
     }, READY_TIMEOUT_MS);
@@ -83,6 +88,7 @@ export class Thread<Task, News, Result> {
   /** Gives the worker its next task; resolves with its result, rejects with its error. */
   run(task: Task): Promise<Result> {
     if (this.#busy) throw new Error(`the ${this.name} thread is still at work`);
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
     this.#busy = true;
     this.#task = Promise.withResolvers<Result>();
     this.#ready.promise.then(
@@ -127,8 +133,15 @@ export class Thread<Task, News, Result> {
 
   /** Whatever went wrong, a worker that has a task may sit in a system call: it stays busy. */
   #fail(error: Error): void {
+    this.#ended ??= error;
     this.#ready.reject(error);
-    this.#task.reject(error);
+    if (this.#busy) this.#task.reject(error);
+  }
+
+  /** The worker is no more: it is at nothing, and will never be. */
+  #close(): void {
+    this.#fail(this.#ended ?? new Error(`the ${this.name} thread ended by itself`));
+    this.#busy = false;
   }
 }
 

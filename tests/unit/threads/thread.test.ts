@@ -49,3 +49,40 @@ describe("a worker that fails outside of its task", () => {
     expect(worker.terminated).toBe(true);
   });
 });
+
+describe("a worker that ends by itself", () => {
+  test("fails its task, and every later one", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    await waitUntil(() => worker.tasks.length > 0, "the task to be given");
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("Error: the listen thread ended by itself");
+    // It is at nothing any more, so what it used may be closed.
+    expect(thread.busy).toBe(false);
+    expect(await failureOf(thread.run("another"))).toContain("ended by itself");
+    expect(worker.tasks).toEqual(["a task"]);
+  });
+
+  test("says why, where an error was heard before", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    worker.onerror?.({ message: "out of luck" });
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("Error: listen: out of luck");
+    expect(thread.busy).toBe(false);
+  });
+
+  test("fails nothing where it has no task", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    worker.say({ kind: "done", result: "well" });
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("none");
+  });
+});
