@@ -223,7 +223,6 @@ export class IncomingMemory {
     }
     this.#multifd?.end();
     this.#discards.flush();
-    this.#discards.close();
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);

@@ -5,6 +5,7 @@
  * A worker that may sit in a system call is never terminated: it is told to stop through shared
  * memory and the stop descriptor, and terminated when it has said that it is done.
  */
+import { unmapThreadMemory } from "../../syscalls/memory.ts";
 import { PostcopyError, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 
@@ -23,9 +24,13 @@ const ENTRIES = {
 
 export type ThreadName = keyof typeof ENTRIES;
 
+/** What a worker is sent. */
+type ToWorker<Task> = { kind: "task"; task: Task } | { kind: "end" };
+
 /** What a worker sends. */
 type FromWorker =
   | { kind: "ready" }
+  | { kind: "ended" }
   | { kind: "news"; news: unknown }
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
@@ -85,7 +90,7 @@ export class Thread<Task, News, Result> {
     this.#busy = true;
     this.#task = Promise.withResolvers<Result>();
     this.#ready.promise.then(
-      () => this.#worker.postMessage(task),
+      () => this.#tell({ kind: "task", task }),
       (error: unknown) => {
         // It never was ready, so it was given nothing.
         this.#busy = false;
@@ -100,15 +105,26 @@ export class Thread<Task, News, Result> {
     return this.#busy;
   }
 
-  /** Ends an idle worker. */
+  /** Ends an idle worker: it gives back what it has mapped, and is terminated. */
   end(): void {
-    if (!this.#busy) this.#worker.terminate();
+    if (this.#busy) return;
+    this.#ready.promise.then(
+      () => this.#tell({ kind: "end" }),
+      () => this.#worker.terminate(),
+    );
+  }
+
+  #tell(message: ToWorker<Task>): void {
+    this.#worker.postMessage(message);
   }
 
   #take(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
         this.#ready.resolve();
+        break;
+      case "ended":
+        this.#worker.terminate();
         break;
       case "news":
         this.#news(message.news as News);
@@ -139,9 +155,14 @@ export function serveThread<Task, News, Result>(
   work: (task: Task, tell: (news: News) => void) => Result,
 ): void {
   const send = (message: FromWorker): void => postMessage(message);
-  const take = (event: MessageEvent<Task>): void => {
+  const take = ({ data }: MessageEvent<ToWorker<Task>>): void => {
+    if (data.kind === "end") {
+      unmapThreadMemory();
+      send({ kind: "ended" });
+      return;
+    }
     try {
-      send({ kind: "done", result: work(event.data, (news) => send({ kind: "news", news })) });
+      send({ kind: "done", result: work(data.task, (news) => send({ kind: "news", news })) });
     } catch (thrown) {
       send({ kind: "failed", error: errorRecord(thrown) });
     }
