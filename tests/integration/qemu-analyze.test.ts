@@ -341,7 +341,7 @@ for (const version of QEMU_VERSIONS) {
     needUserfaultfd(),
     needHugePages(HUGE_PAGES),
   )(`analyze tells the huge pages of QEMU ${version}`, async () => {
-    using _pages = new HugePages(HUGE_PAGES);
+    await using _pages = await HugePages.add(HUGE_PAGES);
     const how = { program: qemuProgram(version), extraArguments: HUGE };
     const { analysis } = await moveRecorded({ ...how, machine: "pc,memory-backend=m0" }, {});
     expect(analysis.advise?.pageSizeSummary).toBe(HUGE_PAGE_BYTES + 4096);
