@@ -35,8 +35,8 @@ type FromWorker =
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
 
-/** How long a worker may take to load; a missing file never answers. */
-const READY_TIMEOUT_MS = 10_000;
+/** How long a worker may take to load, on a host that is very busy; a missing file never answers. */
+const READY_TIMEOUT_MS = 60_000;
 
 /** An error that a worker reported, with its code, hint and causes. */
 export class ThreadError extends PostcopyError {

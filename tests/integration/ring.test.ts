@@ -49,7 +49,7 @@ ringTest("a guest in a ring of three processes is whole, and leaves nothing behi
 
 /** JavaScriptCore's own switches: collect all the time, and overwrite what is found to be free. */
 const COLLECTING = {
-  BUN_JSC_slowPathAllocsBetweenGCs: "40",
+  BUN_JSC_slowPathAllocsBetweenGCs: "100",
   BUN_JSC_collectContinuously: "1",
   BUN_JSC_scribbleFreeCells: "1",
   BUN_JSC_logGC: "1",
