@@ -7,6 +7,7 @@
  * itself (an error outside of its task, process.exit, no memory left) fails its task: whoever waits
  * for it would wait for ever.
  */
+import { unmapThreadMemory } from "../../syscalls/memory.ts";
 import { PostcopyError, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 
@@ -26,14 +27,18 @@ const ENTRIES = {
 
 export type ThreadName = keyof typeof ENTRIES;
 
+/** What a worker is sent. */
+type ToWorker<Task> = { kind: "task"; task: Task } | { kind: "end" };
+
 /** What a worker sends. */
 type FromWorker =
   | { kind: "ready" }
+  | { kind: "ended" }
   | { kind: "news"; news: unknown }
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
 
-/** How long a worker may take to load, which on a host that is busy enough is many seconds. */
+/** How long a worker may take to load, on a host that is very busy; a missing file never answers. */
 const READY_TIMEOUT_MS = 60_000;
 
 /** An error that a worker reported, with its code, hint and causes. */
@@ -92,7 +97,7 @@ export class Thread<Task, News, Result> {
     this.#busy = true;
     this.#task = Promise.withResolvers<Result>();
     this.#ready.promise.then(
-      () => this.#worker.postMessage(task),
+      () => this.#tell({ kind: "task", task }),
       (error: unknown) => {
         // It never was ready, so it was given nothing.
         this.#busy = false;
@@ -107,15 +112,26 @@ export class Thread<Task, News, Result> {
     return this.#busy;
   }
 
-  /** Ends an idle worker. */
+  /** Ends an idle worker: it gives back what it has mapped, and is terminated. */
   end(): void {
-    if (!this.#busy) this.#worker.terminate();
+    if (this.#busy) return;
+    this.#ready.promise.then(
+      () => this.#tell({ kind: "end" }),
+      () => this.#worker.terminate(),
+    );
+  }
+
+  #tell(message: ToWorker<Task>): void {
+    this.#worker.postMessage(message);
   }
 
   #take(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
         this.#ready.resolve();
+        break;
+      case "ended":
+        this.#worker.terminate();
         break;
       case "news":
         this.#news(message.news as News);
@@ -153,13 +169,19 @@ export function serveThread<Task, News, Result>(
   work: (task: Task, tell: (news: News) => void) => Result | Promise<Result>,
 ): void {
   const send = (message: FromWorker): void => postMessage(message);
-  const take = async ({ data: task }: MessageEvent<Task>): Promise<void> => {
+  const take = async ({ data }: MessageEvent<ToWorker<Task>>): Promise<void> => {
+    if (data.kind === "end") {
+      unmapThreadMemory();
+      send({ kind: "ended" });
+      return;
+    }
     try {
-      send({ kind: "done", result: await work(task, (news) => send({ kind: "news", news })) });
+      const result = await work(data.task, (news) => send({ kind: "news", news }));
+      send({ kind: "done", result });
     } catch (thrown) {
       send({ kind: "failed", error: errorRecord(thrown) });
     }
   };
-  addEventListener("message", (event) => void take(event as MessageEvent<Task>));
+  addEventListener("message", (event) => void take(event as MessageEvent<ToWorker<Task>>));
   send({ kind: "ready" });
 }
