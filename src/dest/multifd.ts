@@ -122,16 +122,6 @@ export class MultifdReceiver {
     return this.#channels.find(({ closed, syncs }) => closed && syncs <= this.#settled);
   }
 
-  /**
-   * Packets are missing, and every channel on which they could come is closed: they never will.
-   * Without this it would take the main channel's patience to find out.
-   */
-  #checkReachable(): void {
-    const [first] = this.#channels;
-    if (first === undefined || this.#ledger.whole) return;
-    if (this.#channels.every(({ closed }) => closed)) throw closedError(first);
-  }
-
   /** Waits until the main channel is there too, and lets both sides go on. */
   #passFlush(): void {
     const { shared } = this.#options;
@@ -141,7 +131,6 @@ export class MultifdReceiver {
     this.#acceptAll();
     while (!this.#atFlush) {
       if (this.#closed !== undefined) throw closedError(this.#closed);
-      this.#checkReachable();
       this.#turn();
     }
     this.#settled++;
@@ -159,7 +148,6 @@ export class MultifdReceiver {
     while (!this.#ledger.whole || this.#channels.some(pending)) {
       const closed = this.#channels.find((each) => each.closed && pending(each));
       if (closed !== undefined) throw closedError(closed);
-      this.#checkReachable();
       this.#turn();
     }
     this.#options.shared.multifdSettled.post();

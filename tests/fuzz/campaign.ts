@@ -21,6 +21,9 @@ export interface CampaignOptions {
   /** Processes at a time. */
   workers: number;
   onResult?: (result: CaseResult) => void;
+  /** What runs the cases, and how long one may take: others than the usual for tests of this. */
+  worker?: string;
+  hangLimitMs?: number;
 }
 
 export interface CampaignSummary {
@@ -90,12 +93,13 @@ async function runChunk(
 }
 
 async function runWorker(
-  { seed, directory }: CampaignOptions,
+  options: CampaignOptions,
   from: number,
   end: number,
   take: Take,
 ): Promise<{ next: number; failure: CaseResult | undefined }> {
-  const script = join(import.meta.dir, "worker.ts");
+  const { seed, directory, hangLimitMs = HANG_LIMIT_MS } = options;
+  const script = options.worker ?? join(import.meta.dir, "worker.ts");
   const child = Bun.spawn([process.execPath, script, `${seed}`, `${from}`, `${end}`, directory], {
     cwd: PROJECT_ROOT,
     stdout: "pipe",
@@ -107,12 +111,13 @@ async function runWorker(
     running.hung = true;
     child.kill("SIGKILL");
   };
+  // It first reads all recordings.
   let timer = setTimeout(hang, HANG_LIMIT_MS);
   let next = from;
   for await (const line of linesOf(child.stdout)) {
     const said = JSON.parse(line) as CaseResult | { begins: number; target: string };
     clearTimeout(timer);
-    timer = setTimeout(hang, HANG_LIMIT_MS);
+    timer = setTimeout(hang, hangLimitMs);
     if ("begins" in said) {
       running.number = said.begins;
       running.target = said.target;
@@ -126,7 +131,7 @@ async function runWorker(
   if (next >= end) return { next, failure: undefined };
   const { hung, ...about } = running;
   const how = hung
-    ? `took more than ${HANG_LIMIT_MS / 1000} s`
+    ? `took more than ${hangLimitMs} ms`
     : `ended its process (${child.signalCode ?? child.exitCode})`;
   const problem = `${how}\n${await words}`;
   const failure = { recording: "", verdict: "finding", ms: 0, peakMib: 0, problem };
