@@ -83,7 +83,9 @@ async function runProcesses(
     }
   };
   await Promise.all(Array.from({ length: workers }, work));
-  const list = [...ends].toSorted().map(([end, times]) => `${end}: ${times}`);
+  const list = [...ends.keys()]
+    .toSorted((a, b) => a.localeCompare(b))
+    .map((end) => `${end}: ${ends.get(end)}`);
   console.log(`${count} processes, by exit code: ${list.join(", ")}; ${failed} findings`);
   return failed;
 }

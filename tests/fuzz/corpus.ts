@@ -11,6 +11,7 @@ import { writeFooter, writeStartSection } from "../../src/stream/section.ts";
 import {
   advise,
   bytesOf,
+  command,
   description,
   discard,
   eof,
@@ -93,6 +94,12 @@ export const CORPUS: readonly CorpusEntry[] = [
     was: "taken, though every other reading of such a stream ends there",
     ...{ targets: DEST, is: "UNEXPECTED" },
     bytes: bytesOf(...HEAD, ...MEMORY, ramPart(page(0, 7)), ...DESCRIBED),
+  },
+  {
+    name: "a command behind the end of memory",
+    was: "taken, though every other reading finds the state of a device there",
+    ...{ targets: DEST, is: "UNEXPECTED" },
+    bytes: bytesOf(...HEAD, ...MEMORY, command({ kind: "switchoverStart" }), ...DESCRIBED),
   },
   {
     name: "a guest of 64 TiB",

@@ -15,7 +15,7 @@ import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { needQemuVersion, QEMU_VERSIONS } from "../helpers/qemu-versions.ts";
 
 const SEED = 2026;
-const CASES = 1200;
+const CASES = 1500;
 const PROCESSES = 6;
 /** Cases are quick, and there are many. */
 const CAMPAIGN_LIMIT_MS = 5 * LONG_TEST_MS;
