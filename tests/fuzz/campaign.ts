@@ -33,7 +33,7 @@ export interface CampaignSummary {
   refused: Map<string, number>;
   /** Cases by target. */
   targets: Map<string, number>;
-  slowestMs: number;
+  slowest: { number: number; ms: number };
   peakMib: number;
   findings: CaseResult[];
 }
@@ -42,7 +42,7 @@ export interface CampaignSummary {
 export async function runCampaign(options: CampaignOptions): Promise<CampaignSummary> {
   const summary: CampaignSummary = {
     ...{ cases: 0, accepted: 0, refused: new Map(), targets: new Map() },
-    ...{ slowestMs: 0, peakMib: 0, findings: [] },
+    ...{ slowest: { number: 0, ms: 0 }, peakMib: 0, findings: [] },
   };
   const end = options.first + options.cases;
   let next = options.first;
@@ -62,7 +62,8 @@ export async function runCampaign(options: CampaignOptions): Promise<CampaignSum
 
 function count(summary: CampaignSummary, result: CaseResult): void {
   summary.cases++;
-  summary.slowestMs = Math.max(summary.slowestMs, result.ms);
+  const { number, ms } = result;
+  if (ms > summary.slowest.ms) summary.slowest = { number, ms };
   summary.peakMib = Math.max(summary.peakMib, result.peakMib);
   const add = (map: Map<string, number>, key: string): void => {
     map.set(key, (map.get(key) ?? 0) + 1);
@@ -165,7 +166,7 @@ export function describeSummary(summary: CampaignSummary): string {
     `targets: ${list(summary.targets)}`,
     `refused: ${list(summary.refused)}`,
     `${summary.cases} cases: ${summary.accepted} accepted and right, ${refused} refused, ` +
-      `${summary.findings.length} findings; slowest ${summary.slowestMs} ms, ` +
+      `${summary.findings.length} findings; slowest ${summary.slowest.ms} ms (case ${summary.slowest.number}), ` +
       `peak ${summary.peakMib} MiB`,
   ].join("\n");
 }

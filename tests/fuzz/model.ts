@@ -22,7 +22,12 @@ export interface ModelBlock {
   pages: Map<number, Uint8Array>;
   /** Discarded, and not sent again. */
   missing: Set<number>;
+  /** That have content, or had some since they were discarded: in memory, what is placed once stays. */
+  populated: Set<number>;
 }
+
+/** Which content counts of a page that comes again after the switch, as none should. */
+export type Repeats = "first" | "last";
 
 export interface ModelGuest {
   machine: string;
@@ -42,8 +47,9 @@ export function readModel(
   bytes: Uint8Array,
   layout: Layout = { fields: [], spans: [] },
   blocks: ModelBlock[] = [],
+  repeats: Repeats = "last",
 ): ModelGuest {
-  return new Model(new Cursor(bytes, layout), blocks).read();
+  return new Model(new Cursor(bytes, layout), blocks, repeats).read();
 }
 
 function isComplete({ missing }: ModelBlock): boolean {
@@ -53,7 +59,7 @@ function isComplete({ missing }: ModelBlock): boolean {
 /** Whether a stream is there from its first byte to its last. */
 export function isWholeStream(bytes: Uint8Array): boolean {
   try {
-    new Model(new Cursor(bytes), []).readAll();
+    new Model(new Cursor(bytes), [], "last").readAll();
     return true;
   } catch (error) {
     if (error instanceof ModelError) return false;
@@ -64,14 +70,16 @@ export function isWholeStream(bytes: Uint8Array): boolean {
 class Model {
   readonly #in: Cursor;
   readonly #blocks: ModelBlock[];
+  readonly #repeats: Repeats;
   #summary: number | undefined;
   #last: ModelBlock | undefined;
   #package: Uint8Array | undefined;
   #ramEnded = false;
 
-  constructor(cursor: Cursor, blocks: ModelBlock[]) {
+  constructor(cursor: Cursor, blocks: ModelBlock[], repeats: Repeats) {
     this.#in = cursor;
     this.#blocks = blocks;
+    this.#repeats = repeats;
   }
 
   /** Reads up to EOF, and what may follow it. */
@@ -177,6 +185,7 @@ class Model {
       if ((first + pages) * PAGE > block.length) throw new ModelError("discard");
       for (let page = first; page < first + pages; page++) {
         block.pages.delete(page);
+        block.populated.delete(page);
         block.missing.add(page);
       }
     }
@@ -253,7 +262,14 @@ class Model {
         pageSize = cursor.u64("block.page");
       }
       if (length === 0 || length > rest) throw new ModelError("block length");
-      this.#blocks.push({ name, length, pageSize, pages: new Map(), missing: new Set() });
+      this.#blocks.push({
+        name,
+        length,
+        pageSize,
+        pages: new Map(),
+        missing: new Set(),
+        populated: new Set(),
+      });
       rest -= length;
     }
   }
@@ -275,8 +291,12 @@ class Model {
     const block = this.#last;
     if (block === undefined || offset >= block.length) throw new ModelError("page");
     const page = offset / PAGE;
-    block.pages.set(page, this.#content(flags & ~0x20, block.pages.get(page) ?? ZEROS));
+    const content = this.#content(flags & ~0x20, block.pages.get(page) ?? ZEROS);
     block.missing.delete(page);
+    const switched = this.#package !== undefined;
+    if (switched && this.#repeats === "first" && block.populated.has(page)) return;
+    block.pages.set(page, content);
+    if (switched || content !== ZEROS) block.populated.add(page);
   }
 
   #content(kind: number, old: Uint8Array): Uint8Array {

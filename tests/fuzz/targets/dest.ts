@@ -33,7 +33,7 @@ import { mapBlocks } from "../../../src/guests/stress/memory.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { FEATURES_OURS } from "../../../src/stream/hello.ts";
 import { ModelError, readModel } from "../model.ts";
-import type { ModelBlock, ModelGuest } from "../model.ts";
+import type { ModelBlock, ModelGuest, Repeats } from "../model.ts";
 import { Finding, judge, same } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 
@@ -65,7 +65,7 @@ function receive(bytes: Uint8Array, place: Pick<Place, "directory">, arriving: A
   const shared = new DestShared(createDestShared());
   try {
     const completedIn = load(fd, shared, arriving);
-    const model = modelOf(bytes);
+    const model = modelOf(bytes, arriving.guest.memory === "userfault" ? "first" : "last");
     if (model.ending !== completedIn) throw new Finding(`it completed in ${completedIn}`);
     arriving.compare(model);
     return "accepted";
@@ -81,9 +81,9 @@ function receive(bytes: Uint8Array, place: Pick<Place, "directory">, arriving: A
   }
 }
 
-function modelOf(bytes: Uint8Array): ModelGuest {
+function modelOf(bytes: Uint8Array, repeats: Repeats): ModelGuest {
   try {
-    return readModel(bytes);
+    return readModel(bytes, undefined, undefined, repeats);
   } catch (error) {
     if (!(error instanceof ModelError)) throw error;
     throw new Finding(`it was taken, and does not read: ${error.message}`);
