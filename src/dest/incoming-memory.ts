@@ -10,10 +10,12 @@ import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
+import { checkTables } from "../ram/tables.ts";
 import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { DiscardLimit } from "../stream/discard-limit.ts";
 import { KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
@@ -28,6 +30,9 @@ import { settleMissing } from "./missing-pages.ts";
 import { RamLoader } from "./ram-loader.ts";
 import { attachPageState, createPageState, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
+
+/** What is kept of a page at most: four bits, when it was asked for, and its checksum. */
+const BYTES_A_PAGE = 9;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
@@ -44,6 +49,7 @@ export class IncomingMemory {
   readonly #discards = new DiscardList();
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
+  #discardLimit: DiscardLimit | undefined;
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -100,7 +106,14 @@ export class IncomingMemory {
   /** The body of a RAM section of the main stream, up to its footer. */
   loadSection(section: RamSectionHeader): void {
     const { reader } = this.#context.channel;
+    if (this.complete) {
+      const id = section.sectionId;
+      throw new StreamError("UNEXPECTED", `Section ${id} came after guest memory had ended`);
+    }
     if (section.kind === "start") {
+      if (this.#ramSectionId !== undefined) {
+        throw new StreamError("UNEXPECTED", "The section of guest memory started twice");
+      }
       checkRamSection(section, reader);
       this.#ramSectionId = section.sectionId;
     } else if (section.sectionId !== this.#ramSectionId) {
@@ -142,6 +155,8 @@ export class IncomingMemory {
       basePageSize: BASE_PAGE_BYTES,
     });
     const advice = this.#advice;
+    checkTables(setup, BYTES_A_PAGE);
+    this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
     this.#blocks = guest.prepareMemory(setup, advice);
     const summary = pageSizeSummary(this.#blocks);
     if (advice !== undefined && summary !== advice.pageSizeSummary) {
@@ -201,6 +216,7 @@ export class IncomingMemory {
     if (block === undefined) {
       throw new StreamError("UNKNOWN_BLOCK", `The source discards an unknown block "${name}"`);
     }
+    this.#discardLimit?.take(ranges);
     for (const { start, length } of ranges) {
       const end = start + length;
       const aligned =

@@ -127,6 +127,7 @@ export class IncomingLoader {
       if (section.kind === "eof") return this.#completeInPrecopy();
       if (section.kind === "command") {
         const command = readCommand(reader);
+        this.#requireMemoryOpen(command);
         if (command.kind === "packaged") return this.#completeInPostcopy(command.size);
         this.#requireOutside(command);
         this.#take(command);
@@ -135,6 +136,13 @@ export class IncomingLoader {
       }
       checkStop(this.#context.shared);
     }
+  }
+
+  /** Behind memory's END there are devices and EOF, as every other reader of a stream has it. */
+  #requireMemoryOpen({ kind }: Command): void {
+    if (!this.#memory.complete) return;
+    const what = `${commandName(kind)} came after guest memory had ended`;
+    throw new StreamError("UNEXPECTED", what);
   }
 
   /** From LISTEN on another thread reads the stream, so LISTEN and RUN have to be in a package. */

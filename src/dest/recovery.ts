@@ -25,6 +25,9 @@ import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
+/** PINGs that a source may send before it resumes; QEMU sends none. */
+const HANDSHAKE_PINGS_MAX = 16;
+
 /** What a recovery works with. */
 export interface RecoveryContext {
   /** The main channel; the new connection is put under its descriptor. */
@@ -116,6 +119,8 @@ function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
 
 function shakeHands(context: RecoveryContext): void {
   const { channel, returnPath } = context;
+  const asked = new Set<string>();
+  let pings = 0;
   for (;;) {
     const section = readSectionHeader(channel.reader);
     if (section.kind !== "command") {
@@ -124,9 +129,19 @@ function shakeHands(context: RecoveryContext): void {
     const command = readCommand(channel.reader);
     switch (command.kind) {
       case "recvBitmap":
+        // Anybody may connect here: nobody is to keep it busy for ever.
+        if (asked.has(command.block)) {
+          const what = `The source asks twice what is here of "${command.block}"`;
+          throw new StreamError("UNEXPECTED", what);
+        }
+        asked.add(command.block);
         sendBitmap(context, command.block);
         break;
       case "ping":
+        if (++pings > HANDSHAKE_PINGS_MAX) {
+          const what = `The source sent more than ${HANDSHAKE_PINGS_MAX} PINGs in a recovery`;
+          throw new StreamError("UNEXPECTED", what);
+        }
         returnPath.send({ kind: "pong", value: command.value });
         break;
       case "postcopyResume":

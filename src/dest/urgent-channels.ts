@@ -17,6 +17,7 @@ import type { Warn } from "../channel/limited-warnings.ts";
 import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
+import { StreamError } from "../util/errors.ts";
 import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
@@ -233,6 +234,10 @@ export class UrgentChannels {
       }
       const end = proven.loader.load();
       this.#account(proven, got);
+      if (end === "memory size" || end === "multifd flush") {
+        // What follows would be read as something else, or wait until the next bytes come.
+        throw new StreamError("UNEXPECTED", `A record of ${end} came on the urgent channel`);
+      }
       if (end === "end of section") {
         Atomics.store(control, WORD.urgentEnded, 1);
         Atomics.notify(control, WORD.urgentEnded);

@@ -81,7 +81,8 @@ export class Thread<Task, News, Result> {
     this.#worker.onerror = (event) => this.#fail(new Error(`${name}: ${event.message}`));
     this.#worker.addEventListener("close", () => this.#close());
     const timer = setTimeout(() => {
-      this.#fail(new Error(`the ${name} thread did not start within ${READY_TIMEOUT_MS} ms`));
+      const what = `The ${name} thread did not start within ${READY_TIMEOUT_MS / 1000} s`;
+      this.#fail(new PostcopyError("THREAD_FAILED", what, { hint: "this host may be too busy" }));
     }, READY_TIMEOUT_MS);
     timer.unref();
     this.#ready.promise.then(

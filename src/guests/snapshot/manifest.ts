@@ -1,5 +1,4 @@
 /** The manifest as it is read back: nothing in it is taken on trust. */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";
 import {
@@ -9,9 +8,11 @@ import {
   TARGET_PAGE_SIZE,
 } from "../../stream/constants.ts";
 import { UsageError } from "../../util/errors.ts";
+import { readRegular } from "../../util/files.ts";
 import { damagedSnapshot, NOTHING_SENT } from "./damage.ts";
 import { whatIsInstead } from "./directory.ts";
 import {
+  manifestBytesMax,
   MANIFEST_FILE,
   PACKAGE_FILE,
   ramFile,
@@ -99,7 +100,8 @@ export const manifestSchema = z.strictObject({
 export function readManifest(directory: string): Manifest {
   let text: string;
   try {
-    text = readFileSync(join(directory, MANIFEST_FILE), "utf8");
+    const bytes = readRegular(join(directory, MANIFEST_FILE), manifestBytesMax(RAM_BLOCKS_MAX));
+    text = new TextDecoder().decode(bytes);
   } catch (cause) {
     const absent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
     const half =

@@ -8,10 +8,11 @@
  *
  * Numbers are little-endian.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RamBlock } from "../../ram/block.ts";
 import { totalPages } from "../../ram/block.ts";
+import { readRegular } from "../../util/files.ts";
 
 export const WORKING_SET_FILE = "working-set.bin";
 
@@ -52,7 +53,8 @@ export function readWorkingSet(
 ): Uint32Array | undefined | "damaged" {
   let bytes: Uint8Array;
   try {
-    bytes = new Uint8Array(readFileSync(join(directory, WORKING_SET_FILE)));
+    const bytesMax = 4 * (HEADER_WORDS + totalPages(blocks));
+    bytes = readRegular(join(directory, WORKING_SET_FILE), bytesMax);
   } catch (error) {
     const absent = error instanceof Error && "code" in error && error.code === "ENOENT";
     return absent ? undefined : "damaged";

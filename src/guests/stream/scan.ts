@@ -8,8 +8,10 @@ import { readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { checkTables } from "../../ram/tables.ts";
 import type { Command } from "../../stream/command.ts";
 import { inflatePage } from "../../stream/compressed-page.ts";
+import { DiscardLimit } from "../../stream/discard-limit.ts";
 import { targetPageSizeOf } from "../../stream/header.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import { packageOfSections } from "../../stream/package.ts";
@@ -24,6 +26,8 @@ import { inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
 /** Capabilities of a stream that this pass can make sense of. */
 const KNOWN_CAPABILITIES: ReadonlySet<string> = new Set(["mapped-ram"]);
+/** Where a page lies, and its checksum. */
+const BYTES_A_PAGE = 12;
 /** Progress is told once in so many pages. */
 const PROGRESS_PAGES = 1024;
 
@@ -51,6 +55,7 @@ export class StreamScan implements StreamVisitor {
   readonly #bases: number[] = [];
   /** The reader's window, which stays the same for the whole walk. */
   #source: Buffer | undefined;
+  #discardLimit: DiscardLimit | undefined;
 
   /** `progress` is told the stream offset now and then. */
   constructor(files: ScanFiles, progress: (at: number) => void) {
@@ -79,7 +84,9 @@ export class StreamScan implements StreamVisitor {
   }
 
   ramStart(blocks: readonly WalkedBlock[]): void {
+    checkTables(blocks, BYTES_A_PAGE);
     this.blocks = blocks;
+    this.#discardLimit = new DiscardLimit(blocks.reduce((sum, { length }) => sum + length, 0));
     let base = 0;
     for (const { length, mappedRam } of blocks) {
       const pages = length / TARGET_PAGE_SIZE;
@@ -93,6 +100,7 @@ export class StreamScan implements StreamVisitor {
 
   command(command: Command): void {
     if (command.kind !== "postcopyRamDiscard") return;
+    this.#discardLimit?.take(command.ranges);
     const index = this.blocks.findIndex(({ name }) => name === command.block);
     for (const { start, length } of command.ranges) {
       const first = Math.floor(start / TARGET_PAGE_SIZE);

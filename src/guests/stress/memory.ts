@@ -1,8 +1,8 @@
 /** The memory of a stress guest in this process. */
-import { readFileSync } from "node:fs";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { mapAnonymous, Mapping } from "../../../syscalls/memory.ts";
 import type { RamBlock } from "../../ram/block.ts";
+import { availableBytes } from "../../ram/tables.ts";
 import { HostError } from "../../util/errors.ts";
 import { formatBytes } from "../../util/units.ts";
 import type { MemoryRange } from "./page-map.ts";
@@ -44,8 +44,7 @@ export function unmapBlocks(blocks: readonly MemoryRange[]): void {
 
 /** Memory is promised without being there, and then the kernel kills somebody: so ask first. */
 function checkAvailable(wanted: number): void {
-  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "latin1"));
-  const available = match === null ? Infinity : Number(match[1]) * 1024;
+  const available = availableBytes();
   if (wanted <= available) return;
   throw new HostError(
     "NO_MEMORY",

@@ -299,7 +299,7 @@ describe("a stream that ends by itself", () => {
 
   test("may not have discarded anything: that would never come", () => {
     using bench = new IncomingBench();
-    bench.feed(...START, advise(), ramStart(), ramEnd(zeroPages()), discard(), eof);
+    bench.feed(...START, advise(), ramStart(), discard(), ramEnd(zeroPages()), eof);
     expect(() => bench.run()).toThrow("The stream ended in state DISCARD");
     expect(bench.life).toEqual([]);
   });
@@ -397,8 +397,15 @@ describe("a guest that completes in precopy and is kept", () => {
 
   test("may not have discarded anything", () => {
     using bench = keeping();
-    bench.feed(...START, advise(), ...MEMORY_ONLY, discard(), ...END);
+    bench.feed(...START, advise(), ramStart(), discard(), ramEnd(zeroPages()), ...END);
     expect(() => bench.run()).toThrow("The stream ended in state DISCARD");
+  });
+
+  test("has no command behind its memory", () => {
+    using bench = keeping();
+    bench.feed(...START, advise(), ...MEMORY_ONLY, discard(), ...END);
+    const what = "POSTCOPY_RAM_DISCARD came after guest memory had ended";
+    expect(() => bench.run()).toThrow(what);
   });
 
   test("is none of this program's own guests, and none without devices", () => {

@@ -142,6 +142,12 @@ const VIOLATIONS: [name: string, says: Command[], words: string][] = [
     [{ kind: "recvBitmap", block: "pc.ram" }, { kind: "postcopyListen" }],
     "POSTCOPY_LISTEN came in a recovery",
   ],
+  ["the same question twice", [...ASK, ...ASK], 'asks twice what is here of "pc.ram"'],
+  [
+    "PINGs without end",
+    [...ASK, ...Array.from({ length: 17 }, (_, value): Command => ({ kind: "ping", value }))],
+    "more than 16 PINGs in a recovery",
+  ],
 ];
 
 for (const [name, says, words] of VIOLATIONS) {
