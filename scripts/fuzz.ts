@@ -3,8 +3,9 @@
  *
  *     npm run fuzz -- [--cases N] [--seed S] [--from N] [--processes N] [--workers N] [--record]
  *
- * Every case is an error with a code, or right. Then mutated bytes are given to whole processes. What is not is printed with its number, by which it
- * can be run again, and its input is kept, cut down to what matters, in .cache/fuzz-findings.
+ * Every case is an error with a code, or right. What is not is printed with its number, by which it
+ * can be run again, and its input is kept, cut down to what matters, in .cache/fuzz-findings. At the
+ * end mutated bytes are given to whole processes.
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

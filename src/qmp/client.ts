@@ -97,12 +97,13 @@ export class QmpClient {
     if (options.onEvent !== undefined) client.onEvent(options.onEvent);
     try {
       await client.#open();
-      const greeting = await client.#greet(options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS);
+      const timeoutMs = options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS;
+      const greeting = await client.#greet(timeoutMs);
       client.version = versionText(greeting);
       const enable = options.outOfBand === true && offersOutOfBand(greeting) ? ["oob"] : [];
       client.outOfBand = enable.length > 0;
       const words = enable.length === 0 ? {} : { enable };
-      await client.execute("qmp_capabilities", words, z.unknown());
+      await client.execute("qmp_capabilities", words, z.unknown(), { timeoutMs });
       return client;
     } catch (error) {
       client.close();
