@@ -1,6 +1,6 @@
 /** Stream sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { IP, SOCKADDR_UN, SOCKET, TCP } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, TCP, UCRED } from "./abi/socket.ts";
 import { check } from "./error.ts";
 import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
 import { mapScratch } from "./memory.ts";
@@ -116,6 +116,23 @@ export function takeSocketError(fd: number): number {
     `fd ${fd}, SO_ERROR`,
   );
   return view.getInt32(0, true);
+}
+
+/**
+ * SO_PEERCRED of a unix socket that is connected: the process that listened there, 0 where that is in
+ * none of our pid namespaces.
+ */
+export function peerProcess(fd: number): number {
+  const { address, view } = addressScratch();
+  const { size, fields } = UCRED["struct ucred"];
+  view.setUint32(size, size, true);
+  const level = SOCKET.SOL_SOCKET;
+  check(
+    "getsockopt",
+    syscall(NR.getsockopt, fd, level, SOCKET.SO_PEERCRED, address, address + size),
+    `fd ${fd}, SO_PEERCRED`,
+  );
+  return view.getInt32(fields.pid, true);
 }
 
 function setOption(fd: number, level: number, option: number, value: number): void {

@@ -61,15 +61,20 @@ function prepareSocketFile(fd: number, path: string): void {
   fchmodSync(fd, 0o600);
 }
 
-function removeStaleSocket(path: string): void {
+/** Whether there is a socket at a path that somebody listens on. */
+export function someoneListens(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (!found?.isSocket()) return;
+  if (!found?.isSocket()) return false;
   const fd = makeSocket("unix");
   try {
     // Any other answer comes from somebody who listens: EAGAIN is a full backlog.
-    const refused = startConnect(fd, { family: "unix", path }) === -ERRNO.ECONNREFUSED;
-    if (refused) unlinkSync(path);
+    return startConnect(fd, { family: "unix", path }) !== -ERRNO.ECONNREFUSED;
   } finally {
     closeDescriptor(fd);
   }
+}
+
+function removeStaleSocket(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found?.isSocket() && !someoneListens(path)) unlinkSync(path);
 }

@@ -16,6 +16,8 @@ import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import type { Journal } from "../journal/journal.ts";
+import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { sayWaiting, SourceRun } from "./run-source.ts";
@@ -47,6 +49,7 @@ const FLAGS = {
     valueHint: "DURATION",
     description: "How long to wait for the source when the link breaks (default: for ever)",
   }),
+  ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -65,6 +68,7 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
+    checkJournal(options);
     if (options.resume) checkResume(options);
     const { guest, listen, onward } = options;
     checkSecurity(options, listen, onward);
@@ -124,6 +128,7 @@ async function receive(options: DestOptions): Promise<number> {
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
   if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
+  const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
@@ -158,7 +163,7 @@ async function receive(options: DestOptions): Promise<number> {
   // Awaited here, as the end of this function is the end of `interrupts`.
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
-    : await sendOn(run, options, output, interrupts);
+    : await sendOn(run, options, journal, output, interrupts);
 }
 
 /** Lets the guest run on for a while, then checks all of it. */
@@ -185,6 +190,7 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
 async function sendOn(
   run: DestRun,
   options: DestOptions,
+  journal: Journal | undefined,
   output: Output,
   interrupts: Interrupts,
 ): Promise<number> {
@@ -193,11 +199,12 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
-  log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
+  const peerText = formatPeer(options.onward);
+  log.info(`Sending the guest on to ${peerText}`);
+  const record = journal?.record({ kind: "stress" }, { kind: "address", text: peerText });
   let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
-    const peerText = formatPeer(options.onward);
     const { route, bridge } = await openRoute(options.onward, options, () => {
       sayWaiting(peerText, options);
     });
@@ -205,6 +212,7 @@ async function sendOn(
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
       peerText,
+      record,
       destination: { route, preempt: false, bridge },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,

@@ -21,9 +21,9 @@ import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ThreadError } from "../threads/thread.ts";
-import { bootId } from "../util/boot.ts";
 import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
@@ -255,6 +255,13 @@ export class DestRun {
       output.warn("GUEST_AT_SOURCE", `${what}${rest}`);
       return;
     }
+    if (guest.kind === "snapshot" && this.#timeline.at("postcopy") !== undefined) {
+      const message =
+        "The snapshot is whole, but its name may not outlast a loss of power: end its source only " +
+        `when this has succeeded: sync ${guest.directory}`;
+      output.warn("NOT_DURABLE", message);
+      return;
+    }
     if (guest.kind === "snapshot") {
       const message =
         "All of the guest came, but the snapshot could not be named: the source holds the guest, " +
@@ -270,10 +277,13 @@ export class DestRun {
   #restText(): string | undefined {
     const { guest, peer } = this.#job;
     if (guest.kind !== "snapshot" || !holdsArrival(guest.directory)) return undefined;
-    const words = `dest --guest snapshot:${guest.directory} --listen ${formatPeer(peer)} --resume`;
+    const listens = peer.kind === "tcp" || peer.kind === "unix";
+    const place = listens ? formatPeer(peer) : "tcp:HOST:PORT";
     return (
       ". Its source waits and has all of it: do not end it, nor cancel its migration. The rest is " +
-      `taken by: postcopy ${words}; a QEMU is then told, at its monitor: migrate -r tcp:HOST:PORT`
+      "taken, also into a copy of the directory, by: postcopy dest --guest " +
+      `snapshot:${guest.directory} --listen ${place} --resume; a QEMU is then told, at its monitor: ` +
+      "migrate -r tcp:HOST:PORT"
     );
   }
 

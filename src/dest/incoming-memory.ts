@@ -82,11 +82,6 @@ export class IncomingMemory {
     return this.#pages !== undefined;
   }
 
-  /** Lets go of what it holds, when nothing has come. */
-  abandon(): void {
-    this.#discards.close();
-  }
-
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
   sayKept(): void {
     const [block] = this.#blocks;
@@ -249,7 +244,6 @@ export class IncomingMemory {
     }
     this.#multifd?.end();
     this.#discards.flush();
-    this.#discards.close();
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);

@@ -85,7 +85,6 @@ export class IncomingLoader {
     for (const word of [WORD.returnPathOpen, WORD.urgentChosen, WORD.urgentToken]) {
       Atomics.store(control, word, 0);
     }
-    this.#memory.abandon();
   }
 
   /** Goes on with a guest that an earlier process took over: there is no way back for it. */

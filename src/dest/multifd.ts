@@ -194,13 +194,12 @@ export class MultifdReceiver {
       closeDescriptor(fd);
       return;
     }
-    const [oldest] = this.#silent;
-    if (oldest !== undefined && this.#silent.length === SILENT_MAX) {
-      this.#warnings.say(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
-      this.#drop(oldest);
-    }
     this.#silent.push(fd);
     this.#judge(fd);
+    const [oldest] = this.#silent;
+    if (oldest === undefined || this.#silent.length <= SILENT_MAX) return;
+    this.#warnings.say(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
+    this.#drop(oldest);
   }
 
   /** Looks at the first bytes of a silent connection, without taking them. */

@@ -32,6 +32,8 @@ export const messageSchema = z.union([
 ]);
 export type Message = z.infer<typeof messageSchema>;
 
+export const uuidSchema = z.looseObject({ UUID: z.string() });
+
 export const statusSchema = z.looseObject({ running: z.boolean(), status: z.string() });
 
 export const capabilitiesSchema = z.array(

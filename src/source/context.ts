@@ -42,5 +42,10 @@ export interface SourceContext {
   connectUrgent: (() => number) | undefined;
   /** A writing channel over a descriptor of this thread's peer. */
   openChannel: (fd: number) => Channel;
+  /**
+   * Makes durable that the guest may soon run at the destination, while it still runs here: so it
+   * costs no downtime, and one that cannot be noted stays.
+   */
+  noteHandOver: () => void;
   emit: (event: SourceEvent) => void;
 }

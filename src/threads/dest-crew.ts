@@ -197,10 +197,11 @@ export class DestCrew {
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
     const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd];
-    for (const thread of threads) thread?.end();
-    // A thread that still is at work must not find another file under its descriptors; it waits
-    // for a page that nobody will bring, and ends with the process.
+    // A thread that still is at work must not find another file under its descriptors, nor nothing
+    // under the receive buffer, which the incoming thread has mapped; it waits for a page that
+    // nobody will bring, and ends with the process.
     if (threads.some((thread) => thread?.busy)) return;
+    for (const thread of threads) thread?.end();
     if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
     if (arrival.kind === "listen") closeDescriptor(arrival.fd);

@@ -6,6 +6,7 @@ import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
 import { awaitJoined } from "../channel/joined.ts";
 import { openSourceGuest } from "../guests/registry.ts";
+import { writeRecord } from "../journal/record.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
@@ -65,6 +66,9 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,
       openChannel,
+      noteHandOver: () => {
+        if (task.record !== null) writeRecord(task.record, "committing");
+      },
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),
     });
     return { ok: true, outcome };

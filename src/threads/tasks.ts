@@ -8,6 +8,7 @@ import type { ArrivalNews, DestGuestData, SourceGuestData } from "../guests/regi
 import type { AuditResult } from "../guests/stress/audit.ts";
 import type { ModelVerdict } from "../guests/stress/model.ts";
 import type { StressSetup } from "../guests/stress/setup.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import type { GuestPlace, SourceOutcome } from "../source/migrate.ts";
 import type { SourceSharedData } from "../source/shared.ts";
@@ -31,6 +32,8 @@ export interface MigrationTask {
   route: Route;
   /** Go on after a broken link: the destination has a part of the guest already. */
   resume: boolean;
+  /** Written when the guest is about to be handed over; null where no journal is kept. */
+  record: JournalRecord | null;
   stopFd: number;
   peer: string;
 }

@@ -43,6 +43,14 @@ export function sendEarly(kept: KeptGuest): void {
   kept.takeOver(isLate);
 }
 
+/** A guest that completes in precopy. */
+export function sendAll(kept: KeptGuest): void {
+  for (const { index } of kept.blocks) {
+    for (let page = 0; page < PAGES; page++) send(kept, kept.precopy, index, page, finalByte);
+  }
+  kept.finish();
+}
+
 /** Pages behind the switch. */
 export function sendLate(kept: KeptGuest, which: readonly { index: number; page: number }[]): void {
   for (const { index, page } of which) send(kept, kept.postcopy, index, page, finalByte);

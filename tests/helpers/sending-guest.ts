@@ -52,6 +52,7 @@ export function sourceContext(
     makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
+    noteHandOver: () => undefined,
     emit: () => undefined,
   };
 }

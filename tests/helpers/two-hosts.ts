@@ -109,10 +109,11 @@ export class TwoHosts implements AsyncDisposable {
 
   /** Says to which device each side sends what is meant for the other. */
   async #direct(hardwareOf: (peer: Place) => string): Promise<void> {
-    for (const { place, peer } of this.#sides) {
+    const directing = this.#sides.map(async ({ place, peer }) => {
       const to = `${peer.address} lladdr ${hardwareOf(peer)}`;
       await this.#ip(place, `neighbour replace ${to} dev ${DEVICE} nud permanent`);
-    }
+    });
+    await Promise.all(directing);
   }
 
   async #ip({ enter }: Place, ...commands: readonly string[]): Promise<void> {

@@ -51,7 +51,8 @@ requireOrSkip(needUserfaultfd(), needMounts())(
     await using dest = spawn(withoutSources(directory.file("two"), ...listen), options);
     const found = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);
     const guest = "stress:size=32MiB,duration=100ms";
-    const send = ["source", "--guest", guest, "--to", found[1] ?? "", "--switchover", "rounds=1"];
+    const how = ["--switchover", "rounds=1", "--journal", directory.file("journal")];
+    const send = ["source", "--guest", guest, "--to", found[1] ?? "", ...how];
     const source = await run(withoutSources(directory.file("one"), ...send), options);
     expect(source).toMatchObject({ exitCode: 0, signal: null, stdout: "" });
     let report: unknown;

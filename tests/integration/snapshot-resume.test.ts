@@ -58,7 +58,7 @@ resumeTest("killed in precopy: the guest stays, and the next one clears away", a
   expect(readdirSync(path)).toEqual([]);
 });
 
-resumeTest("killed in postcopy, twice: --resume takes the rest of a waiting source", async () => {
+resumeTest("killed, then given up in postcopy: --resume takes the rest each time", async () => {
   await using directory = new TemporaryDirectory("resume");
   const path = directory.file("guest");
   const listen = `unix:${directory.file("socket")}`;
@@ -70,7 +70,12 @@ resumeTest("killed in postcopy, twice: --resume takes the rest of a waiting sour
   const again = { guest: `snapshot:${path}`, listen, flags: ["--resume"] };
   await using second = await startDest(again);
   await pagesCame(second);
-  second.program.kill();
+  second.program.kill("SIGINT");
+  await second.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
+  second.program.kill("SIGINT");
+  const given = await second.end();
+  expect(given.exitCode).toBe(130);
+  expect(given.stderr).toContain(`Given up. Its source waits and has all of it`);
   await using third = await startDest(again);
   const [sent, got] = await Promise.all([source.end(), third.end()]);
   expect({ exitCode: sent.exitCode, stderr: sent.stderr }).toMatchObject({ exitCode: 0 });

@@ -122,6 +122,19 @@ storageTest("no room for what is unpacked: said before anybody is connected to",
   expect(readdirSync(directory.path)).toEqual(["saved"]);
 });
 
+storageTest("a saved stream that the disk does not give: said with the place in it", async () => {
+  await using directory = new TemporaryDirectory("unread");
+  const file = directory.file("saved");
+  savedStream(file);
+  // It is read once to see what it is, and then again for its pages.
+  const before = withFaults(["pread64:error=EIO:when=2+"], { paths: [file] });
+  await using source = startSource({ to: "tcp:127.0.0.1:1", guest: `stream:${file}`, before });
+  const { exitCode, error } = await source.end();
+  expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "CANNOT_READ" });
+  expect(error?.message).toMatch(/saved cannot be read: pread\(\d+ bytes at \d+\) failed: EIO/);
+  expect(readdirSync(directory.path)).toEqual(["saved"]);
+});
+
 storageTest("a directory that a guest is just received in: a reader is told", async () => {
   await using directory = new TemporaryDirectory("busy");
   const path = directory.file("guest");

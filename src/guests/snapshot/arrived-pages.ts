@@ -1,5 +1,4 @@
 /** Which pages of a block have arrived, as far as its files say: see arrival.ts. */
-import { readSync } from "node:fs";
 import { dropCached } from "../../../syscalls/fadvise.ts";
 import { readAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
@@ -43,7 +42,7 @@ export function readArrivedPages(files: SnapshotFiles, block: RamBlock): Arrived
     files.sync(fd, of);
     dropCached(fd);
   }
-  readSync(sumFile, slots, 0, slots.byteLength, 0);
+  files.read(sumFile, sumsName, new Uint8Array(slots.buffer));
   const sums = new SharedArrayBuffer(slots.byteLength);
   const now = new Uint32Array(sums);
   sumPages(files.directory, name, file, now);

@@ -8,11 +8,13 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { syncDirectory } from "../../util/durable.ts";
 import { Reservation } from "./reservation.ts";
 import { storeErrorOf } from "./store-error.ts";
 
@@ -76,9 +78,24 @@ export class SnapshotFiles {
     });
   }
 
-  /** Removes a file, if it is there. */
+  /** Fills `bytes` from the start of an open file; what is behind its end stays as it is. */
+  read(fd: number, name: string, bytes: Uint8Array): void {
+    this.#act(name, () => {
+      for (let done = 0; done < bytes.length;) {
+        const got = readSync(fd, bytes, done, bytes.length - done, done);
+        if (got === 0) return;
+        done += got;
+      }
+    });
+  }
+
+  /** Removes a file that is of no more use, and does no harm where it cannot be. */
   remove(name: string): void {
-    this.#act(name, (path) => rmSync(path, { force: true }));
+    try {
+      rmSync(join(this.directory, name), { force: true });
+    } catch {
+      // The snapshot is none the worse.
+    }
   }
 
   /** Makes what was written through a descriptor durable. */
@@ -107,15 +124,5 @@ export class SnapshotFiles {
     } catch (cause) {
       throw storeErrorOf(this.directory, name, cause);
     }
-  }
-}
-
-/** Makes the names in a directory durable. */
-export function syncDirectory(directory: string): void {
-  const fd = openSync(directory, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

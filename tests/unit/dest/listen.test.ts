@@ -1,8 +1,10 @@
 import { expect, test } from "bun:test";
+import { join } from "node:path";
 import { FATE } from "../../../src/dest/refusal.ts";
 import { createDestShared, DestShared, WORD } from "../../../src/dest/shared.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
+import { PROJECT_ROOT } from "../../helpers/spawn.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { waitingBytes, writeBytes } from "../../fixtures/descriptors.ts";
 import type * as PostcopyThreads from "../../fixtures/postcopy-threads.ts";
@@ -96,4 +98,23 @@ test("a source may be silent while the guest runs and lacks pages, and need not 
     Atomics.store(control, WORD.missing, 0);
     expect(await end).toBe("whole");
   });
+});
+
+test("nothing else gives the guest's memory back to the kernel: it would read zeros", async () => {
+  const files = [...new Bun.Glob("src/**/*.ts").scanSync({ cwd: PROJECT_ROOT })].sort();
+  const found: string[] = [];
+  for (const file of files) {
+    const text = await Bun.file(join(PROJECT_ROOT, file)).text();
+    if (/\.unregister\(|userfaultFd.*closeDescriptor|closeDescriptor.*userfaultFd/.test(text)) {
+      found.push(file);
+    }
+    // Its own, of memory that is only watched; or one that is only asked what it can do.
+    if (/userfault\.close\(/.test(text)) found.push(`${file}: closes`);
+  }
+  expect(found).toEqual([
+    "src/check/kernel.ts: closes",
+    "src/dest/listen.ts",
+    "src/dest/listen.ts: closes",
+    "src/ram/dirty-tracking.ts: closes",
+  ]);
 });

@@ -82,6 +82,18 @@ straceTest(
   },
 );
 
+straceTest("the same of a guest that completes in precopy", async () => {
+  const [directory, trace] = [place.file("precopy"), place.file("trace")];
+  const command = [...traced(trace), ...capture(directory), "in precopy"];
+  expect(await run(command)).toMatchObject({ exitCode: 0 });
+  expectWhole(directory);
+  const calls = readCalls(trace, directory);
+  const renames = calls.flatMap(({ name }, at) => (name === "rename" ? [at] : []));
+  expect(renames).toHaveLength(1);
+  expectDurable(calls.slice(0, renames[0]), directory, [...NAMED, "manifest.json.tmp"]);
+  expect(calls[(renames[0] ?? 0) + 1]).toMatchObject({ name: "fsync", paths: [directory] });
+});
+
 /** What a capture left that was ended; it is brought to its end where that is possible. */
 function judge(directory: string): "whole" | "resumed" | "nothing" {
   if (existsSync(join(directory, "manifest.json"))) {
@@ -157,6 +169,19 @@ for (const { fault, file, code } of FAILURES) {
     expect(["nothing", "resumed"]).toContain(judge(directory));
   });
 }
+
+straceTest(
+  "EIO of the directory behind the last rename: whole, and not said to be durable",
+  async () => {
+    const directory = place.file("unsure");
+    // Of the directory itself: around the name of the arrival, and around that of the snapshot.
+    const faults = withFaults(["fsync:error=EIO:when=4"], { paths: [directory] });
+    const { exitCode, stderr } = await run([...faults, ...capture(directory)]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toContain("failed: EIO");
+    expect(judge(directory)).toBe("whole");
+  },
+);
 
 describe("power that fails while pages come", () => {
   test("any of what was written since is lost: just those pages are asked for again", () => {

@@ -14,6 +14,7 @@ import {
   localAddress,
   makeSocket,
   peekBytes,
+  peerProcess,
   remoteAddress,
   shutdownSocket,
   startConnect,
@@ -89,6 +90,18 @@ describe("a connection over", () => {
     await carries(descriptors, wanted);
     const [, address] = listenOn(descriptors, wanted);
     expect(address).toMatchObject({ family: "inet6", host: "::1" });
+  });
+
+  test("a unix socket tells which process listens there", async () => {
+    using descriptors = new Descriptors();
+    await using directory = new TemporaryDirectory("cred");
+    const address = { family: "unix", path: directory.file("socket") } as const;
+    listenOn(descriptors, address);
+    const fd = descriptors.add(makeSocket("unix"));
+    expect(startConnect(fd, address)).toBe(0);
+    expect(peerProcess(fd)).toBe(process.pid);
+    const [inet] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+    expect(peerProcess(inet)).toBe(0);
   });
 
   test("a unix socket, whose path may have 107 bytes", async () => {
