@@ -3,6 +3,7 @@ import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
@@ -15,10 +16,13 @@ import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import type { Journal } from "../journal/journal.ts";
+import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
-import { SourceRun } from "./run-source.ts";
+import { sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd } from "./run-source.ts";
+import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
@@ -39,11 +43,13 @@ const FLAGS = {
   }),
   resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
+  ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
   "recover-timeout": optionalFlag(durationSchema, {
     valueHint: "DURATION",
     description: "How long to wait for the source when the link breaks (default: for ever)",
   }),
+  ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -62,8 +68,12 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
+    checkJournal(options);
     if (options.resume) checkResume(options);
-    if (options.onward === undefined || options.guest.kind === "stress") return;
+    const { guest, listen, onward } = options;
+    checkSecurity(options, listen, onward);
+    checkAllow(options.allow, listen, guest.kind === "qemu");
+    if (onward === undefined || guest.kind === "stress") return;
     throw new UsageError("CONTRADICTION", "Flag --onward is for a guest that runs here", {
       hint: "a snapshot is sent on with: postcopy source --guest snapshot:DIRECTORY --to PEER",
     });
@@ -110,22 +120,25 @@ function prepare(
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = openOutput(options);
-  const { onward, insecure } = options;
+  const { onward, insecure, tls } = options;
   if (options.guest.kind === "qemu") {
     const { socket } = options.guest;
     return await driveDest({ socket, peer: options.listen, options, output, interrupts });
   }
   // A way onward that is barred is better found before a guest is here than after.
-  if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
+  if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
+  if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
+  const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
     guest,
     guestText: text,
     peer: options.listen,
-    insecure: options.insecure,
+    security: options,
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
     output,
     interrupts,
   });
@@ -150,7 +163,7 @@ async function receive(options: DestOptions): Promise<number> {
   // Awaited here, as the end of this function is the end of `interrupts`.
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
-    : await sendOn(run, options, output, interrupts);
+    : await sendOn(run, options, journal, output, interrupts);
 }
 
 /** Lets the guest run on for a while, then checks all of it. */
@@ -177,6 +190,7 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
 async function sendOn(
   run: DestRun,
   options: DestOptions,
+  journal: Journal | undefined,
   output: Output,
   interrupts: Interrupts,
 ): Promise<number> {
@@ -185,16 +199,21 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
-  log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
+  const peerText = formatPeer(options.onward);
+  log.info(`Sending the guest on to ${peerText}`);
+  const record = journal?.record({ kind: "stress" }, { kind: "address", text: peerText });
   let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
-    const route = await openRoute(options.onward, options.insecure, options.connectTimeout);
+    const { route, bridge } = await openRoute(options.onward, options, () => {
+      sayWaiting(peerText, options);
+    });
     onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
-      peerText: formatPeer(options.onward),
-      destination: { route, preempt: false },
+      peerText,
+      record,
+      destination: { route, preempt: false, bridge },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,
       interrupts,

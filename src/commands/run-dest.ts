@@ -20,17 +20,19 @@ import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { bootId } from "../util/boot.ts";
-import { errorChain } from "../util/errors.ts";
+import { ThreadError } from "../threads/thread.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { openArrival } from "./peers.ts";
-import type { OpenedArrival } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
+import { withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
@@ -50,10 +52,13 @@ export interface DestJob {
   guest: DestGuestData;
   guestText: string;
   peer: Peer;
-  insecure: boolean;
+  /** Who may connect there. */
+  security: ArrivalOptions;
   lockMemory: boolean;
   /** How long to wait for the source when the link breaks after the guest has started. */
   recoverTimeoutMs: number;
+  /** When a link on which nothing arrives is broken, and a silent source given up. */
+  linkTimeoutMs: number;
   output: Output;
   interrupts: Interrupts;
 }
@@ -85,6 +90,7 @@ export class DestRun {
       arrival: opened.arrival,
       lockMemory: job.lockMemory,
       recoverTimeoutMs: job.recoverTimeoutMs,
+      linkTimeoutMs: job.linkTimeoutMs,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });
@@ -92,10 +98,12 @@ export class DestRun {
 
   /** Opens the listening socket and says where. */
   static async open(job: DestJob): Promise<DestRun> {
-    const opened = await openArrival(job.peer, job.insecure);
+    const { peer, security, output } = job;
+    const warn = (message: string): void => output.warn("DEST_WARNING", message);
+    const opened = await openArrival(peer, security, warn);
     const run = new DestRun(job, opened);
     log.info(`Waiting for a source on ${opened.text}`);
-    job.output.events.emit({ event: "listening", peer: opened.text });
+    output.events.emit({ event: "listening", peer: opened.text });
     return run;
   }
 
@@ -116,19 +124,27 @@ export class DestRun {
       this.#completedIn = (await crew.run()).completedIn;
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
+    } catch (error) {
+      if (!(error instanceof ThreadError)) throw error;
+      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
-      const { path } = this.#opened;
+      const { path, bridge } = this.#opened;
       if (path !== undefined) removeSocket(path);
+      await bridge?.close();
     }
   }
 
   #connected(peer: string): void {
+    // Whoever was there before got no further than the opening.
+    this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    this.#source = peer;
-    this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+    // Over TLS the threads see only a private socket.
+    this.#source = this.#opened.bridge?.peer ?? peer;
+    const { events } = this.#job.output;
+    events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
   }
 
   #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {

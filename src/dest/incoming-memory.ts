@@ -77,6 +77,11 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
+  /** Whether the list of RAM blocks has come. */
+  get isKnown(): boolean {
+    return this.#pages !== undefined;
+  }
+
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
   sayKept(): void {
     const [block] = this.#blocks;
@@ -147,7 +152,7 @@ export class IncomingMemory {
       );
     }
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
-    channel.timeoutMs = Infinity;
+    channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
     const pageData = createPageState(this.#blocks);
     const pages = attachPageState(pageData, this.#blocks);
@@ -239,7 +244,6 @@ export class IncomingMemory {
     }
     this.#multifd?.end();
     this.#discards.flush();
-    this.#discards.close();
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);

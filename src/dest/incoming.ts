@@ -11,11 +11,13 @@ import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
+import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
-import { StoppedError } from "../channel/channel.ts";
+import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { timeFor } from "../channel/time-limits.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
@@ -25,8 +27,8 @@ import { decideToRun, FATE, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
-/** Longest silence of a source that has something to send at once. */
-export const SILENCE_LIMIT_MS = 30_000;
+/** What a source has to do at once, with its first bytes. */
+const OPENING = "send the list of its guest's RAM blocks";
 
 /** Of a host that was restarted between taking a guest over and taking the rest. */
 const RESTARTED =
@@ -53,14 +55,35 @@ export class IncomingLoader {
     this.#memory = new IncomingMemory(context);
   }
 
-  /** Receives the guest, to the end. @throws StreamError, ChannelError, HostError, StoppedError. */
-  run(): IncomingOutcome {
+  /**
+   * Receives the guest, to the end. Undefined, with nothing decided, when who has connected did not
+   * finish the opening in time, and another may still come.
+   * @throws StreamError, ChannelError, HostError, StoppedError.
+   */
+  run(): IncomingOutcome | undefined {
     try {
       return this.#receive();
     } catch (error) {
+      if (this.#isNobody(error)) {
+        this.#forget();
+        return undefined;
+      }
       const { shared, returnPath } = this.#context;
       if (refuseGuest(shared)) tellRefusal(shared, returnPath);
       throw error;
+    }
+  }
+
+  /** Whoever dribbles must not hold the door while the source waits before it. */
+  #isNobody(error: unknown): boolean {
+    if (!this.#context.othersMayCome || this.#memory.isKnown) return false;
+    return error instanceof ChannelError && error.code === "PEER_SLOW";
+  }
+
+  #forget(): void {
+    const { control } = this.#context.shared;
+    for (const word of [WORD.returnPathOpen, WORD.urgentChosen, WORD.urgentToken]) {
+      Atomics.store(control, word, 0);
     }
   }
 
@@ -85,7 +108,7 @@ export class IncomingLoader {
     const { reader } = this.#context.channel;
     // A descriptor (exec:, fd:) is there before anybody uses it; only who has begun must go on.
     reader.ensure(1);
-    this.#context.channel.timeoutMs = this.#context.silenceLimitMs;
+    this.#context.channel.allow(this.#context.linkTimeoutMs, OPENING);
     this.#setPhase("precopy");
     const configuration = readStreamOpening(reader);
     const pageSize = targetPageSizeOf(configuration);
@@ -154,6 +177,7 @@ export class IncomingLoader {
     switch (command.kind) {
       case "openReturnPath":
         Atomics.store(this.#context.shared.control, WORD.returnPathOpen, 1);
+        this.#agreeToSwitchover();
         break;
       case "ping":
         this.#answerPing(command.value);
@@ -177,6 +201,12 @@ export class IncomingLoader {
         throw new StreamError("WRONG_STATE", `${name} came where it is not understood`);
       }
     }
+  }
+
+  /** A QEMU with `switchover-ack` does not switch before it has this, even if no device needs it. */
+  #agreeToSwitchover(): void {
+    if (!takesSwitchoverAck(this.#memory.machine)) return;
+    this.#context.returnPath.send({ kind: "switchoverAck" });
   }
 
   #answerPing(value: number): void {
@@ -229,7 +259,9 @@ export class IncomingLoader {
     const { channel, guest, shared } = this.#context;
     this.#state.requirePackageAllowed();
     this.#setPhase("device");
+    channel.allow(timeFor(size, this.#context.linkTimeoutMs), "send the device state");
     const bytes = channel.reader.take(size);
+    channel.allowAnyTime();
     Atomics.store(shared.control, WORD.packageWhole, 1);
     if (guest.devices.kind === "opaque") this.#keepPackage(bytes, guest.devices.keep);
     else this.#loadPackage(bytes);
@@ -295,12 +327,12 @@ export class IncomingLoader {
    * files are durable; until then a failure leaves it to the source.
    */
   #keepFromPrecopy(): IncomingOutcome {
-    const { channel, guest, shared, silenceLimitMs } = this.#context;
+    const { channel, guest, shared, linkTimeoutMs } = this.#context;
     this.#state.requireEndAllowed();
     if (this.#memory.sourceIsOurs) refuseOwnDevices();
     this.#setPhase("device");
     const at = channel.reader.offset;
-    const { sections, vmDescription } = takeDeviceState(channel, silenceLimitMs);
+    const { sections, vmDescription } = takeDeviceState(channel, linkTimeoutMs);
     shared.counters.set(DEST.bytesReceived, channel.reader.offset);
     if (guest.devices.kind === "opaque") {
       guest.devices.keep(packageOfSections(sections, at), vmDescription);

@@ -4,7 +4,8 @@
  *
  * The point of no return is the last byte of the package: from then on the destination may run the
  * guest, and this side never runs it again unless the destination says in so many words that it
- * will not. Any failure before that lets the guest run on here.
+ * will not. Any failure before that lets the guest run on here. That the point may be passed is noted
+ * durably before the guest is stopped, for whoever sends it again when this process is no more.
  */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { ChannelError } from "../channel/channel.ts";
@@ -17,7 +18,7 @@ import { formatBytes, formatCount } from "../util/units.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
-import { computeOwed, countOwedPages } from "./owed.ts";
+import { computeOwed, countOwedPages, oweEverything } from "./owed.ts";
 import { letGuestStart } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
@@ -154,19 +155,24 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   setPhase(context, "setup");
   sendOpening(context);
   openPreemptEarly(context);
-  markAllDirty(context);
   const tracker = needsTracking(context) ? startTracking(context) : undefined;
   try {
     end = precopy(context, tracker);
+    context.noteHandOver();
     if (end.action === "postcopy") openUrgentChannel(context);
     progress.stopped = true;
     guest.stop();
     shared.times[TIME.stopped] = monotonicNs();
     tracker?.collect(shared.dirty);
-    const dirtyPages = countDirty(context);
+    // Without precopy all of it is dirty.
+    const dirtyPages = tracker === undefined ? totalPages(guest.blocks) : countDirty(context);
     context.emit({ kind: "switchover", action: end.action, reason: end.reason, dirtyPages });
     if (end.action === "complete") completeInPrecopy(context, progress);
-    else postcopy(context, progress);
+    else {
+      if (tracker === undefined) oweEverything(shared, guest.blocks);
+      else computeOwed(context);
+      postcopy(context, progress);
+    }
   } finally {
     tracker?.close();
   }
@@ -207,6 +213,7 @@ function precopy(context: SourceContext, tracker: DirtyTracker | undefined): Pre
     return { action: "postcopy", reason: "dirty pages cannot be tracked on this host" };
   }
   setPhase(context, "precopy");
+  markAllDirty(context);
   return runPrecopy(context, tracker);
 }
 
@@ -214,7 +221,6 @@ function postcopy(context: SourceContext, progress: Progress): void {
   const { guest, shared, channel } = context;
   setPhase(context, "device");
   const before = channel.bytesWritten;
-  computeOwed(context);
   shared.counters.set(SOURCE.owedPages, countOwedPages(context));
   sendDiscards(context);
   const bytes = guest.devicePackage();

@@ -4,6 +4,27 @@ import { targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { SourceContext } from "./context.ts";
 import { hostPages, WORD } from "./shared.ts";
+import type { SourceShared } from "./shared.ts";
+
+/** Host pages of all blocks. */
+function allHostPages(blocks: readonly RamBlock[]): number {
+  return blocks.reduce((sum, block) => sum + hostPages(block), 0);
+}
+
+/**
+ * Owes all of a guest of which nothing has been sent. Nothing is counted: a guest of many GiB has
+ * millions of pages, and waits for this. Done at once where it is owed already.
+ */
+export function oweEverything(shared: SourceShared, blocks: readonly RamBlock[]): void {
+  if (owesEverything(shared, blocks)) return;
+  for (const bitmap of shared.owed) bitmap.setAll();
+  Atomics.store(shared.control, WORD.owed, allHostPages(blocks));
+}
+
+/** Whether every page of the guest is owed. */
+export function owesEverything({ control }: SourceShared, blocks: readonly RamBlock[]): boolean {
+  return Atomics.load(control, WORD.owed) === allHostPages(blocks);
+}
 
 /**
  * Turns the dirty bitmap into what is owed, by host pages: if any of its target pages is dirty a
@@ -33,6 +54,11 @@ export function computeOwed(context: SourceContext): void {
 /** Target pages in what is owed. */
 export function countOwedPages(context: SourceContext): number {
   const { guest, shared } = context;
+  if (owesEverything(shared, guest.blocks)) {
+    return guest.blocks.reduce((sum, block) => {
+      return sum + hostPages(block) * targetPagesPerHostPage(block);
+    }, 0);
+  }
   return guest.blocks.reduce((sum, block) => {
     return sum + (shared.owed[block.index]?.count() ?? 0) * targetPagesPerHostPage(block);
   }, 0);

@@ -24,7 +24,7 @@ const IDLE_ROUND_MS = 50;
 /** Why and how precopy ended. */
 export type PrecopyEnd = Exclude<Decision, { action: "another round" }>;
 
-/** Marks every page dirty: what the first round sends, or all that postcopy owes. */
+/** Marks every page dirty: what the first round sends. */
 export function markAllDirty(context: SourceContext): void {
   for (const bitmap of context.shared.dirty) bitmap.setAll();
 }

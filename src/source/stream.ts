@@ -10,6 +10,7 @@ import { encodeRamSetup } from "../stream/ram-setup.ts";
 import { writeEndSection, writeEof, writeFooter, writeStartSection } from "../stream/section.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import type { SourceContext } from "./context.ts";
+import { owesEverything } from "./owed.ts";
 import { TIME } from "./shared.ts";
 
 /**
@@ -63,14 +64,16 @@ export function sendCommand(context: SourceContext, command: Command): void {
  */
 export function sendDiscards(context: SourceContext): void {
   const { guest, shared } = context;
+  const everything = owesEverything(shared, guest.blocks);
   send(context, (writer) => {
     for (const block of guest.blocks) {
-      const ranges: ByteRange[] = [];
-      shared.owed[block.index]?.forEachRange((first, count) => {
+      const ranges: ByteRange[] = everything ? [{ start: 0, length: block.length }] : [];
+      const take = (first: number, count: number): void => {
         const start = first * block.pageSize;
         const end = Math.min(block.length, (first + count) * block.pageSize);
         ranges.push({ start, length: end - start });
-      });
+      };
+      if (!everything) shared.owed[block.index]?.forEachRange(take);
       for (const command of discardCommands(block.name, ranges)) writeCommand(writer, command);
     }
   });

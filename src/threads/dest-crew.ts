@@ -37,6 +37,7 @@ export interface DestCrewOptions {
   arrival: Arrival;
   lockMemory: boolean;
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** The connection stands; `peer` names who is there. */
   connected: (peer: string) => void;
   event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
@@ -83,7 +84,7 @@ export class DestCrew {
 
   /** Receives the guest. Resolves when it is whole; rejects with the first thread's failure. */
   async run(): Promise<IncomingResult> {
-    const { guest, arrival, lockMemory } = this.#options;
+    const { guest, arrival, lockMemory, linkTimeoutMs } = this.#options;
     try {
       const incoming = this.#incoming.run({
         guest,
@@ -92,6 +93,7 @@ export class DestCrew {
         stopFd: this.#stopFd,
         multifdEndFd: this.#multifdEndFd,
         lockMemory,
+        linkTimeoutMs,
       });
       // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
       const result = await Promise.race([incoming, this.#failed.promise]);
@@ -127,7 +129,7 @@ export class DestCrew {
 
   /** The listen and fault threads learn of the memory, and park until LISTEN. */
   #startHelpers(memory: GuestMemory): void {
-    const { guest, arrival } = this.#options;
+    const { guest, arrival, linkTimeoutMs, recoverTimeoutMs } = this.#options;
     const common = {
       guest,
       shared: this.#data,
@@ -136,13 +138,15 @@ export class DestCrew {
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
       peer: this.#peer,
+      allow: arrival.kind === "listen" ? arrival.allow : [],
+      linkTimeoutMs,
     };
     const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
     const multifd = memory.sourceIsOurs ? undefined : this.#multifd;
     // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
     const early = multifd === undefined ? this.#others : [];
     const tasks: Promise<unknown>[] = [
-      this.#listen.run({ ...common, listenFd, recoverTimeoutMs: this.#options.recoverTimeoutMs }),
+      this.#listen.run({ ...common, listenFd, recoverTimeoutMs }),
       this.#fault.run({ ...common, listenFd, early }),
     ];
     if (multifd !== undefined) {
@@ -193,10 +197,11 @@ export class DestCrew {
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
     const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd];
-    for (const thread of threads) thread?.end();
-    // A thread that still is at work must not find another file under its descriptors; it waits
-    // for a page that nobody will bring, and ends with the process.
+    // A thread that still is at work must not find another file under its descriptors, nor nothing
+    // under the receive buffer, which the incoming thread has mapped; it waits for a page that
+    // nobody will bring, and ends with the process.
     if (threads.some((thread) => thread?.busy)) return;
+    for (const thread of threads) thread?.end();
     if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
     if (arrival.kind === "listen") closeDescriptor(arrival.fd);

@@ -17,7 +17,7 @@ import { serveThread } from "./thread.ts";
 const EVENTS_PAUSE_MS = 0.05;
 
 function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
-  const { memory, fd, stopFd, listenFd, peer } = task;
+  const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
@@ -47,7 +47,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const kept: number[] = [];
   const { blocks } = memory;
   const link = {
-    ...{ channel, returnPath, shared, blocks, pages, listenFd, stopFd, emit },
+    ...{ channel, returnPath, shared, blocks, pages, listenFd, allow, stopFd, linkTimeoutMs, emit },
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
   };
   runListen({
@@ -64,6 +64,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
     sink,
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,
+    linkTimeoutMs,
     stopFaultThread: () => {
       raiseEventDescriptor(task.faultStopFd);
       awaitThread(shared, (ms) => shared.faultThreadDone.wait(ms));

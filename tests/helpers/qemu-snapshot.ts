@@ -29,6 +29,15 @@ export async function waitForPrecopyRound(source: Qemu, round: number): Promise<
   }, `precopy round ${round} of QEMU`);
 }
 
+/**
+ * How a QEMU compresses in tests (`compress`, up to 9.0). It hands each page to a thread and waits for
+ * one that is free: of its own eight, most of two cores' time goes into waking them.
+ */
+export const COMPRESS = {
+  capabilities: { compress: true },
+  parameters: { "compress-threads": 2 },
+} as const;
+
 /** Switches post-copy on at a QEMU, with its events and what else is asked for. */
 export async function enablePostcopy(
   qemu: Qemu,

@@ -14,7 +14,7 @@ import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
 import { uuidText } from "../../stream/uuid.ts";
-import { bootId } from "../../util/boot.ts";
+import { bootId } from "../../util/processes.ts";
 import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import { SnapshotFiles } from "./files.ts";

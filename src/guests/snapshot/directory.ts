@@ -4,22 +4,20 @@ import {
   closeSync,
   constants,
   existsSync,
-  mkdirSync,
   openSync,
   readdirSync,
   rmSync,
   statSync,
 } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { isLocked, tryLock } from "../../../syscalls/flock.ts";
+import { makeDirectory } from "../../util/durable.ts";
 import { UsageError } from "../../util/errors.ts";
-import { syncDirectory } from "./files.ts";
 import { ARRIVAL_FILE, isSnapshotFile, LOCK_FILE, MANIFEST_FILE } from "./layout.ts";
 
 /** A guest's memory holds its secrets: nobody but the owner reads it. */
-const DIRECTORY_MODE = 0o700;
 const FILE_MODE = 0o600;
 
 /** Who only looks whether a guest is being received holds the lock for a moment. */
@@ -142,22 +140,6 @@ export function whatIsInstead(directory: string): string | undefined {
   }
   if (!names.includes(ARRIVAL_FILE)) return undefined;
   return `it holds a part of a guest: postcopy dest --guest snapshot:${directory} --resume takes the rest`;
-}
-
-/**
- * Creates the directory with those above it, and makes their names durable: a snapshot whose files
- * are safe is of no use where the way to them is lost with the power.
- */
-function makeDirectory(directory: string): void {
-  const created = mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE });
-  if (created === undefined) return;
-  const first = resolve(created);
-  let level = resolve(directory);
-  while (level !== first && level !== dirname(level)) {
-    level = dirname(level);
-    syncDirectory(level);
-  }
-  syncDirectory(dirname(first));
 }
 
 /** Bytes that the files of a snapshot take on the disk; holes take none. */

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { syncDirectory } from "../../util/durable.ts";
 import { Reservation } from "./reservation.ts";
 import { storeErrorOf } from "./store-error.ts";
 
@@ -123,15 +124,5 @@ export class SnapshotFiles {
     } catch (cause) {
       throw storeErrorOf(this.directory, name, cause);
     }
-  }
-}
-
-/** Makes the names in a directory durable. */
-export function syncDirectory(directory: string): void {
-  const fd = openSync(directory, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { tryLock } from "../../../syscalls/flock.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { syncDirectory } from "../snapshot/files.ts";
+import { syncDirectory } from "../../util/durable.ts";
 
 const { O_RDWR, O_CREAT } = constants;
 /** A guest's memory holds its secrets: nobody but the owner reads it. */

@@ -4,7 +4,7 @@
  */
 import { StreamWriter } from "../../stream/writer.ts";
 import { writeFooter, writeFullSection } from "../../stream/section.ts";
-import { bootId } from "../../util/boot.ts";
+import { bootId } from "../../util/processes.ts";
 import type { StressSetup } from "./setup.ts";
 import { encodeStressState } from "./state-codec.ts";
 import { saveStressState, STRESS_STATE_VERSION } from "./state.ts";

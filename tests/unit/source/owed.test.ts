@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Channel } from "../../../src/channel/channel.ts";
 import { targetPages } from "../../../src/ram/block.ts";
-import { computeOwed, countOwedPages } from "../../../src/source/owed.ts";
+import { computeOwed, countOwedPages, oweEverything } from "../../../src/source/owed.ts";
 import { hostPages, WORD } from "../../../src/source/shared.ts";
 import { sendDiscards } from "../../../src/source/stream.ts";
 import { readCommand } from "../../../src/stream/command.ts";
@@ -97,13 +97,30 @@ describe("what is owed", () => {
     expect(ranges).toEqual([...first, ["block1", 60, 4]] as typeof ranges);
   });
 
-  test("may be everything", () => {
+  test.each([1, 4])("may be everything, of %d target pages a host page", (perHostPage) => {
     using descriptors = new Descriptors();
-    using guest = new SendingGuest([33, 7]);
-    const { context } = bench(descriptors, guest);
-    for (const bitmap of guest.shared.dirty) bitmap.setAll();
+    using guest = new SendingGuest([64, 8], perHostPage * PAGE);
+    const { context, peer } = bench(descriptors, guest);
+    const { control, dirty, owed } = guest.shared;
+    const discards = (): Uint8Array => {
+      sendDiscards(context);
+      peer.tryRead();
+      return peer.reader.take(peer.reader.available);
+    };
+    for (const bitmap of dirty) bitmap.setAll();
     computeOwed(context);
+    const counted = control[WORD.owed];
+    // As long as it is not known that this is everything, ranges are looked for.
+    Atomics.store(control, WORD.owed, 0);
+    const found = discards();
+    const pages = countOwedPages(context);
+    for (const bitmap of owed) bitmap.clearRange(0, bitmap.pages);
+    oweEverything(guest.shared, guest.blocks);
+    expect(owed.map((bitmap) => bitmap.count())).toEqual(guest.blocks.map(hostPages));
+    expect(control[WORD.owed]).toBe(counted);
+    expect(discards()).toEqual(found);
+    expect(countOwedPages(context)).toBe(pages);
     const all = guest.blocks.reduce((sum, block) => sum + targetPages(block), 0);
-    expect(countOwedPages(context)).toBe(all);
+    expect(pages).toBe(all);
   });
 });
