@@ -7,7 +7,12 @@
 import { readFileSync } from "node:fs";
 
 /** Everything that changes a file or its name, or makes it durable. */
-const CHANGES = "write,pwrite64,ftruncate,fallocate,fsync,rename,unlink";
+const CHANGES = ["write", "pwrite64", "ftruncate", "fallocate", "fsync", "rename", "unlink"];
+
+/** What strace calls it: arm64 has renameat and unlinkat only. */
+function pattern(call: string): string {
+  return call === "rename" || call === "unlink" ? `/^${call}` : call;
+}
 
 /** One call of a trace. */
 export interface TracedCall {
@@ -21,7 +26,7 @@ export interface TracedCall {
 
 /** Words before a command that write its calls on files to `trace`. */
 export function traced(trace: string): string[] {
-  return ["strace", "-f", "-y", "-e", `trace=${CHANGES}`, "-o", trace];
+  return ["strace", "-f", "-y", "-e", `trace=${CHANGES.map(pattern).join(",")}`, "-o", trace];
 }
 
 /** Words before a command of which some calls fail (`inject` of strace), and nothing is shown. */
@@ -29,11 +34,11 @@ export function withFaults(
   faults: readonly string[],
   { paths }: { paths: readonly string[] },
 ): string[] {
-  const names = new Set(faults.map((fault) => fault.split(":", 1)[0] ?? ""));
+  const names = new Set(faults.map((fault) => pattern(fault.split(":", 1)[0] ?? "")));
   return [
     ...["strace", "-f", "-q", "-o", "/dev/null", "-e", `trace=${[...names].join(",")}`],
     ...paths.flatMap((path) => ["-P", path]),
-    ...faults.flatMap((fault) => ["-e", `inject=${fault}`]),
+    ...faults.flatMap((fault) => ["-e", `inject=${fault.replace(/^\w+/, pattern)}`]),
   ];
 }
 
@@ -45,6 +50,6 @@ export function readCalls(trace: string, directory: string): TracedCall[] {
     const named = [...text.matchAll(/"(\/[^"]*)"/g)].map(([, path = ""]) => path);
     const all = ofDescriptor === undefined ? named : [ofDescriptor];
     const paths = all.filter((path) => path === directory || path.startsWith(`${directory}/`));
-    return paths.length === 0 ? [] : [{ name, paths, text }];
+    return paths.length === 0 ? [] : [{ name: name.replace(/at2?$/, ""), paths, text }];
   });
 }

@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { cpSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 
+import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -29,7 +30,7 @@ describe("a damaged snapshot", () => {
     const guest = "stress:size=8MiB,zero=0,duration=50ms";
     await using source = startSource({ to: dest.peer, guest, flags: ["--switchover", "now"] });
     await Promise.all([source.end(), dest.end()]);
-  });
+  }, LONG_TEST_MS);
 
   afterAll(async () => {
     await directory[Symbol.asyncDispose]();

@@ -7,6 +7,8 @@ import { existsSync, readdirSync } from "node:fs";
 
 import { surveySnapshot } from "../../src/analyze/snapshot-survey.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
+import { HandMadePeer } from "../helpers/hand-made-peer.ts";
+import { BEFORE_PACKAGE, packaged } from "../helpers/hand-made-stream.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
@@ -24,8 +26,6 @@ const faultTest = requireOrSkip(needUserfaultfd(), needStrace());
 const SIZE = "12MiB";
 const COUNT = pages(SIZE);
 const GUEST = `stress:size=${SIZE},zero=0,duration=100ms`;
-/** A second for a third of the guest. */
-const SLOW = ["--max-postcopy-bandwidth", "4MiB/s"];
 const AT_ONCE = ["--switchover", "now"];
 
 /** Waits until pages have come in postcopy. */
@@ -49,7 +49,8 @@ resumeTest("killed in precopy: the guest stays, and the next one clears away", a
   await using dest = await startDest({ guest: `snapshot:${path}` });
   const flags = ["--switchover", "after=1h", "--max-bandwidth", "8MiB/s"];
   await using source = startSource({ to: dest.peer, guest: GUEST, flags });
-  await dest.event("progress", ({ phase }) => phase === "precopy");
+  // Its files are there.
+  await dest.event("guest");
   dest.program.kill();
   const { exitCode, stayed } = await source.end();
   expect({ exitCode, stayed }).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });
@@ -58,24 +59,24 @@ resumeTest("killed in precopy: the guest stays, and the next one clears away", a
   expect(readdirSync(path)).toEqual([]);
 });
 
-resumeTest("killed, then given up in postcopy: --resume takes the rest each time", async () => {
+/** Ended by kill -9 at the call of that number that writes pages behind the switch. */
+function killedAt(path: string, call: number): string[] {
+  return withFaults([`pwrite64:signal=KILL:when=${call}`], { paths: [`${path}/ram-0.bin`] });
+}
+
+faultTest("killed in postcopy, twice: --resume takes the rest of a waiting source", async () => {
   await using directory = new TemporaryDirectory("resume");
   const path = directory.file("guest");
   const listen = `unix:${directory.file("socket")}`;
-  await using first = await startDest({ guest: `snapshot:${path}`, listen });
-  await using source = startSource({ to: listen, guest: GUEST, flags: [...AT_ONCE, ...SLOW] });
-  await pagesCame(first);
-  first.program.kill();
+  const guest = `snapshot:${path}`;
+  // A call writes up to 32 pages, so it takes 96 of them at least.
+  await using first = await startDest({ guest, listen, before: killedAt(path, 40) });
+  await using source = startSource({ to: listen, guest: GUEST, flags: AT_ONCE });
+  await first.program.finish();
   await source.phase("paused");
-  const again = { guest: `snapshot:${path}`, listen, flags: ["--resume"] };
-  await using second = await startDest(again);
-  await pagesCame(second);
-  second.program.kill("SIGINT");
-  await second.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
-  second.program.kill("SIGINT");
-  const given = await second.end();
-  expect(given.exitCode).toBe(130);
-  expect(given.stderr).toContain(`Given up. Its source waits and has all of it`);
+  const again = { guest, listen, flags: ["--resume"] };
+  await using second = await startDest({ ...again, before: killedAt(path, 20) });
+  await second.program.finish();
   await using third = await startDest(again);
   const [sent, got] = await Promise.all([source.end(), third.end()]);
   expect({ exitCode: sent.exitCode, stderr: sent.stderr }).toMatchObject({ exitCode: 0 });
@@ -86,10 +87,30 @@ resumeTest("killed, then given up in postcopy: --resume takes the rest each time
   await expectKept(path);
 });
 
+resumeTest(
+  "given up in postcopy: the rest is its source's, and the command for it is said",
+  async () => {
+    await using directory = new TemporaryDirectory("resume");
+    const path = directory.file("guest");
+    await using dest = await startDest({ guest: `snapshot:${path}` });
+    await using silent = await HandMadePeer.connect(dest.peer);
+    silent.send(...BEFORE_PACKAGE, packaged());
+    await dest.event("running");
+    dest.program.kill("SIGINT");
+    await dest.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
+    dest.program.kill("SIGINT");
+    const { exitCode, stderr } = await dest.end();
+    expect(exitCode).toBe(130);
+    expect(stderr).toContain("Given up. Its source waits and has all of it: do not end it");
+    expect(stderr).toContain(`dest --guest snapshot:${path} --listen tcp:127.0.0.1:0 --resume`);
+    expect(existsSync(`${path}/arrival.json`)).toBe(true);
+  },
+);
+
 /** A small guest: 24 MiB that it counts in. */
 const RANGE = { startAddress: 0x10_0000, endAddress: 0x190_0000 };
 const SMALL = { memoryMib: 32, bootSector: buildBootSector(RANGE) };
-const SLOW_QEMU = { "max-postcopy-bandwidth": 4 * 2 ** 20 };
+const SLOW_QEMU = { "max-postcopy-bandwidth": 2 * 2 ** 20 };
 const FAST_QEMU = { "max-postcopy-bandwidth": 0 };
 
 /** The guest that QEMU had at `before` is whole in a snapshot: it counts on in another QEMU. */
@@ -100,34 +121,50 @@ async function expectKeptQemu(path: string, version: QemuVersion, before: Count)
   await expectCountsOn(qemu, before, RANGE);
 }
 
-for (const version of ["7.2", "10.0"] as const) {
-  const qemuTest = requireOrSkip(needQemuVersion(version), needUserfaultfd());
-  qemuTest(`killed in postcopy: QEMU ${version} sends the rest to another process`, async () => {
-    await using directory = new TemporaryDirectory("resume");
-    const path = directory.file("guest");
-    await using source = await startQemu({ ...SMALL, program: qemuProgram(version) });
-    await source.waitForRounds(2);
-    const before = await source.readCount(RANGE);
-    await enablePostcopy(source);
-    await source.qmp.execute("migrate-set-parameters", SLOW_QEMU);
-    await using dest = await startDest({ guest: `snapshot:${path}` });
-    await source.qmp.execute("migrate", { uri: dest.peer });
-    await source.qmp.execute("migrate-start-postcopy");
-    await pagesCame(dest);
-    dest.program.kill();
-    await source.waitForMigration("postcopy-paused");
-    await using next = await startDest({ guest: `snapshot:${path}`, flags: ["--resume"] });
-    await next.phase("paused");
-    await source.qmp.execute("migrate-set-parameters", FAST_QEMU);
-    await source.qmp.execute("migrate", { uri: next.peer, resume: true });
-    const { exitCode, stderr } = await next.end();
-    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
-    await source.waitForMigration("completed");
-    await expectKeptQemu(path, version, before);
-  });
-}
+const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
 
-const newTest = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
+oldTest("killed in postcopy: QEMU 7.2 sends the rest to another process", async () => {
+  await using directory = new TemporaryDirectory("resume");
+  const path = directory.file("guest");
+  await using source = await startQemu({ ...SMALL, program: qemuProgram("7.2") });
+  await source.waitForRounds(2);
+  const before = await source.readCount(RANGE);
+  await enablePostcopy(source);
+  await source.qmp.execute("migrate-set-parameters", SLOW_QEMU);
+  await using dest = await startDest({ guest: `snapshot:${path}` });
+  await source.qmp.execute("migrate", { uri: dest.peer });
+  await source.qmp.execute("migrate-start-postcopy");
+  await pagesCame(dest);
+  dest.program.kill();
+  await source.waitForMigration("postcopy-paused");
+  await using next = await startDest({ guest: `snapshot:${path}`, flags: ["--resume"] });
+  await next.phase("paused");
+  await source.qmp.execute("migrate-set-parameters", FAST_QEMU);
+  await source.qmp.execute("migrate", { uri: next.peer, resume: true });
+  const { exitCode, stderr } = await next.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  await source.waitForMigration("completed");
+  await expectKeptQemu(path, "7.2", before);
+});
+
+const newTest = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd(), needStrace());
+
+/** From 10.2 on: it has not heard yet that its device state is here. */
+newTest("killed before the device state is durable: QEMU 11.1 takes its guest back", async () => {
+  await using directory = new TemporaryDirectory("resume");
+  const path = directory.file("guest");
+  await using source = await startQemu({ ...SMALL, program: qemuProgram("11.1") });
+  await source.waitForRounds(2);
+  await enablePostcopy(source);
+  const paths = [`${path}/package.bin`];
+  const before = withFaults(["fsync:signal=KILL:when=1"], { paths });
+  await using dest = await startDest({ guest: `snapshot:${path}`, before });
+  await source.qmp.execute("migrate", { uri: dest.peer });
+  await source.qmp.execute("migrate-start-postcopy");
+  await dest.program.finish();
+  await source.waitForMoreSerial(3);
+  expect(readdirSync(path)).not.toContain("arrival.json");
+});
 
 newTest("killed in postcopy: QEMU 11.1 behind --keep is kept, and goes on", async () => {
   await using directory = new TemporaryDirectory("resume");
@@ -139,7 +176,7 @@ newTest("killed in postcopy: QEMU 11.1 behind --keep is kept, and goes on", asyn
   await qemu.waitForRounds(2);
   const before = await qemu.readCount(RANGE);
   await using dest = await startDest({ guest: `snapshot:${path}`, listen });
-  const flags = ["--keep", "--switchover", "now", ...SLOW];
+  const flags = ["--keep", "--switchover", "now", "--max-postcopy-bandwidth", "2MiB/s"];
   await using source = startSource({ to: listen, guest: `qemu:${monitor}`, flags });
   await pagesCame(dest);
   dest.program.kill();

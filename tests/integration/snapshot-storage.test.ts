@@ -12,7 +12,8 @@ import {
   ramStart,
   unknownDevice,
 } from "../helpers/hand-made-stream.ts";
-import { pages, startDest, startSource } from "../helpers/migration.ts";
+import { filledPage, KeptGuest } from "../helpers/kept-guest.ts";
+import { startDest, startSource } from "../helpers/migration.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import type { Need } from "../helpers/need.ts";
 import { postcopyCommand, run } from "../helpers/spawn.ts";
@@ -25,8 +26,6 @@ function needMounts(): Need {
 }
 
 const storageTest = requireOrSkip(needUserfaultfd(), needStrace(), needMounts());
-
-const GUEST = "stress:size=8MiB,zero=0,duration=50ms";
 
 /** Words before a command that may read `path`, and not write there. */
 function withReadOnly(path: string): string[] {
@@ -52,20 +51,19 @@ storageTest(
   async () => {
     await using directory = new TemporaryDirectory("read-only");
     const path = directory.file("guest");
-    await using keeper = await startDest({ guest: `snapshot:${path}` });
-    await using kept = startSource({
-      to: keeper.peer,
-      guest: GUEST,
-      flags: ["--switchover", "now"],
-    });
-    expect([(await kept.end()).exitCode, (await keeper.end()).exitCode]).toEqual([0, 0]);
+    mkdirSync(path);
+    const kept = new KeptGuest(path, [{ name: "pc.ram", length: 64 * 4096, pageSize: 4096 }]);
+    kept.guest.configure({ machine: "pc" });
+    for (let n = 0; n < 64; n++) kept.store(kept.precopy, 0, n, filledPage(n + 1));
+    kept.finish();
     const before = withReadOnly(directory.path);
 
-    await using dest = await startDest();
+    await using target = new TemporaryDirectory("target");
+    await using dest = await startDest({ guest: `snapshot:${target.file("guest")}` });
     await using source = startSource({ to: dest.peer, guest: `snapshot:${path}`, before });
     const [sent, got] = await Promise.all([source.end(), dest.end()]);
     expect({ exitCode: sent.exitCode, stderr: sent.stderr }).toMatchObject({ exitCode: 0 });
-    expect(got.report.audit).toEqual({ pagesChecked: pages("8MiB"), pagesWrong: 0 });
+    expect(got.report.snapshot?.pagesStored).toBe(64);
     expect(readdirSync(path)).not.toContain("working-set.bin");
 
     mkdirSync(directory.file("empty"));

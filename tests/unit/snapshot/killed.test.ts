@@ -115,9 +115,9 @@ function judge(directory: string): "whole" | "resumed" | "nothing" {
 
 /** Which calls of each kind a capture is ended at. */
 const ENDS = [
-  { call: "fsync", step: 3 },
+  { call: "fsync", step: 4 },
   { call: "rename", step: 1 },
-  { call: "write", step: 3 },
+  { call: "write", step: 4 },
   { call: "pwrite64", step: 11 },
 ];
 
