@@ -22,7 +22,8 @@ import type { SourceReport } from "../../src/report/report.ts";
 
 const RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
 const PRECOPY = ["--max-bandwidth", "1MiB/s"];
-const NOW = ["--switchover", "now", ...NO_RECOVERY];
+/** Held back: a QEMU 7.2 that has sent everything waits for ever for a peer that is gone. */
+const NOW = ["--switchover", "now", "--max-postcopy-bandwidth", "256KiB/s", ...NO_RECOVERY];
 
 /** A peer that does something to a QEMU that sends. */
 type Misdeed = (peer: HandMadePeer, source: SourceRole) => void | Promise<void>;

@@ -173,10 +173,10 @@ test("it is the host's for root, and one's own for others", () => {
 });
 
 test("peers are the same by their address, or by the command that starts them", () => {
-  const restored = { kind: "run", command: "qemu -m 1G" } as const;
+  const started = { kind: "run", command: "qemu -m 1G" } as const;
   expect(samePeer(PEER, PEER)).toBe(true);
   expect(samePeer(PEER, { kind: "address", text: "tcp:127.0.0.1:2" })).toBe(false);
-  expect(samePeer(restored, restored)).toBe(true);
-  expect(samePeer(restored, { kind: "run", command: "qemu -m 2G" })).toBe(false);
-  expect(samePeer(PEER, restored)).toBe(false);
+  expect(samePeer(started, started)).toBe(true);
+  expect(samePeer(started, { kind: "run", command: "qemu -m 2G" })).toBe(false);
+  expect(samePeer(PEER, started)).toBe(false);
 });
