@@ -31,8 +31,11 @@ import { RamLoader } from "./ram-loader.ts";
 import { attachPageState, createPageState, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
 
-/** What is kept of a page at most: four bits, when it was asked for, and its checksum. */
-const BYTES_A_PAGE = 9;
+/**
+ * What is kept of a page: some bits, and the checksum of one that is stored. When it was asked for
+ * is kept as well, in memory that is taken where it is written: of guests that run here alone.
+ */
+const BYTES_A_PAGE = 5;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
