@@ -206,7 +206,10 @@ oldTest("a source whose patience is over says so, and another one finishes the m
   link.cut();
   const { exitCode, error } = await source.end();
   expect(exitCode).toBe(1);
-  expect(error?.message).toContain("guest is at the destination");
+  // Whether the last try came to be connected before the link was reset is luck.
+  expect(error?.message).toMatch(
+    /guest is at the destination|what the destination has stays there/,
+  );
   expect(error?.hints.join()).toContain("by the same command with --resume");
   await using again = startSource({ to: await recover(destination), guest, flags: ["--resume"] });
   expect(await again.end()).toMatchObject({ exitCode: 0 });
@@ -247,6 +250,8 @@ for (const version of QEMU_VERSIONS) {
       await source.qmp.execute("migrate", { uri: link.uri });
       await source.qmp.execute("migrate-start-postcopy");
       await dest.phase("postcopy");
+      // From 10.2 on a source takes its guest back when the link breaks before it is in this state.
+      await source.waitForMigration("postcopy-active");
       link.cut();
       await dest.phase("paused");
       await source.waitForMigration("postcopy-paused");
