@@ -68,7 +68,7 @@ describe("a worker that ends by itself", () => {
     // It is at nothing any more, so what it used may be closed.
     expect(thread.busy).toBe(false);
     expect(await failureOf(thread.run("another"))).toContain("ended by itself");
-    expect(worker.tasks).toEqual(["a task"]);
+    expect(worker.tasks).toEqual([{ kind: "task", task: "a task" }]);
   });
 
   test("says why, where an error was heard before", async () => {
