@@ -12,6 +12,8 @@ import { judge } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 
 const TIMEOUT_MS = 30;
+/** A monitor whose answer is not understood is waited for half a minute; this one hangs up before. */
+const HANG_UP_MS = 200;
 
 async function runMonitor(bytes: Uint8Array, place: Place): Promise<Verdict> {
   const path = join(place.directory, "monitor");
@@ -27,6 +29,7 @@ async function runMonitor(bytes: Uint8Array, place: Place): Promise<Verdict> {
     unix: path,
     socket: { open: next, data: next, error: () => undefined },
   });
+  const timer = setTimeout(() => server.stop(true), HANG_UP_MS);
   let client: QmpClient | undefined;
   try {
     client = await QmpClient.connect(path, { greetingTimeoutMs: TIMEOUT_MS });
@@ -39,6 +42,7 @@ async function runMonitor(bytes: Uint8Array, place: Place): Promise<Verdict> {
   } catch (error) {
     return judge(error);
   } finally {
+    clearTimeout(timer);
     client?.close();
     server.stop(true);
   }
