@@ -114,10 +114,10 @@ export class IncomingMemory {
       throw new StreamError("UNEXPECTED", `Section ${id} came after guest memory had ended`);
     }
     if (section.kind === "start") {
+      checkRamSection(section, reader);
       if (this.#ramSectionId !== undefined) {
         throw new StreamError("UNEXPECTED", "The section of guest memory started twice");
       }
-      checkRamSection(section, reader);
       this.#ramSectionId = section.sectionId;
     } else if (section.sectionId !== this.#ramSectionId) {
       throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
