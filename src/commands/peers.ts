@@ -79,7 +79,12 @@ export async function openRoute(
   const credentials = readCredentials(tls, "client");
   const bridge = new TlsBridge({ waiting });
   const hostname = tlsHostname ?? peer.host;
-  await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
+  try {
+    await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
+  } catch (error) {
+    await bridge.close();
+    throw error;
+  }
   const route: Route = { kind: "connect", addresses: [bridge.local], patienceMs, joined: true };
   return { route, bridge };
 }
@@ -138,13 +143,15 @@ async function openTlsArrival(
 ): Promise<OpenedArrival> {
   const credentials = readCredentials(tls, "server");
   const bridge = new TlsBridge(listener);
-  const { fd } = openListener([bridge.local]);
+  let fd = -1;
   try {
+    ({ fd } = openListener([bridge.local]));
     const address = await bridge.listen({ ...options, credentials });
     const arrival = { kind: "listen", fd, allow: [] } as const;
     return { arrival, text: formatSocketPeer(address), path: undefined, bridge };
   } catch (error) {
-    closeDescriptor(fd);
+    if (fd >= 0) closeDescriptor(fd);
+    await bridge.close();
     throw error;
   }
 }

@@ -79,6 +79,9 @@ export class DestRun {
   #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
   #source: string;
+  /** What ended the run, as nobody can come any more. */
+  #tlsFailure: Error | undefined;
+  #isOver = false;
 
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
@@ -115,6 +118,7 @@ export class DestRun {
     const { output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
+    void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
     const progress = output.startProgress(() => {
       if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
@@ -125,9 +129,11 @@ export class DestRun {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
+      if (this.#tlsFailure !== undefined) throw this.#tlsFailure;
       if (!(error instanceof ThreadError)) throw error;
-      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
+      throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
+      this.#isOver = true;
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
@@ -135,6 +141,25 @@ export class DestRun {
       if (path !== undefined) removeSocket(path);
       await bridge?.close();
     }
+  }
+
+  /**
+   * No source can come any more. Where that ends nothing but the wait for one the run ends; a guest
+   * that runs here goes on, with the pages that it has.
+   */
+  #loseTls(why: Error): void {
+    if (this.#isOver) return;
+    if (this.#crew.refuse() || this.#restText() !== undefined) {
+      this.#tlsFailure = why;
+      this.#crew.stop();
+      return;
+    }
+    const missing = Atomics.load(this.#crew.shared.control, WORD.missing);
+    if (missing === 0) return;
+    const message =
+      `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
+      `${formatCount(missing)} of its pages will never come`;
+    this.#job.output.warn("TLS_LOST", message);
   }
 
   #connected(peer: string): void {

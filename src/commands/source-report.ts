@@ -46,18 +46,18 @@ export function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): s
  * The return path often knows better why the link ended than the thread that only writes, and TLS,
  * where there is a bridge, better than both.
  */
-export function failureOf(
+export async function failureOf(
   crew: SourceCrew,
   record: ErrorRecord,
   bridge: TlsBridge | undefined,
-): ThreadError {
+): Promise<ThreadError> {
   const last = deepestCause(record);
   if (crew.returnPathError !== undefined && AFTERMATH.has(last.code)) {
     const why = errorRecord(crew.returnPathError);
     // It did not go away by itself: in place of that stands what made this end hang up.
     if (!AFTERMATH.has(why.code)) Object.assign(last, why);
   }
-  return withTlsFailure(record, bridge);
+  return await withTlsFailure(record, bridge);
 }
 
 /** The report of a migration that has ended, well or not. */

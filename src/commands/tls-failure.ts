@@ -18,9 +18,14 @@ export function deepestCause(record: ErrorRecord): ErrorRecord {
 }
 
 /** The error with what the bridge knows of it, if it is about the link. */
-export function withTlsFailure(record: ErrorRecord, bridge: TlsBridge | undefined): ThreadError {
+export async function withTlsFailure(
+  record: ErrorRecord,
+  bridge: TlsBridge | undefined,
+): Promise<ThreadError> {
   const last = deepestCause(record);
-  const why = bridge?.failure;
-  if (why !== undefined && LINK_CODES.has(last.code)) last.cause = errorRecord(why);
+  if (bridge !== undefined && LINK_CODES.has(last.code)) {
+    const why = await bridge.failure();
+    if (why !== undefined) last.cause = errorRecord(why);
+  }
   return new ThreadError(record);
 }
