@@ -12,6 +12,7 @@ import type { BridgeListener } from "../threads/tls-bridge.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { UsageError } from "../util/errors.ts";
 import { fromText } from "../util/schemas.ts";
+import type { SecurityOptions } from "./security.ts";
 
 /** A PEER word on the command line. */
 export const peerSchema = fromText(parsePeer);
@@ -42,15 +43,6 @@ function openDescriptor(fd: number): number {
   return fd;
 }
 
-/** How a connection is kept from others. */
-export interface Security {
-  /** The directory of certificates; undefined: tcp is plain. */
-  tls: string | undefined;
-  insecure: boolean;
-  /** After how long a link on which nothing arrives is dead, in milliseconds. */
-  linkTimeout: number;
-}
-
 /** How the source gets to its peer. */
 export interface OpenedRoute {
   route: Route;
@@ -61,7 +53,7 @@ export interface OpenedRoute {
 /** Opens the way to a peer; `waiting` is called where TLS finds nobody there yet. */
 export async function openRoute(
   peer: Peer,
-  options: Security & { tlsHostname: string | undefined; connectTimeout: number },
+  options: SecurityOptions & { connectTimeout: number; linkTimeout: number },
   waiting: () => void,
 ): Promise<OpenedRoute> {
   const { insecure, tls, tlsHostname } = options;
@@ -101,8 +93,10 @@ export interface OpenedArrival {
 }
 
 /** How the destination is reached, and by whom. */
-export interface ArrivalOptions extends Security {
+export interface ArrivalOptions extends Pick<SecurityOptions, "tls" | "insecure"> {
   allow: AllowRule[];
+  /** After how long a link on which nothing arrives is dead, in milliseconds. */
+  linkTimeout: number;
 }
 
 /** Opens it; `warn` hears of those who are turned away by TLS. */

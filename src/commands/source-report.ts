@@ -11,6 +11,7 @@ import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { errorChain, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
+import { AFTERMATH } from "./broken-link.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import type { SourceJob } from "./run-source.ts";
 import { deepestCause, withTlsFailure } from "./tls-failure.ts";
@@ -31,9 +32,6 @@ export interface FinishedSend {
   recoveries: number;
   failure: ThreadError | undefined;
 }
-
-/** What every thread but the first to notice finds of a broken link. */
-const AFTERMATH: ReadonlySet<string> = new Set(["EPIPE", "PEER_CLOSED", "STOPPED"]);
 
 /** The code of what broke the link: the kernel tells only one thread. */
 export function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): string {

@@ -3,14 +3,7 @@ import { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
-
-/** How such a link shows in a thread. */
-const LINK_CODES: ReadonlySet<string> = new Set([
-  "CANNOT_CONNECT",
-  "PEER_CLOSED",
-  "ECONNRESET",
-  "EPIPE",
-]);
+import { LINK_CODES } from "./broken-link.ts";
 
 /** The error at the end of a chain. */
 export function deepestCause(record: ErrorRecord): ErrorRecord {
