@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { FATE } from "../dest/refusal.ts";
+import { FATE, guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -144,22 +144,25 @@ export class DestRun {
   }
 
   /**
-   * No source can come any more. Where that ends nothing but the wait for one the run ends; a guest
-   * that runs here goes on, with the pages that it has.
+   * No source can come any more, and what links there were are broken. A wait for one that nothing
+   * else ends is over, also for the rest of a kept guest, which another process can take. A live
+   * guest that runs here is not ended: it goes on with the pages that it has.
    */
   #loseTls(why: Error): void {
     if (this.#isOver) return;
-    if (this.#crew.refuse() || this.#restText() !== undefined) {
+    const { control } = this.#crew.shared;
+    const missing = Atomics.load(control, WORD.missing);
+    const lacksPages = guestRuns(control) && missing > 0;
+    const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
+    if (isAwaited || (lacksPages && this.#restText() !== undefined)) {
       this.#tlsFailure = why;
       this.#crew.stop();
-      return;
+    } else if (lacksPages) {
+      const message =
+        `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
+        `${formatCount(missing)} of its pages will never come`;
+      this.#job.output.warn("TLS_LOST", message);
     }
-    const missing = Atomics.load(this.#crew.shared.control, WORD.missing);
-    if (missing === 0) return;
-    const message =
-      `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
-      `${formatCount(missing)} of its pages will never come`;
-    this.#job.output.warn("TLS_LOST", message);
   }
 
   #connected(peer: string): void {

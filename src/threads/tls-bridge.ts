@@ -121,7 +121,7 @@ export class TlsBridge {
 }
 
 function threadFailed(cause: unknown): PostcopyError {
-  return new PostcopyError("THREAD_FAILED", "What does TLS in this program failed", { cause });
+  return new PostcopyError("THREAD_FAILED", "TLS failed in this program", { cause });
 }
 
 /** Refuses what a unix socket cannot be named. */
