@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { FATE } from "../dest/refusal.ts";
+import { FATE, guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -79,6 +79,9 @@ export class DestRun {
   #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
   #source: string;
+  /** What ended the run, as nobody can come any more. */
+  #tlsFailure: Error | undefined;
+  #isOver = false;
 
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
@@ -115,6 +118,7 @@ export class DestRun {
     const { output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
+    void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
     const progress = output.startProgress(() => {
       if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
@@ -125,15 +129,39 @@ export class DestRun {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
+      if (this.#tlsFailure !== undefined) throw this.#tlsFailure;
       if (!(error instanceof ThreadError)) throw error;
-      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
+      throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
+      this.#isOver = true;
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
       const { path, bridge } = this.#opened;
       if (path !== undefined) removeSocket(path);
       await bridge?.close();
+    }
+  }
+
+  /**
+   * No source can come any more, and what links there were are broken. A wait for one that nothing
+   * else ends is over, also for the rest of a kept guest, which another process can take. A live
+   * guest that runs here is not ended: it goes on with the pages that it has.
+   */
+  #loseTls(why: Error): void {
+    if (this.#isOver) return;
+    const { control } = this.#crew.shared;
+    const missing = Atomics.load(control, WORD.missing);
+    const lacksPages = guestRuns(control) && missing > 0;
+    const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
+    if (isAwaited || (lacksPages && this.#restText() !== undefined)) {
+      this.#tlsFailure = why;
+      this.#crew.stop();
+    } else if (lacksPages) {
+      const message =
+        `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
+        `${formatCount(missing)} of its pages will never come`;
+      this.#job.output.warn("TLS_LOST", message);
     }
   }
 

@@ -131,7 +131,7 @@ export class SourceRun {
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
-      return this.#finish(crew, result);
+      return await this.#finish(crew, result);
     } finally {
       progress.stop();
       stopListening();
@@ -157,6 +157,8 @@ export class SourceRun {
     if (options.recoverTimeout === 0) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
+    // What made the link over TLS and is no more makes no other.
+    void this.#bridge?.lost.then(() => retries.end());
     // A try waits for nobody: the pauses between them do.
     const once: Route = { ...route, patienceMs: 0 };
     let result: MigrationResult = first;
@@ -254,7 +256,7 @@ export class SourceRun {
     return false;
   }
 
-  #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {
+  async #finish(crew: SourceCrew, result: MigrationResult): Promise<SourceEnd> {
     const { times } = crew.shared;
     const moments: [SourceMoment, number][] = [
       ["stopped", times[TIME.stopped] ?? 0],
@@ -264,7 +266,7 @@ export class SourceRun {
     const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
     if (result.ok) this.#timeline.note("drained", now);
     if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
-    const failure = result.ok ? undefined : failureOf(crew, result.error, this.#bridge);
+    const failure = result.ok ? undefined : await failureOf(crew, result.error, this.#bridge);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok
       ? undefined
