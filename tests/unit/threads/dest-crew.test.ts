@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { closeSync, fstatSync, openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { DestCrew } from "../../../src/threads/dest-crew.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
+import { isOpen } from "../../helpers/descriptors.ts";
 import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
 
 const OUT_OF_LUCK = { name: "Error", code: "X", message: "out of luck", exitCode: 1 };
@@ -37,15 +38,6 @@ async function toldToEnd(): Promise<number> {
   const end = { kind: "end" };
   return FakeWorker.made.filter(({ tasks }) => tasks.some((task) => Bun.deepEquals(task, end)))
     .length;
-}
-
-function isOpen(fd: number): boolean {
-  try {
-    fstatSync(fd);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 test("connections that the incoming thread has closed are not closed once more", async () => {
