@@ -12,6 +12,7 @@ import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
+import { attemptAll } from "../util/attempt-all.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import { Thread } from "./thread.ts";
@@ -116,6 +117,9 @@ export class DestCrew {
         this.#peer = news.peer;
         this.#options.connected(news.peer);
         break;
+      case "turnedAway":
+        this.#others = [];
+        break;
       case "resuming":
         this.#main = news.fd;
         break;
@@ -202,13 +206,19 @@ export class DestCrew {
     // nobody will bring, and ends with the process.
     if (threads.some((thread) => thread?.busy)) return;
     for (const thread of threads) thread?.end();
-    if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
-    if (arrival.kind === "listen") closeDescriptor(arrival.fd);
-    // Once started, the fault or the multifd thread has closed them, or left them to be closed.
-    if (this.#helpers.length === 0) this.#others.forEach(closeDescriptor);
-    this.#multifdResult?.descriptors.forEach(closeDescriptor);
-    const events = [this.#stopFd, this.#faultStopFd, this.#multifdEndFd];
-    for (const fd of events) if (fd >= 0) closeDescriptor(fd);
+    const descriptors = [
+      arrival.kind === "listen" ? arrival.fd : -1,
+      // Once started, the fault or the multifd thread has closed them, or left them to be closed.
+      ...(this.#helpers.length === 0 ? this.#others : []),
+      ...(this.#multifdResult?.descriptors ?? []),
+      ...[this.#stopFd, this.#faultStopFd, this.#multifdEndFd],
+    ].filter((fd) => fd >= 0);
+    attemptAll([
+      () => {
+        if (this.#main >= 0) endConnection(this.#main);
+      },
+      ...descriptors.map((fd) => () => closeDescriptor(fd)),
+    ]);
   }
 }
