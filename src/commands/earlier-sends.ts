@@ -31,8 +31,9 @@ export interface EarlierSendsOptions {
 }
 
 /**
- * The unfinished sends of a guest to a peer, which a new one takes the place of.
- * @throws PostcopyError SPLIT_BRAIN when there are some and neither flag was given; BAD_JOURNAL.
+ * The unfinished sends of a guest to a peer: with `resume`, those that a new one goes on with.
+ * @throws PostcopyError SPLIT_BRAIN when there are some and neither flag was given; AMBIGUOUS;
+ * BAD_JOURNAL.
  */
 export function unfinishedSends(
   journal: Journal,
@@ -42,9 +43,12 @@ export function unfinishedSends(
   output: Output,
 ): FoundEntry[] {
   const unfinished = journal.entriesOf(guest).filter(({ entry }) => !isAlive(entry.sender));
-  const here = unfinished.filter(({ entry }) => samePeer(entry.peer, peer));
+  const same = unfinished.filter(({ entry }) => samePeer(entry.peer, peer));
+  const isElsewhere = options.resume && same.length === 0 && peer.kind === "address";
+  const here = isElsewhere ? onlySend(unfinished) : same;
   for (const found of unfinished) {
-    if (here.includes(found)) continue;
+    // Who sends the rest makes no copy.
+    if (options.resume || here.includes(found)) continue;
     output.warn("UNFINISHED_SEND", `${handedOver(found.entry)}; this is another copy`);
   }
   const last = here.at(-1);
@@ -52,6 +56,20 @@ export function unfinishedSends(
   const finish = `${sameCommand("--resume")}${tellQemu(peer)}`;
   throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
     hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
+  });
+}
+
+/**
+ * The send that is resumed at an address where none was begun: a QEMU that is told to listen again
+ * gets another port. @throws PostcopyError AMBIGUOUS when it could be one of several.
+ */
+function onlySend(unfinished: readonly FoundEntry[]): FoundEntry[] {
+  const sends = unfinished.filter(({ entry }) => entry.peer.kind === "address");
+  if (sends.length <= 1) return sends;
+  const places = sends.map(({ entry }) => `${placeOf(entry.peer)} at ${entry.since}`);
+  const what = `The guest was handed to ${places.join(", and to ")}`;
+  throw new PostcopyError("AMBIGUOUS", `${what}: it is not known which of them waits here`, {
+    hint: "have the destination listen where it did, and resume there; or resume by --no-journal",
   });
 }
 

@@ -19,17 +19,23 @@ const RUN: JournalPeer = {
 };
 const NEITHER = { resume: false, again: false };
 
-/** A journal with one send to `peer`, by a process that has ended or still runs. */
+/** A journal with a send to each peer, by processes that have ended or still run. */
 async function withSend(
-  peer: JournalPeer,
+  peers: JournalPeer | readonly JournalPeer[],
   act: (ask: (to: PeerKey, options?: typeof NEITHER) => number, warnings: string[]) => void,
   ended = true,
 ): Promise<void> {
   await using directory = new TemporaryDirectory("journal");
   const journal = Journal.open(directory.path);
-  const record = journal.record(GUEST, peer);
   const sender = ended ? { ...ownProcess(), startTicks: 0 } : ownProcess();
-  writeRecord({ ...record, entry: { ...record.entry, sender } }, "committing");
+  for (const [index, peer] of [peers].flat().entries()) {
+    const { directory: place, name, entry, replaces } = journal.record(GUEST, peer);
+    const own = name.replace(/\d+\.json$/, `${index}.json`);
+    writeRecord(
+      { directory: place, name: own, entry: { ...entry, sender }, replaces },
+      "committing",
+    );
+  }
   const warnings: string[] = [];
   const output = { warn: (_: string, text: string) => warnings.push(text) } as unknown as Output;
   act((to, options = NEITHER) => {
@@ -69,6 +75,22 @@ test("to another peer it is another copy, which is mentioned", async () => {
   await withSend(HERE, (ask, warnings) => {
     expect(ask(THERE)).toBe(0);
     expect(warnings).toEqual([expect.stringMatching(/it probably runs there; this is another/)]);
+  });
+});
+
+test("the rest goes to another address where only one send can be meant", async () => {
+  const rest = { resume: true, again: false };
+  await withSend([HERE, RUN], (ask, warnings) => {
+    expect(ask(THERE, rest)).toBe(1);
+    expect(warnings).toEqual([]);
+  });
+  await withSend(RUN, (ask) => expect(ask(THERE, rest)).toBe(0));
+  await withSend([HERE, THERE], (ask) => {
+    expect(ask(THERE, rest)).toBe(1);
+    const { code, message } = refusal(() => ask({ kind: "address", text: "unix:/new" }, rest));
+    expect(code).toBe("AMBIGUOUS");
+    expect(message).toContain("tcp:127.0.0.1:1 at ");
+    expect(message).toContain("tcp:127.0.0.1:2 at ");
   });
 });
 
