@@ -3,8 +3,10 @@
  * as one likes, also at the same time; but one that was handed over by a process that ended before
  * all of it was there probably runs at its peer, on its disk, and waits for the rest.
  */
-import { existsSync, realpathSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
+import { readManifest } from "../guests/snapshot/manifest.ts";
+import { identityOf } from "../guests/stream/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";
@@ -15,11 +17,26 @@ import { PROGRAM } from "../util/version.ts";
 import type { Output } from "./common.ts";
 import type { StoredWord } from "./stored-guest.ts";
 
-/** How the journal knows a guest in files: by its place, whatever leads there. */
+/** How the journal knows a guest in files: by its place, whatever leads there, and what it is. */
 export function storedIdentity(word: StoredWord): JournalGuest {
   const path = word.kind === "snapshot" ? word.directory : word.file;
-  // One that is not there is found out when it is opened.
-  return { kind: "stored", path: existsSync(path) ? realpathSync(path) : resolve(path) };
+  try {
+    return { kind: "stored", path: realpathSync(path), content: contentOf(word) };
+  } catch {
+    // That it is not there, or damaged, is found out when it is opened.
+    return { kind: "stored", path: resolve(path), content: "" };
+  }
+}
+
+/** What stays the same as long as it is the same guest, also when the host is started anew. */
+function contentOf(word: StoredWord): string {
+  if (word.kind === "snapshot") {
+    const { createdAt, package: device } = readManifest(word.directory);
+    return `${createdAt} ${device.sha256}`;
+  }
+  // Neither its inode nor its device: some file systems number them anew when they are mounted.
+  const { size, mtimeNs } = identityOf(statSync(word.file, { bigint: true }));
+  return `${mtimeNs} ${size}`;
 }
 
 /** What the operator said about them. */

@@ -158,7 +158,7 @@ function guestKey(guest: JournalGuest): string {
   const identity = ((): unknown[] => {
     switch (guest.kind) {
       case "stored":
-        return [guest.path];
+        return [guest.path, guest.content];
       case "qemu":
         return [guest.process ?? guest.socket, guest.uuid];
       case "stress":

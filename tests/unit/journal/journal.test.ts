@@ -15,7 +15,12 @@ import { PROJECT_ROOT, run } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const PEER: JournalPeer = { kind: "address", text: "tcp:127.0.0.1:1" };
-const STORED: JournalGuest = { kind: "stored", path: "/guest" };
+const STORED: JournalGuest = { kind: "stored", path: "/guest", content: "one" };
+/** Elsewhere; and one that was kept in the same place later. */
+const OTHERS: JournalGuest[] = [
+  { ...STORED, path: "/other" },
+  { ...STORED, content: "two" },
+];
 /** A process of this host that is no more. */
 const DEAD = { ...ownProcess(), startTicks: 0 };
 
@@ -42,7 +47,7 @@ describe("an entry", () => {
     writeRecord(record, "committing");
     const journal = Journal.open(path);
     expect(journal.entriesOf(STORED)).toEqual([{ name: record.name, entry: record.entry }]);
-    expect(journal.entriesOf({ kind: "stored", path: "/other" })).toEqual([]);
+    expect(OTHERS.flatMap((other) => journal.entriesOf(other))).toEqual([]);
     writeRecord(record, "moved");
     expect(journal.entriesOf(STORED)[0]?.entry.state).toBe("moved");
     removeRecord(record);
@@ -95,7 +100,7 @@ describe("an entry", () => {
       writeFileSync(file, text);
       const journal = Journal.open(directory.path);
       expect(codeOf(() => journal.entriesOf(STORED))).toBe("BAD_JOURNAL");
-      expect(journal.entriesOf({ kind: "stored", path: "/other" })).toEqual([]);
+      expect(OTHERS.flatMap((other) => journal.entriesOf(other))).toEqual([]);
     }
     expect(readdirSync(directory.path)).toEqual([record.name]);
   });
