@@ -19,7 +19,7 @@ import { Retries } from "../util/retries.ts";
 import { EXIT, errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { settle } from "./journal.ts";
+import { noteResumed, settle } from "./journal.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
@@ -219,6 +219,7 @@ export class SourceRun {
     const { output } = this.#job;
     switch (event.kind) {
       case "phase":
+        this.#noteResumed(event.phase);
         this.#timeline.note(event.phase, event.atNs);
         output.events.emit({ event: "phase", phase: event.phase });
         break;
@@ -236,6 +237,12 @@ export class SourceRun {
         output.warn("SOURCE_WARNING", event.message);
         break;
     }
+  }
+
+  /** Of a resumed send: not before the peer has shown that it is the one that waits for the rest. */
+  #noteResumed(phase: SourcePhase): void {
+    const { resume = false, noted = false, record, output } = this.#job;
+    if (resume && !noted && phase === "postcopy") noteResumed(record, output);
   }
 
   /** Before the point of no return the guest stays; after it, the operator must insist. */

@@ -63,7 +63,7 @@ export function judge(
   });
 }
 
-/** It runs here, after it was handed over: somebody let it, who may have known better. */
+/** It was handed over, and QEMU does not show that it came back: somebody may know better. */
 function refuseMoved(entry: JournalEntry, { again }: { again: boolean }): Verdict {
   if (again) return "here";
   const what = `The guest of this QEMU was handed to ${peerOf(entry)} at ${entry.since}`;
@@ -75,7 +75,7 @@ function refuseMoved(entry: JournalEntry, { again }: { again: boolean }): Verdic
 function judgeStanding(
   { status, migration }: GuestState,
   entry: JournalEntry | undefined,
-  { keep }: { keep: boolean },
+  { keep, again }: { keep: boolean; again: boolean },
 ): Verdict {
   const progress = migration.status ?? "none";
   const to = entry === undefined ? "elsewhere" : `to ${peerOf(entry)}, at ${entry.since}`;
@@ -99,6 +99,8 @@ function judgeStanding(
           : "QEMU goes on sending it by itself: wait until info migrate says completed",
     });
   }
+  // A migration that failed or was cancelled here may have been too late for that.
+  if (entry !== undefined && !again) return refuseMoved(entry, { again });
   return new DriveError("NOT_RUNNING", `The guest does not run: QEMU is in state ${status}`, {
     hint: "cont at the monitor lets it run",
   });
