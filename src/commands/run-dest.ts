@@ -222,13 +222,19 @@ export class DestRun {
       }
       return true;
     }
-    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
-    const then = this.#restText() === undefined ? "loses it" : "leaves them to its source";
-    log.warn(
-      `The guest is here already and ${missing} of its pages are not: ending now ${then}. ` +
-        "Interrupt once more to give it up.",
-    );
+    log.warn(`${this.#costText()}. Interrupt once more to give it up.`);
     return false;
+  }
+
+  /** What it costs to end while the guest is here. */
+  #costText(): string {
+    const rest = this.#restText();
+    if (rest !== undefined && this.blocks.length === 0) {
+      return "What is there of the guest is still looked through: ending now leaves it as it is";
+    }
+    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
+    const then = rest === undefined ? "loses it" : "leaves them to its source";
+    return `The guest is here already and ${missing} of its pages are not: ending now ${then}`;
   }
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */
@@ -268,19 +274,14 @@ export class DestRun {
     const { guest, output } = this.#job;
     if (this.#timeline.at("connected") === undefined && !isResumed(guest)) return;
     if (this.#crew.refuse()) {
-      if (guest.kind === "snapshot") forgetArrival(guest.directory);
+      if (guest.kind === "snapshot" && !isResumed(guest)) forgetArrival(guest.directory);
       log.info(this.#refusedText());
       return;
     }
     const left = Atomics.load(this.#crew.shared.control, WORD.missing);
     const rest = this.#restText();
     if (rest !== undefined) {
-      const what =
-        left === 0
-          ? "All of the guest came, but it could not be made durable"
-          : `The guest was taken over and is no whole snapshot: ${formatCount(left)} of its pages ` +
-            "never came";
-      output.warn("GUEST_AT_SOURCE", `${what}${rest}`);
+      output.warn("GUEST_AT_SOURCE", `${this.#partText(left)}${rest}`);
       return;
     }
     if (guest.kind === "snapshot" && this.#timeline.at("postcopy") !== undefined) {
@@ -299,6 +300,19 @@ export class DestRun {
     }
     const what = "The guest ran here and ends with this process";
     output.warn("GUEST_LOST", `${what}: ${formatCount(left)} of its pages never came`);
+  }
+
+  /** What is here of a guest that was taken over to be kept, of which `missing` pages are not. */
+  #partText(missing: number): string {
+    if (missing > 0) {
+      const count = formatCount(missing);
+      return `The guest was taken over and is no whole snapshot: ${count} of its pages never came`;
+    }
+    // Nothing is missing of a guest that was not counted yet, either.
+    if (this.blocks.length === 0) return "What is there of the guest could not be looked through";
+    return this.#timeline.at("drained") === undefined
+      ? "All of the guest came, but it was not made a snapshot"
+      : "All of the guest came, but it could not be made durable";
   }
 
   /** How the rest of a guest is had that was taken over to be kept; undefined if none was. */

@@ -7,7 +7,7 @@ import {
 import { Channel, endConnection, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { MultifdResult } from "../dest/multifd.ts";
-import { refuseGuest, tellRefusal } from "../dest/refusal.ts";
+import { decideToRun, refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
@@ -69,6 +69,8 @@ export class DestCrew {
     this.#options = options;
     this.#data = createDestShared();
     this.shared = new DestShared(this.#data);
+    // Taken over once, it is taken over: whoever gives up, in whatever state, gives nothing back.
+    if (isResumed(options.guest)) decideToRun(this.shared);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#listen = new Thread("listen", (news) => options.event(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
