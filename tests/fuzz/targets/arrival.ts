@@ -59,16 +59,20 @@ function resume(bytes: Uint8Array, place: Place): Verdict {
   const directory = join(place.directory, "kept");
   for (const [name, content] of leftFiles()) writeFileSync(join(directory, name), content);
   writeFileSync(join(directory, FILE), bytes);
+  const verdict = resumeOrRefuse(directory);
+  for (const [name, content] of leftFiles()) {
+    if (name === FILE || statSync(join(directory, name)).size >= content.length) continue;
+    throw new Finding(`${name} was cut off`);
+  }
+  return verdict;
+}
+
+function resumeOrRefuse(directory: string): Verdict {
   try {
     return resumeIn(directory);
   } catch (error) {
     if (error instanceof Finding) throw error;
     return judge(error);
-  } finally {
-    for (const [name, content] of leftFiles()) {
-      if (name === FILE || statSync(join(directory, name)).size >= content.length) continue;
-      throw new Finding(`${name} was cut off`);
-    }
   }
 }
 
