@@ -115,13 +115,15 @@ export class DestRun {
    * @throws the failure of the migration.
    */
   async receive(): Promise<void> {
-    const { output, interrupts } = this.#job;
+    const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
     void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
     const progress = output.startProgress(() => {
-      if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
+      // A guest that is resumed is at work before its source has come back.
+      const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
+      if (nobody) connectedMs = this.#timeline.elapsedMs;
       return destProgress(crew.shared.counters, this.#timeline.elapsedMs - connectedMs);
     });
     try {

@@ -85,12 +85,15 @@ export function destCounts(counters: DestCounters): Pick<
   };
 }
 
+/** Phases in which what is left is what is owed, also while there is no link. */
+const IN_POSTCOPY: ReadonlySet<string> = new Set(["postcopy", "paused", "recover", "completed"]);
+
 /** The source's progress; `elapsedMs` is the time since the start. */
 export function sourceProgress(counters: SourceCounters, elapsedMs: number): ProgressSample {
   const { phase, pages, requests, bytes } = sourceCounts(counters);
   const precopied = pages.precopyNormal + pages.precopyZero;
   const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
-  const inPostcopy = phase === "postcopy" || phase === "completed";
+  const inPostcopy = IN_POSTCOPY.has(phase);
   const dirtyPages = counters.get(SOURCE.dirtyPages);
   return {
     role: "source",
@@ -112,7 +115,7 @@ export function sourceProgress(counters: SourceCounters, elapsedMs: number): Pro
 export function destProgress(counters: DestCounters, elapsedMs: number): ProgressSample {
   const { phase, pages, faults, bytes } = destCounts(counters);
   const placed = pages.pushedNormal + pages.pushedZero + pages.urgentNormal + pages.urgentZero;
-  const afterListen = phase === "postcopy" || phase === "drained" || phase === "completed";
+  const afterListen = IN_POSTCOPY.has(phase) || phase === "drained";
   return {
     role: "dest",
     phase,

@@ -1,5 +1,11 @@
 import { expect, test } from "bun:test";
-import { DEST, DEST_COUNTERS, SOURCE, SOURCE_COUNTERS } from "../../../src/report/counters.ts";
+import {
+  DEST,
+  DEST_COUNTERS,
+  SOURCE,
+  SOURCE_COUNTERS,
+  SOURCE_PHASES,
+} from "../../../src/report/counters.ts";
 import {
   destCounts,
   destPhase,
@@ -49,6 +55,10 @@ test("the source's remaining pages are the dirty ones, then the owed ones", () =
     remainingPages: 287,
     dirtyPages: null,
   });
+  for (const phase of ["paused", "recover"] as const) {
+    counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
+    expect(sourceProgress(counters, 9)).toMatchObject({ phase, remainingPages: 287 });
+  }
 });
 
 test("the destination's counts are sums over its threads", () => {
