@@ -11,7 +11,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredJob, StoredWord } from "./stored-guest.ts";
+import type { StoredJob, StoredOptions, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
 /** What ends a restore from this side: QEMU then only tells of a link that broke. */
@@ -20,7 +20,7 @@ const DAMAGED: ReadonlySet<string> = new Set(["DAMAGED_SNAPSHOT", "DAMAGED_FILE"
 const CONNECT_PATIENCE_MS = 10_000;
 
 interface RestoreContext {
-  options: SourceOptions & { json: boolean; noRecord: boolean; runLog: string | undefined };
+  options: SourceOptions & StoredOptions & { json: boolean; runLog: string | undefined };
   output: Output;
   interrupts: Interrupts;
 }
@@ -41,7 +41,7 @@ export async function restoreInQemu(
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = await openStoredGuest(guest, context.output);
+    const stored = await openStoredGuest(guest, context.options, context.output);
     const peerText = "the QEMU of --run";
     // The link is this host's own: it breaks when that QEMU ends, and never comes back.
     const options = { ...context.options, recoverTimeout: 0 };

@@ -9,6 +9,7 @@ import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { errorChain, EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bytesSchema } from "../util/schemas.ts";
 import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
@@ -45,6 +46,11 @@ const FLAGS = {
   keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
   resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
   "no-record": switchFlag("Do not record which pages the guest asks for"),
+  "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
+  "replay-limit": optionalFlag(bytesSchema, {
+    valueHint: "SIZE",
+    description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
+  }),
   ...SOURCE_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
@@ -79,7 +85,7 @@ export const source = defineStrictCommand({
     const destination = { route, preempt: options.preempt };
     const job = { peerText: formatPeer(to), destination, options, output, interrupts };
     if (guest.kind === "stress") return await sendStress(job, guest.parameters);
-    const stored = await openStoredGuest(guest, output);
+    const stored = await openStoredGuest(guest, options, output);
     return await sendStored({ ...job, ...stored, resume: options.resume });
   },
 });
