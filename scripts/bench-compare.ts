@@ -42,7 +42,7 @@ async function reportOf<Report>(program: RunningProgram): Promise<Report> {
 async function moveOurs(guest: Guest): Promise<number> {
   await using dest = postcopy("dest", "--json", "--guest", "stress", "--listen", "tcp:127.0.0.1:0");
   const { 1: peer = "" } = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);
-  const words = ["--guest", GUESTS[guest], "--to", peer, "--switchover", "now"];
+  const words = ["--guest", GUESTS[guest], "--to", peer, "--switchover", "now", "--no-journal"];
   await using source = postcopy("source", "--json", ...words);
   const sent = await reportOf<SourceReport>(source);
   const arrived = await reportOf<DestReport>(dest);

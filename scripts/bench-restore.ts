@@ -92,7 +92,7 @@ async function keepLinux(
   const listen = ["--guest", `snapshot:${snapshot}`, "--listen", "tcp:127.0.0.1:0"];
   const received = await postcopy(["dest", ...listen], ({ event, peer }) => {
     if (event !== "listening") return;
-    const send = ["--guest", `qemu:${guest.monitor}`, "--switchover", "now"];
+    const send = ["--guest", `qemu:${guest.monitor}`, "--switchover", "now", "--no-journal"];
     sending = postcopy(["source", ...send, "--to", String(peer)]);
   });
   destReportOf(received);
@@ -138,7 +138,8 @@ async function restore(
 ): Promise<Sample> {
   const machine = machineFor(version, gib, `restored-${gib}`);
   await using guest = place.guest(machine.name);
-  const words = ["source", "--json", "--guest", `snapshot:${snapshot}`];
+  const journal = ["--journal", place.file("journal")];
+  const words = ["source", "--json", ...journal, "--guest", `snapshot:${snapshot}`];
   if (!record) words.push("--no-record");
   words.push("--run", place.commandLine(machine));
   await using program = spawn([EXECUTABLE, ...words], { lifeMs: LONG_MS });

@@ -4,7 +4,8 @@
  *     bun scripts/build.ts [--outfile PATH] [--target bun-linux-arm64]
  *
  * It holds Bun, the program, and every worker, and needs nothing of the checkout. What a root tool
- * must not do is turned off: it reads neither a .env nor a bunfig.toml of the current directory.
+ * must not do is turned off: it reads no .env, bunfig.toml, tsconfig.json or package.json of the
+ * current directory, and runs no code but its own.
  */
 import { mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -51,6 +52,10 @@ function buildConfig(options: BuildOptions, version: string): Bun.BuildConfig {
       outfile,
       autoloadDotenv: false,
       autoloadBunfig: false,
+      autoloadTsconfig: false,
+      autoloadPackageJson: false,
+      // Only what is in the executable is ever run: no file beside it, also not by BUN_OPTIONS.
+      execArgv: ["--disallow-code-generation-from-strings=strict"],
       ...(target === undefined ? {} : { target }),
     },
     // Bytecode halves the time to start. Without "esm" Bun would switch to CommonJS and write the

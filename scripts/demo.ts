@@ -48,7 +48,8 @@ async function demo(guest: string): Promise<number> {
     process.stderr.write(await destSays);
     return peer;
   }
-  const to = ["--to", peer, "--switchover", SWITCHOVER];
+  // The guest is this demonstration's own, and ends with it.
+  const to = ["--to", peer, "--switchover", SWITCHOVER, "--no-journal"];
   const source = Bun.spawn(command("source", "--guest", guest, ...to), {
     stdio: ["ignore", "inherit", "inherit"],
   });

@@ -21,6 +21,10 @@ const program: Program = {
       summary: "What is in a migration stream, a saved guest or a snapshot",
       load: async () => (await import("./commands/analyze.ts")).analyze,
     },
+    keygen: {
+      summary: "Make the certificates that --tls needs",
+      load: async () => (await import("./commands/keygen.ts")).keygen,
+    },
     check: {
       summary: "What this host's kernel allows, and how to allow more",
       load: async () => (await import("./commands/check.ts")).check,

@@ -9,7 +9,6 @@ import { closeDescriptor } from "./descriptor.ts";
 import { check } from "./error.ts";
 import { IOVEC_COUNT_MAX } from "./io.ts";
 import { discardPages, mapScratch, putU64 } from "./memory.ts";
-import { openProcess } from "./process.ts";
 import { NR, syscall } from "./raw.ts";
 
 const IOVEC_BYTES = 16;
@@ -26,15 +25,11 @@ const UNSUPPORTED: ReadonlySet<number> = new Set([
 export class DiscardList {
   readonly #scratch = mapScratch(IOVEC_COUNT_MAX * IOVEC_BYTES);
   readonly #ranges: { address: number; length: number }[] = [];
-  /** Of this process; undefined once it is known to be of no use. */
-  #process: number | undefined;
+  #atOnce: boolean;
 
-  constructor() {
-    try {
-      this.#process = openProcess(process.pid);
-    } catch {
-      this.#process = undefined;
-    }
+  /** `atOnce` is false for a kernel that is known to have no way for many ranges. */
+  constructor(atOnce = true) {
+    this.#atOnce = atOnce;
   }
 
   /** Notes a range: whole pages that nobody may look at before `flush`. */
@@ -51,7 +46,7 @@ export class DiscardList {
   }
 
   #flushAtOnce(ranges: readonly { address: number; length: number }[]): boolean {
-    if (this.#process === undefined) return false;
+    if (!this.#atOnce) return false;
     const { address, view } = this.#scratch;
     let bytes = 0;
     for (const [i, range] of ranges.entries()) {
@@ -59,19 +54,22 @@ export class DiscardList {
       putU64(view, i * IOVEC_BYTES + 8, range.length);
       bytes += range.length;
     }
-    const advice = MMAN.MADV_DONTNEED;
-    const result = syscall(NR.process_madvise, this.#process, address, ranges.length, advice, 0);
+    const result = adviseSelf(address, ranges.length, MMAN.MADV_DONTNEED);
     if (UNSUPPORTED.has(result)) {
-      this.close();
+      this.#atOnce = false;
       return false;
     }
     check("process_madvise", result, `${ranges.length} ranges, MADV_DONTNEED`);
     // A part that was left is discarded range by range, and says what keeps it.
     return result === bytes;
   }
+}
 
-  close(): void {
-    if (this.#process !== undefined) closeDescriptor(this.#process);
-    this.#process = undefined;
-  }
+/** process_madvise(2) on this process: the bytes advised, or a negative errno; ENOSYS without a way. */
+function adviseSelf(vector: number, count: number, advice: number): number {
+  const self = syscall(NR.pidfd_open, process.pid, 0);
+  if (self < 0) return -ERRNO.ENOSYS;
+  const result = syscall(NR.process_madvise, self, vector, count, advice, 0);
+  closeDescriptor(self);
+  return result;
 }

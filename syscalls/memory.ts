@@ -2,7 +2,7 @@
 import { ERRNO } from "./abi/errno.ts";
 import { MMAN } from "./abi/mman.ts";
 import { check } from "./error.ts";
-import { bufferAt, NR, syscall, VIEW_BYTES_MAX } from "./raw.ts";
+import { bufferAt, NR, syscall, unmapStub, VIEW_BYTES_MAX } from "./raw.ts";
 
 /** The kernel's base page size; both supported architectures are run with 4 KiB here. */
 export const BASE_PAGE_BYTES = 4096;
@@ -111,15 +111,29 @@ export interface Scratch {
   readonly view: DataView;
 }
 
+/** What this thread has mapped as scratch memory. */
+const scratches: Mapping[] = [];
+
 /**
- * Maps scratch memory that lives as long as the process. Typed arrays of up to 1000 bytes move in
+ * Maps scratch memory that lives as long as its thread. Typed arrays of up to 1000 bytes move in
  * the engine's heap, so what the kernel gets a pointer to is never one of those.
  */
 export function mapScratch(length: number): Scratch {
   const rounded = Math.ceil(length / BASE_PAGE_BYTES) * BASE_PAGE_BYTES;
-  const { address } = mapAnonymous(rounded);
-  const buffer = bufferAt(address, rounded);
-  return { address, bytes: new Uint8Array(buffer), view: new DataView(buffer) };
+  const mapping = mapAnonymous(rounded);
+  scratches.push(mapping);
+  const buffer = bufferAt(mapping.address, rounded);
+  return { address: mapping.address, bytes: new Uint8Array(buffer), view: new DataView(buffer) };
+}
+
+/**
+ * Gives back all memory that the calling thread has mapped for itself, at its end: whoever made
+ * scratch memory here, or was handed it by this thread, uses it no more. A thread that is only
+ * terminated would leave it mapped for as long as the process lives.
+ */
+export function unmapThreadMemory(): void {
+  for (const mapping of scratches.splice(0)) mapping[Symbol.dispose]();
+  unmapStub();
 }
 
 /** Scratch memory that another thread mapped and handed over by its address. */

@@ -12,7 +12,8 @@ import { makeStub } from "./stub.ts";
 export { NR } from "./abi/numbers.ts";
 
 const libc = openLibc();
-const call = makeStub(libc) ?? libc;
+const stub = makeStub(libc);
+let call = stub?.call ?? libc;
 
 /**
  * One system call. Arguments are integers or addresses, all safe integers; the result is what the
@@ -21,6 +22,13 @@ const call = makeStub(libc) ?? libc;
  */
 export function syscall(number: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0): number {
   return call(number, a, b, c, d, e, f);
+}
+
+/** Gives back the code of this thread's stub; libc serves what calls are still to come. */
+export function unmapStub(): void {
+  if (call === libc) return;
+  call = libc;
+  stub?.unmap();
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Stream sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { IP, SOCKADDR_UN, SOCKET, TCP } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, TCP, UCRED } from "./abi/socket.ts";
 import { check } from "./error.ts";
 import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
 import { mapScratch } from "./memory.ts";
@@ -62,6 +62,7 @@ function getAddress(): SocketAddress {
   if (family === SOCKET.AF_INET) {
     return { family: "inet", host: formatInet(bytes.subarray(4, 8)), port };
   }
+  if (family !== SOCKET.AF_INET6) throw new RangeError(`the address family ${family} is not known`);
   return { family: "inet6", host: formatInet6(bytes.subarray(8, 24)), port };
 }
 
@@ -117,6 +118,23 @@ export function takeSocketError(fd: number): number {
   return view.getInt32(0, true);
 }
 
+/**
+ * SO_PEERCRED of a unix socket that is connected: the process that listened there, 0 where that is in
+ * none of our pid namespaces.
+ */
+export function peerProcess(fd: number): number {
+  const { address, view } = addressScratch();
+  const { size, fields } = UCRED["struct ucred"];
+  view.setUint32(size, size, true);
+  const level = SOCKET.SOL_SOCKET;
+  check(
+    "getsockopt",
+    syscall(NR.getsockopt, fd, level, SOCKET.SO_PEERCRED, address, address + size),
+    `fd ${fd}, SO_PEERCRED`,
+  );
+  return view.getInt32(fields.pid, true);
+}
+
 function setOption(fd: number, level: number, option: number, value: number): void {
   const { address, view } = addressScratch();
   view.setInt32(0, value, true);
@@ -124,20 +142,25 @@ function setOption(fd: number, level: number, option: number, value: number): vo
   check("setsockopt", result, `fd ${fd}, level ${level}, option ${option}`);
 }
 
-/** How long a silent TCP peer is believed to be alive (architecture: 60 s, then 4 probes). */
-const KEEPALIVE_IDLE_SECONDS = 60;
-const KEEPALIVE_INTERVAL_SECONDS = 15;
-const KEEPALIVE_PROBES = 4;
-const USER_TIMEOUT_MS = 120_000;
+/** A peer that says nothing is asked whether it lives after this part of the link timeout ... */
+const KEEPALIVE_IDLE_SHARE = 1 / 3;
+/** ... and then again after each such part. */
+const KEEPALIVE_INTERVAL_SHARE = 1 / 6;
 
-/** TCP options of every migration connection: no delay, and a dead peer is noticed. */
-export function tuneTcp(fd: number): void {
+/**
+ * TCP options of every migration connection: no delay, and a link on which nothing arrives any more
+ * is dead (ETIMEDOUT) after `linkTimeoutMs`, whether something is being sent (TCP_USER_TIMEOUT, which
+ * also counts while the peer takes nothing) or nothing is (keepalive; the same option replaces the
+ * number of its probes, tcp(7)).
+ */
+export function tuneTcp(fd: number, linkTimeoutMs: number): void {
+  const seconds = (share: number): number =>
+    Math.max(1, Math.floor((linkTimeoutMs * share) / 1000));
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NODELAY, 1);
   setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_KEEPALIVE, 1);
-  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS);
-  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS);
-  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPCNT, KEEPALIVE_PROBES);
-  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPIDLE, seconds(KEEPALIVE_IDLE_SHARE));
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_KEEPINTVL, seconds(KEEPALIVE_INTERVAL_SHARE));
+  setOption(fd, IP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, Math.ceil(linkTimeoutMs));
 }
 
 /** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon. */

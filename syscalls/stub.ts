@@ -29,12 +29,18 @@ const CODE_ARM64 = [
 /** Name of the code's file, as /proc/PID/maps shows it. */
 const FILE_NAME = "postcopy-syscall";
 
+/** A thread's own way into the kernel, and how to give its code back; it is not called afterwards. */
+export interface Stub {
+  call: SyscallFunction;
+  unmap: () => void;
+}
+
 /**
  * Makes the function with the help of system calls through `libc`. The code is written to a file in
  * memory (memfd_create(2)) and mapped from there: no page is ever both writable and executable.
  * Returns undefined where a policy forbids even that (SELinux, memfd_noexec, PR_SET_MDWE).
  */
-export function makeStub(libc: SyscallFunction): SyscallFunction | undefined {
+export function makeStub(libc: SyscallFunction): Stub | undefined {
   const writable = MMAN.PROT_READ | MMAN.PROT_WRITE;
   const flags = MMAN.MAP_PRIVATE | MMAN.MAP_ANONYMOUS;
   const scratch = libc(NR.mmap, 0, CODE_BYTES, writable, flags, -1, 0);
@@ -46,7 +52,7 @@ export function makeStub(libc: SyscallFunction): SyscallFunction | undefined {
   }
 }
 
-function mapCode(libc: SyscallFunction, scratch: number): SyscallFunction | undefined {
+function mapCode(libc: SyscallFunction, scratch: number): Stub | undefined {
   // SAFETY: the caller mapped CODE_BYTES at `scratch`, and unmaps them after this returns.
   const bytes = new Uint8Array(toArrayBuffer(scratch, 0, CODE_BYTES));
   bytes.set(new TextEncoder().encode(FILE_NAME));
@@ -63,7 +69,11 @@ function mapCode(libc: SyscallFunction, scratch: number): SyscallFunction | unde
   libc(NR.close, fd, 0, 0, 0, 0, 0);
   if (address < 0) return undefined;
   // SAFETY: the code keeps to the C calling convention that SIGNATURE describes, and the mapping,
-  // which keeps its file alive, is never unmapped.
+  // which keeps its file alive, outlives the last call.
   const stub = CFunction({ ptr: address as Pointer, ...SIGNATURE });
-  return stub as unknown as SyscallFunction;
+  return {
+    call: stub as unknown as SyscallFunction,
+    // Through libc: the code cannot take itself away.
+    unmap: () => void libc(NR.munmap, address, CODE_BYTES, 0, 0, 0, 0),
+  };
 }

@@ -2,7 +2,7 @@
  * A snapshot of ours, looked through: each file for itself, so that one that is damaged does not
  * hide what is wrong with the others. Nothing is changed, and nothing is kept in memory but sums.
  */
-import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync } from "node:fs";
 import { join } from "node:path";
 import { readAt } from "../../syscalls/io.ts";
 import { SyscallError } from "../../syscalls/error.ts";
@@ -15,9 +15,14 @@ import { readWorkingSet } from "../guests/snapshot/working-set.ts";
 import { pageSum } from "../guests/stored/page-sum.ts";
 import { ANALYSIS_VERSION } from "../report/analysis.ts";
 import type { Problem, SnapshotAnalysis } from "../report/analysis.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import {
+  PACKAGE_BYTES_MAX,
+  TARGET_PAGE_SIZE,
+  VM_DESCRIPTION_BYTES_MAX,
+} from "../stream/constants.ts";
 import { byteString } from "../stream/reader.ts";
 import { PostcopyError } from "../util/errors.ts";
+import { openRegular, readRegular } from "../util/files.ts";
 import { analysePackage } from "./devices.ts";
 
 /** Bytes of a RAM file that are read at once. */
@@ -58,7 +63,8 @@ export function surveySnapshot(
     const { name, length, pageSize, file, pagesStored } = block;
     return { name, bytes: length, pageSize, file, pagesStored, pagesDamaged };
   });
-  const bytes = readChecked(directory, manifest.package.file, manifest.package.sha256, report);
+  const { file, sha256: digest } = manifest.package;
+  const bytes = readChecked(directory, file, digest, PACKAGE_BYTES_MAX, report);
   const description = readDescription(directory, manifest, report);
   const device = bytes === undefined ? undefined : readPackage(bytes, description, report);
   const workingSet = workingSetOf(directory, manifest.blocks);
@@ -96,7 +102,8 @@ function readDescription(
   report: Report,
 ): string | undefined {
   if (vmDescription === undefined) return undefined;
-  const bytes = readChecked(directory, vmDescription.file, vmDescription.sha256, report);
+  const { file, sha256: digest } = vmDescription;
+  const bytes = readChecked(directory, file, digest, VM_DESCRIPTION_BYTES_MAX, report);
   return bytes === undefined ? undefined : byteString(bytes, 0, bytes.length);
 }
 
@@ -115,11 +122,12 @@ function readChecked(
   directory: string,
   name: string,
   expected: string,
+  bytesMax: number,
   report: Report,
 ): Uint8Array | undefined {
   let bytes: Uint8Array;
   try {
-    bytes = new Uint8Array(readFileSync(join(directory, name)));
+    bytes = readRegular(join(directory, name), bytesMax);
   } catch (error) {
     report(`${name} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
     return undefined;
@@ -134,9 +142,9 @@ function readSums(
   { sums, sumsSha256, length }: ManifestBlock,
   report: Report,
 ): Uint32Array | undefined {
-  const bytes = readChecked(directory, sums, sumsSha256, report);
-  if (bytes === undefined) return undefined;
   const pages = length / TARGET_PAGE_SIZE;
+  const bytes = readChecked(directory, sums, sumsSha256, 4 * pages, report);
+  if (bytes === undefined) return undefined;
   if (bytes.length === pages * 4) return new Uint32Array(bytes.slice().buffer);
   report(`${sums} has ${bytes.length} bytes for ${pages} pages`);
   return undefined;
@@ -146,7 +154,7 @@ function readSums(
 function openRam(directory: string, { file, length }: ManifestBlock, report: Report): number {
   let fd: number;
   try {
-    fd = openSync(join(directory, file), "r");
+    fd = openRegular(join(directory, file));
   } catch (error) {
     report(`${file} cannot be opened: ${error instanceof Error ? error.message : String(error)}`);
     return -1;

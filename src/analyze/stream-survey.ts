@@ -5,6 +5,7 @@
 import { ANALYSIS_VERSION } from "../report/analysis.ts";
 import type { AnalysedDevices, PageKinds, Problem, StreamAnalysis } from "../report/analysis.ts";
 import type { Command } from "../stream/command.ts";
+import { DiscardLimit } from "../stream/discard-limit.ts";
 import { targetPageSizeOf } from "../stream/header.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import { PACKAGE_DEVICES_START } from "../stream/package.ts";
@@ -50,6 +51,7 @@ export class StreamSurvey implements StreamVisitor {
   #descriptionBytes = 0;
   #configuration: StreamConfiguration | undefined;
   #coverage: Coverage | undefined;
+  #discardLimit: DiscardLimit | undefined;
   #inLastSection = false;
   #sectionAt = -1;
   #advise: StreamAnalysis["advise"] = null;
@@ -87,6 +89,7 @@ export class StreamSurvey implements StreamVisitor {
     for (const block of blocks) {
       this.blocks.push({ block, records: noPages(), discards: noDiscards() });
     }
+    this.#discardLimit = new DiscardLimit(blocks.reduce((sum, { length }) => sum + length, 0));
     this.#coverage = new Coverage(blocks, targetPageSizeOf(this.#configuration));
   }
 
@@ -209,6 +212,7 @@ export class StreamSurvey implements StreamVisitor {
   }
 
   #discard({ block, ranges }: Command & { kind: "postcopyRamDiscard" }): void {
+    this.#discardLimit?.take(ranges);
     const index = this.blocks.findIndex((counted) => counted.block.name === block);
     const places = [this.#discards, this.blocks[index]?.discards ?? noDiscards()];
     for (const range of ranges) this.#coverage?.discard(index, range);

@@ -3,7 +3,7 @@ import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { peekBytes } from "../../syscalls/socket.ts";
 import {
   COMMAND,
   MULTIFD_CHANNELS_MAX,
@@ -11,9 +11,17 @@ import {
   SECTION,
   STREAM_MAGIC,
 } from "../stream/constants.ts";
+import { AllowList } from "./allow.ts";
+import type { AllowRule } from "./allow.ts";
 import { StoppedError, waitReady } from "./channel.ts";
+import { LimitedWarnings } from "./limited-warnings.ts";
+import type { Warn } from "./limited-warnings.ts";
+import { tuneConnection } from "./tune.ts";
 
-/** Connections that may wait unclassified: a silent one could be the migration, or anybody. */
+/**
+ * Connections that may wait unclassified: a silent one could be the migration, or anybody. A source
+ * speaks as soon as it is connected, so the one that has been silent for longest makes room.
+ */
 const SILENT_MAX = 16;
 /** Multifd channels that may wait: one more than are taken, so that this can be said by name. */
 const MULTIFD_MAX = MULTIFD_CHANNELS_MAX + 1;
@@ -22,8 +30,17 @@ const DRIBBLE_PAUSE_MS = 1;
 /** The other end will send no more. */
 const HUNG_UP = POLL.POLLRDHUP | POLL.POLLHUP | POLL.POLLERR;
 
-/** Told of connections that are turned away: where nothing fails but somebody should know. */
-export type Warn = (message: string) => void;
+/** Where a source is awaited. */
+export interface Entrance {
+  listenFd: number;
+  /** An eventfd that ends the waiting with StoppedError when it is raised. */
+  stopFd: number;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
+  /** From where one may connect (default: from anywhere). */
+  allow?: readonly AllowRule[];
+  warn: Warn;
+}
 
 /** The migration's main connection, and those that were there when it was found. */
 export interface Accepted {
@@ -38,8 +55,8 @@ export interface Accepted {
  * preempt channel, on which it sends nothing, beside the main one and in any order. So are multifd
  * channels, which may come first and do not wait for the main one to speak.
  */
-export function acceptMigration(listenFd: number, stopFd: number, warn: Warn): Accepted {
-  const accepted = new Door(listenFd, stopFd, warn, STREAM_MAGIC).open(Infinity);
+export function acceptMigration(entrance: Entrance): Accepted {
+  const accepted = new Door(entrance, STREAM_MAGIC).open(Infinity);
   if (accepted === undefined) throw new Error("nobody was waited for");
   return accepted;
 }
@@ -51,13 +68,8 @@ const RECOVERY_START = ((SECTION.command << 16) | COMMAND.recvBitmap) << 8;
  * The same for a source that comes back after its link broke: it begins with a command. Undefined
  * when none did within `timeoutMs`.
  */
-export function acceptRecovery(
-  listenFd: number,
-  stopFd: number,
-  warn: Warn,
-  timeoutMs: number,
-): Accepted | undefined {
-  return new Door(listenFd, stopFd, warn, RECOVERY_START).open(timeoutMs);
+export function acceptRecovery(entrance: Entrance, timeoutMs: number): Accepted | undefined {
+  return new Door(entrance, RECOVERY_START).open(timeoutMs);
 }
 
 type Verdict =
@@ -70,9 +82,9 @@ type Verdict =
   | "gone";
 
 class Door {
-  readonly #listenFd: number;
-  readonly #stopFd: number;
-  readonly #warn: Warn;
+  readonly #entrance: Entrance;
+  readonly #allow: AllowList;
+  readonly #warnings: LimitedWarnings;
   /** The first bytes of who is awaited. */
   readonly #start: number;
   readonly #poll = new PollSet();
@@ -80,16 +92,17 @@ class Door {
   readonly #listenSlot: number;
   readonly #slots: readonly number[];
   readonly #peek = mapScratch(MAGIC_BYTES);
+  /** Oldest first. */
   readonly #silent: number[] = [];
   readonly #multifd: number[] = [];
 
-  constructor(listenFd: number, stopFd: number, warn: Warn, start: number) {
+  constructor(entrance: Entrance, start: number) {
     this.#start = start;
-    this.#listenFd = listenFd;
-    this.#stopFd = stopFd;
-    this.#warn = warn;
-    this.#stopSlot = this.#poll.add(stopFd, POLL.POLLIN);
-    this.#listenSlot = this.#poll.add(listenFd, POLL.POLLIN);
+    this.#entrance = entrance;
+    this.#warnings = new LimitedWarnings(entrance.warn);
+    this.#allow = new AllowList(entrance.allow ?? [], (message) => this.#warnings.say(message));
+    this.#stopSlot = this.#poll.add(entrance.stopFd, POLL.POLLIN);
+    this.#listenSlot = this.#poll.add(entrance.listenFd, POLL.POLLIN);
     const length = SILENT_MAX + MULTIFD_MAX;
     this.#slots = Array.from({ length }, () => this.#poll.add(-1, 0));
   }
@@ -103,15 +116,19 @@ class Door {
         return undefined;
       }
       const ready = this.#wait(leftMs);
+      let dribbles = false;
       for (const { fd, events } of ready) {
         const verdict = this.#judge(fd, (events & HUNG_UP) !== 0);
         if (verdict === "migration") {
           const silent = this.#silent.filter((other) => other !== fd);
           return { main: fd, others: [...silent, ...this.#multifd] };
         }
-        this.#sort(fd, verdict);
+        if (verdict === "undecided") dribbles = true;
+        else this.#sort(fd, verdict);
       }
       if (this.#poll.ready(this.#listenSlot) !== 0) this.#take();
+      // A peer that dribbles: look again a little later instead of spinning on a ready socket.
+      else if (dribbles) this.#pause();
     }
   }
 
@@ -146,12 +163,12 @@ class Door {
     return migration ? "migration" : "multifd";
   }
 
-  #sort(fd: number, verdict: Exclude<Verdict, "migration">): void {
-    if (verdict === "undecided") {
-      // A peer that dribbles: look again a little later instead of spinning on a ready socket.
-      waitReady(this.#stopFd, POLL.POLLIN, this.#stopFd, DRIBBLE_PAUSE_MS);
-      return;
-    }
+  #pause(): void {
+    const { stopFd } = this.#entrance;
+    waitReady(stopFd, POLL.POLLIN, stopFd, DRIBBLE_PAUSE_MS);
+  }
+
+  #sort(fd: number, verdict: Exclude<Verdict, "migration" | "undecided">): void {
     const list = this.#silent.includes(fd) ? this.#silent : this.#multifd;
     list.splice(list.indexOf(fd), 1);
     if (verdict === "multifd" && this.#multifd.length < MULTIFD_MAX) {
@@ -159,22 +176,24 @@ class Door {
       return;
     }
     if (verdict !== "gone") {
-      this.#warn("A connection that is not a QEMU migration stream was turned away");
+      this.#warnings.say("A connection that is not a QEMU migration stream was turned away");
     }
     closeDescriptor(fd);
   }
 
   #take(): void {
-    const fd = acceptConnection(this.#listenFd);
+    const { listenFd, linkTimeoutMs } = this.#entrance;
+    const fd = this.#allow.accept(listenFd);
     // Most failures mean that whoever connected has gone; these would fail again for ever.
-    if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${this.#listenFd}`);
+    if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${listenFd}`);
     if (fd < 0) return;
-    if (this.#silent.length === SILENT_MAX) {
-      this.#warn(`More than ${SILENT_MAX} silent connections: one was turned away`);
-      closeDescriptor(fd);
-      return;
+    const [oldest] = this.#silent;
+    if (oldest !== undefined && this.#silent.length === SILENT_MAX) {
+      this.#warnings.say(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
+      this.#silent.shift();
+      closeDescriptor(oldest);
     }
-    if (localAddress(fd).family !== "unix") tuneTcp(fd);
+    tuneConnection(fd, linkTimeoutMs);
     this.#silent.push(fd);
   }
 }

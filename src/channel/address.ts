@@ -94,7 +94,7 @@ function isLoopback(host: string): boolean {
 
 /**
  * The socket addresses of a tcp or unix peer. Guest memory travels in the clear over tcp, so an
- * address off the loopback is refused unless `insecure` says that this is wanted.
+ * address off the loopback is refused unless `insecure` says that this is wanted, or that it is not so.
  */
 export async function resolvePeer(
   peer: Extract<Peer, { kind: "tcp" | "unix" }>,
@@ -108,7 +108,7 @@ export async function resolvePeer(
       "INSECURE",
       `${formatPeer(peer)} is not on the loopback: guest memory would travel unencrypted`,
       {
-        hint: "add --insecure if the network is trusted, or tunnel it (ssh -L, WireGuard)",
+        hint: "add --insecure if the network is trusted, or --tls DIRECTORY, or tunnel it (ssh -L)",
       },
     );
   }

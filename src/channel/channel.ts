@@ -14,6 +14,7 @@ import { mapScratch, scratchAt } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
 import { StreamReader } from "../stream/reader.ts";
+import { formatDuration } from "../util/duration.ts";
 import { PostcopyError } from "../util/errors.ts";
 
 /** The peer closed, reset or never answered: the channel is of no more use. */
@@ -53,7 +54,7 @@ const SMALL_WRITE_BYTES = 64 * 1024;
 
 export class Channel {
   readonly fd: number;
-  readonly peer: string;
+  peer: string;
   /** What has arrived. It reads the receive buffer up to `sideAt`. */
   readonly reader: StreamReader;
   /** The receive buffer in mapped memory, with room for one decoded page behind it. */
@@ -62,6 +63,11 @@ export class Channel {
   readonly sideAt: number;
   /** Longest silence of the peer, in milliseconds, that a read or write sits through. */
   timeoutMs = Infinity;
+  /** Asked each time that it has passed: whether the peer may be silent for as long once more. */
+  bearsSilence: () => boolean = () => false;
+  /** When the peer must be done with `#due`, whatever it sends meanwhile: a peer can dribble. */
+  #deadline = Infinity;
+  #due = "";
   /** Bytes read and written through this object. */
   bytesRead = 0;
   bytesWritten = 0;
@@ -103,6 +109,28 @@ export class Channel {
     reader.base = reader.offset;
     reader.pos = 0;
     reader.end = 0;
+  }
+
+  /**
+   * Gives the peer `ms` milliseconds from now on to do `what` ("send the list of RAM blocks"), however
+   * many bytes it sends meanwhile; until `allowAnyTime`.
+   */
+  allow(ms: number, what: string): void {
+    this.#deadline = performance.now() + ms;
+    this.#due = `did not ${what} within ${formatDuration(ms)}`;
+  }
+
+  /** What comes next has its own time. */
+  allowAnyTime(): void {
+    this.#deadline = Infinity;
+  }
+
+  /** Another peer lies under the descriptor now, who has sent nothing yet. */
+  startOver(peer: string): void {
+    this.restart();
+    this.reader.base = 0;
+    this.peer = peer;
+    this.allowAnyTime();
   }
 
   /** Reads what is there without waiting: bytes, 0 when nothing is, -1 at the end of the stream. */
@@ -178,13 +206,18 @@ export class Channel {
 
   #wait(events: number, silence: string): void {
     this.#poll.set(0, this.fd, events);
-    const deadline = performance.now() + this.timeoutMs;
+    let silent = performance.now() + this.timeoutMs;
     for (;;) {
-      const left = deadline - performance.now();
-      if (left <= 0) {
-        const seconds = (this.timeoutMs / 1000).toFixed(0);
-        throw new ChannelError("PEER_SILENT", `${this.peer} ${silence} for ${seconds} s`);
+      const now = performance.now();
+      if (now >= silent && this.bearsSilence()) silent = now + this.timeoutMs;
+      if (now >= silent) {
+        const time = formatDuration(this.timeoutMs);
+        throw new ChannelError("PEER_SILENT", `${this.peer} ${silence} for ${time}`);
       }
+      if (now >= this.#deadline) {
+        throw new ChannelError("PEER_SLOW", `${this.peer} ${this.#due}`);
+      }
+      const left = Math.min(silent, this.#deadline) - now;
       if (this.#poll.wait(left) === 0) continue;
       if (this.#poll.ready(1) !== 0) throw new StoppedError();
       return;

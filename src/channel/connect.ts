@@ -7,44 +7,49 @@ import {
   makeSocket,
   startConnect,
   takeSocketError,
-  tuneTcp,
 } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatSocketPeer } from "./address.ts";
 import { waitReady } from "./channel.ts";
+import { tuneConnection } from "./tune.ts";
 
 /** Pause between two tries; the peer may be a process that is just being started. */
 const RETRY_PAUSE_MS = 50;
+/** How long the one try without patience may take: a SYN that is lost is sent again after 1 s. */
+const SINGLE_TRY_MS = 3000;
+
+/** Whom to connect to, and with how much patience. */
+export interface Way {
+  /** The first that answers is taken. */
+  addresses: readonly SocketAddress[];
+  /** For how long to try again, in milliseconds; 0: there is one try. */
+  patienceMs: number;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
+}
 
 /**
- * Connects to the first address that answers, trying again until `patienceMs` is over; `waiting` is
+ * Connects to the first address that answers, trying again while there is patience; `waiting` is
  * called once when the first try has failed.
  * @returns a connected non-blocking descriptor.
  * @throws PostcopyError CANNOT_CONNECT with the last reason; StoppedError.
  */
-export function connectTo(
-  addresses: readonly SocketAddress[],
-  stopFd: number,
-  patienceMs: number,
-  waiting: () => void = () => {},
-): number {
+export function connectTo(way: Way, stopFd: number, waiting: () => void = () => {}): number {
+  const { addresses, patienceMs, linkTimeoutMs } = way;
   const deadline = performance.now() + patienceMs;
+  const leastMs = patienceMs > 0 ? RETRY_PAUSE_MS : Math.min(SINGLE_TRY_MS, linkTimeoutMs);
   let told = false;
   for (;;) {
     let failure: SyscallError | undefined;
     for (const address of addresses) {
-      const left = Math.max(RETRY_PAUSE_MS, deadline - performance.now());
-      const result = tryConnect(address, stopFd, left);
+      const left = Math.max(leastMs, deadline - performance.now());
+      const result = tryConnect(address, stopFd, left, linkTimeoutMs);
       if (typeof result === "number") return result;
       failure = result;
     }
     if (performance.now() + RETRY_PAUSE_MS >= deadline) {
-      const where = addresses.map(formatSocketPeer).join(", ");
-      throw new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
-        cause: failure,
-        hint: "start the receiving end first, or raise --connect-timeout",
-      });
+      throw cannotConnect(addresses, failure);
     }
     if (!told) waiting();
     told = true;
@@ -52,16 +57,29 @@ export function connectTo(
   }
 }
 
+/** The error of a source that nobody has answered. */
+export function cannotConnect(
+  addresses: readonly SocketAddress[],
+  failure: Error | undefined,
+): PostcopyError {
+  const where = addresses.map(formatSocketPeer).join(", ");
+  return new PostcopyError("CANNOT_CONNECT", `Cannot connect to ${where}`, {
+    cause: failure,
+    hint: "start the receiving end first, or raise --connect-timeout",
+  });
+}
+
 function tryConnect(
   address: SocketAddress,
   stopFd: number,
   timeoutMs: number,
+  linkTimeoutMs: number,
 ): number | SyscallError {
   const fd = makeSocket(address.family);
   try {
     const errno = connectWithin(fd, address, stopFd, timeoutMs);
     if (errno === 0) {
-      if (address.family !== "unix") tuneTcp(fd);
+      tuneConnection(fd, linkTimeoutMs);
       return fd;
     }
     closeDescriptor(fd);

@@ -2,7 +2,7 @@
  * A file as a StreamReader: read with pread(2) in windows of a fixed size, whatever the size of the
  * file. Offsets of the reader are those of the file, also where the stream begins within it.
  */
-import { closeSync, fstatSync, openSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { SyscallError } from "../../syscalls/error.ts";
 import { readAt } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
@@ -67,7 +67,8 @@ export class FileReader implements Disposable {
 
 function openFile(path: string): number {
   try {
-    const fd = openSync(path, "r");
+    // A pipe without a writer would be waited for, for ever.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     if (fstatSync(fd).isFile()) return fd;
     closeSync(fd);
   } catch (cause) {

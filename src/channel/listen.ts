@@ -2,7 +2,7 @@
  * The listening end: opening the socket, on main, so that "address in use" is known at once. Who
  * connects is looked at in accept.ts.
  */
-import { chmodSync, lstatSync, unlinkSync } from "node:fs";
+import { fchmodSync, lstatSync, unlinkSync } from "node:fs";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
@@ -11,8 +11,12 @@ import type { SocketAddress } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatSocketPeer } from "./address.ts";
 
-/** A QEMU opens all its multifd channels at once, before anything is read here. */
-const BACKLOG = 128;
+/**
+ * Connections that may wait to be accepted. A QEMU opens all its multifd channels at once; and while
+ * nobody is awaited anybody may connect, which must not bar the way for whoever is awaited next. The
+ * kernel's own limit (net.core.somaxconn) is the same by default.
+ */
+export const BACKLOG = 4096;
 
 /** A socket that listens. */
 export interface Listener {
@@ -30,32 +34,47 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
   for (const address of addresses) {
     const fd = makeSocket(address.family);
     try {
-      if (address.family === "unix") removeStaleSocket(address.path);
+      if (address.family === "unix") prepareSocketFile(fd, address.path);
       bindAndListen(fd, address, BACKLOG);
-      if (address.family === "unix") chmodSync(address.path, 0o600);
       return { fd, address: localAddress(fd) };
     } catch (error) {
       closeDescriptor(fd);
       failure ??= error;
     }
   }
+  throw cannotListen(addresses, failure);
+}
+
+/** The error of a listener that none of the addresses was for. */
+export function cannotListen(addresses: readonly SocketAddress[], failure: unknown): PostcopyError {
   const where = addresses.map(formatSocketPeer).join(", ");
   const inUse = failure instanceof SyscallError && failure.code === "EADDRINUSE";
-  throw new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
+  return new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
     cause: failure,
     ...(inUse ? { hint: "another program has it: choose another port, or 0 for a free one" } : {}),
   });
 }
 
-function removeStaleSocket(path: string): void {
+/** bind(2) makes the file with the mode of the socket, so that nobody else ever gets in. */
+function prepareSocketFile(fd: number, path: string): void {
+  removeStaleSocket(path);
+  fchmodSync(fd, 0o600);
+}
+
+/** Whether there is a socket at a path that somebody listens on. */
+export function someoneListens(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (!found?.isSocket()) return;
+  if (!found?.isSocket()) return false;
   const fd = makeSocket("unix");
   try {
     // Any other answer comes from somebody who listens: EAGAIN is a full backlog.
-    const refused = startConnect(fd, { family: "unix", path }) === -ERRNO.ECONNREFUSED;
-    if (refused) unlinkSync(path);
+    return startConnect(fd, { family: "unix", path }) !== -ERRNO.ECONNREFUSED;
   } finally {
     closeDescriptor(fd);
   }
+}
+
+function removeStaleSocket(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found?.isSocket() && !someoneListens(path)) unlinkSync(path);
 }

@@ -1,7 +1,9 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
-import { prepareDirectory } from "../guests/snapshot/directory.ts";
+import { readArrival } from "../guests/snapshot/arrival-file.ts";
+import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
@@ -14,10 +16,13 @@ import type { Output } from "./common.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import type { Journal } from "../journal/journal.ts";
+import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
-import { SourceRun } from "./run-source.ts";
+import { sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd } from "./run-source.ts";
+import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
@@ -36,12 +41,15 @@ const FLAGS = {
     valueHint: "PEER",
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
+  resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
+  ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
   "recover-timeout": optionalFlag(durationSchema, {
     valueHint: "DURATION",
     description: "How long to wait for the source when the link breaks (default: for ever)",
   }),
+  ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -60,7 +68,12 @@ export const dest = defineStrictCommand({
   ].join("\n"),
   check: (options) => {
     checkCommon(options);
-    if (options.onward === undefined || options.guest.kind === "stress") return;
+    checkJournal(options);
+    if (options.resume) checkResume(options);
+    const { guest, listen, onward } = options;
+    checkSecurity(options, listen, onward);
+    checkAllow(options.allow, listen, guest.kind === "qemu");
+    if (onward === undefined || guest.kind === "stress") return;
     throw new UsageError("CONTRADICTION", "Flag --onward is for a guest that runs here", {
       hint: "a snapshot is sent on with: postcopy source --guest snapshot:DIRECTORY --to PEER",
     });
@@ -68,8 +81,20 @@ export const dest = defineStrictCommand({
   run: receive,
 });
 
+/** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
+function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
+  if (guest.kind === "snapshot" && (listen.kind === "tcp" || listen.kind === "unix")) return;
+  const message = "Flag --resume is for a guest that is kept, and for a source that connects";
+  const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
+  throw new UsageError("CONTRADICTION", message, { hint });
+}
+
 /** The guest that is expected, and what to do before anybody connects. */
-function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; text: string } {
+function prepare(
+  word: ReceivedGuest,
+  resume: boolean,
+  output: Output,
+): { guest: DestGuestData; text: string } {
   if (word.kind === "stress") {
     const expected = word.given ? word.parameters : undefined;
     const text = expected === undefined ? "stress" : stressText(expected);
@@ -80,32 +105,40 @@ function prepare(word: ReceivedGuest, output: Output): { guest: DestGuestData; t
       hint: "an arriving guest is kept with --guest snapshot:DIRECTORY",
     });
   }
-  if (prepareDirectory(word.directory)) {
-    output.warn("HALF_SNAPSHOT", `${word.directory} held part of a guest; it was removed`);
+  const { directory } = word;
+  const guest: DestGuestData = { kind: "snapshot", directory, takenOver: undefined };
+  if (resume) {
+    reopenDirectory(directory);
+    guest.takenOver = readArrival(directory);
+    log.info(`Looking through what is in ${directory} already`);
+  } else if (prepareDirectory(directory) === "half a guest") {
+    output.warn("HALF_SNAPSHOT", `${directory} held part of a guest; it was removed`);
   }
-  const guest = { kind: "snapshot", directory: word.directory } as const;
-  return { guest, text: `snapshot in ${word.directory}` };
+  return { guest, text: `snapshot in ${directory}` };
 }
 
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = openOutput(options);
-  const { onward, insecure } = options;
+  const { onward, insecure, tls } = options;
   if (options.guest.kind === "qemu") {
     const { socket } = options.guest;
     return await driveDest({ socket, peer: options.listen, options, output, interrupts });
   }
   // A way onward that is barred is better found before a guest is here than after.
-  if (onward?.kind === "tcp") await resolvePeer(onward, insecure);
-  const { guest, text } = prepare(options.guest, output);
+  if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
+  if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
+  const journal = onward === undefined ? undefined : openJournal(options);
+  const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
   const run = await DestRun.open({
     guest,
     guestText: text,
     peer: options.listen,
-    insecure: options.insecure,
+    security: options,
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
     output,
     interrupts,
   });
@@ -130,7 +163,7 @@ async function receive(options: DestOptions): Promise<number> {
   // Awaited here, as the end of this function is the end of `interrupts`.
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
-    : await sendOn(run, options, output, interrupts);
+    : await sendOn(run, options, journal, output, interrupts);
 }
 
 /** Lets the guest run on for a while, then checks all of it. */
@@ -157,6 +190,7 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
 async function sendOn(
   run: DestRun,
   options: DestOptions,
+  journal: Journal | undefined,
   output: Output,
   interrupts: Interrupts,
 ): Promise<number> {
@@ -165,16 +199,21 @@ async function sendOn(
   output.finish(run.report(null, undefined));
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
-  log.info(`Sending the guest on to ${formatPeer(options.onward)}`);
+  const peerText = formatPeer(options.onward);
+  log.info(`Sending the guest on to ${peerText}`);
+  const record = journal?.record({ kind: "stress" }, { kind: "address", text: peerText });
   let onward: SourceRun | undefined;
   let end: SourceEnd;
   try {
-    const route = await openRoute(options.onward, options.insecure, options.connectTimeout);
+    const { route, bridge } = await openRoute(options.onward, options, () => {
+      sayWaiting(peerText, options);
+    });
     onward = new SourceRun({
       guest: { kind: "stress", setup, blocks: run.blocks },
       guestText,
-      peerText: formatPeer(options.onward),
-      destination: { route, preempt: false },
+      peerText,
+      record,
+      destination: { route, preempt: false, bridge },
       options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
       output,
       interrupts,

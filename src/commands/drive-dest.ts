@@ -3,6 +3,7 @@ import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import { followIncoming, listenIncoming, prepareIncoming } from "../guests/qemu/dest-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { qemuTls } from "../guests/qemu/tls.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { DEST_COUNTERS } from "../report/counters.ts";
@@ -22,7 +23,7 @@ import { Timeline } from "./timeline.ts";
 export interface DriveDestJob {
   socket: string;
   peer: Peer;
-  options: { insecure: boolean; preempt: boolean };
+  options: { insecure: boolean; tls: string | undefined; preempt: boolean };
   output: Output;
   interrupts: Interrupts;
 }
@@ -46,7 +47,7 @@ export async function driveDest(job: DriveDestJob): Promise<number> {
       hint: "use tcp:HOST:PORT or unix:PATH, where it listens by itself",
     });
   }
-  await resolvePeer(peer, options.insecure);
+  await resolvePeer(peer, options.insecure || options.tls !== undefined);
   const qmp = await QmpClient.connect(job.socket, { outOfBand: true });
   try {
     return await new DrivenDest(job, qmp).run();
@@ -75,7 +76,8 @@ class DrivenDest {
 
   async run(): Promise<number> {
     const { options, output, interrupts } = this.#job;
-    const changed = await prepareIncoming(this.#qmp, options.preempt);
+    const tls = qemuTls(options.tls, "server");
+    const changed = await prepareIncoming(this.#qmp, { preempt: options.preempt, tls });
     try {
       this.#address = await listenIncoming(this.#qmp, this.#address);
     } catch (error) {
@@ -97,7 +99,6 @@ class DrivenDest {
         this.#takeStatus(status);
       });
       this.#timeline.note("drained", this.#nowNs());
-      await changed.putBack();
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
       progress.stop();
@@ -108,6 +109,7 @@ class DrivenDest {
       if (error instanceof Error) output.finish(this.#report({}, error));
       throw error;
     } finally {
+      await changed.putBack();
       interrupts.exitOnInterrupt();
     }
   }

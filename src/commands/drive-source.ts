@@ -1,47 +1,50 @@
 /** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import { continueGuest, guestRequests } from "../guests/qemu/keep.ts";
+import { guestState, judge, keptByPeer } from "../guests/qemu/earlier-move.ts";
+import { identifyQemu } from "../guests/qemu/identity.ts";
+import { continueGuest, guestRequests, letRun } from "../guests/qemu/keep.ts";
 import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
-import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
+import { eventTimeNs } from "../guests/qemu/migration.ts";
+import { qemuTls } from "../guests/qemu/tls.ts";
+import type { Journal } from "../journal/journal.ts";
+import { writeRecord } from "../journal/record.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { statusSchema } from "../qmp/messages.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import type { ProgressSample } from "../report/progress.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
-import { REPORT_VERSION } from "../report/report.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { formatDuration } from "../util/duration.ts";
-import { errorChain, EXIT, UsageError } from "../util/errors.ts";
+import { EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { VERSION } from "../util/version.ts";
+import { isAlive } from "../util/processes.ts";
 import type { Output } from "./common.ts";
+import { driveReport } from "./drive-report.ts";
+import type { DriveMoment } from "./drive-report.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { peakResidentBytes } from "./process-memory.ts";
+import { noteMoved, settle } from "./journal.ts";
 import { readCommands } from "./standard-input.ts";
 import type { SourceOptions } from "./source-flags.ts";
-import { ratePerSecond, Timeline } from "./timeline.ts";
+import { Timeline } from "./timeline.ts";
 
 /** Precopy rounds that a report lists. */
 const REPORT_ROUNDS_MAX = 1000;
 /** An operator who interrupts more often than this wants out, whatever it costs. */
 const INTERRUPTS_MAX = 2;
-/** How often it is looked whether a guest that was told to go on does, and how long. */
-const RESUME_LOOK_MS = 5;
-const RESUME_TIMEOUT_MS = 30_000;
 
 /** What is moved, where, and how. */
 export interface DriveJob {
   socket: string;
   peer: Peer;
-  options: SourceOptions & { json: boolean; keep: boolean };
+  options: SourceOptions & { json: boolean; keep: boolean; again: boolean };
+  journal: Journal | undefined;
   output: Output;
   interrupts: Interrupts;
 }
-
-type Moment = "connected" | "precopy" | "stopped" | "postcopy" | "drained" | "resumed";
 
 /** Phases of this program for QEMU's statuses. */
 const PHASES: Readonly<Record<string, SourcePhase>> = {
@@ -64,7 +67,7 @@ export async function driveSource(job: DriveJob): Promise<number> {
       hint: "use tcp:HOST:PORT or unix:PATH, which it connects to by itself",
     });
   }
-  await resolvePeer(peer, options.insecure);
+  await resolvePeer(peer, options.insecure || options.tls !== undefined);
   const qmp = await QmpClient.connect(job.socket);
   try {
     return await new DrivenSource(job, qmp).run();
@@ -77,9 +80,11 @@ class DrivenSource {
   readonly #job: DriveJob;
   readonly #qmp: QmpClient;
   readonly #driver: QemuSourceDriver;
-  readonly #timeline = new Timeline<Moment>();
+  readonly #timeline = new Timeline<DriveMoment>();
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
+  /** Its entry in the journal; undefined where none is kept. */
+  #record: JournalRecord | undefined;
   #phase: SourcePhase = "setup";
 
   constructor(job: DriveJob, qmp: QmpClient) {
@@ -95,6 +100,7 @@ class DrivenSource {
       keep: options.keep,
       patienceMs: options.connectTimeout,
       recoverTimeoutMs: options.recoverTimeout,
+      tls: qemuTls(options.tls, "client", options.tlsHostname),
     };
     this.#driver = new QemuSourceDriver(qmp, settings, (event) => this.#take(event));
     qmp.onEvent((event) => this.#hear(event));
@@ -103,6 +109,7 @@ class DrivenSource {
   async run(): Promise<number> {
     const { options, output, interrupts, peer } = this.#job;
     const driver = this.#driver;
+    await this.#lookBack();
     await driver.prepare();
     interrupts.onInterrupt((count) => this.#interrupt(count));
     interrupts.onSwitchover(() => driver.switchover());
@@ -113,10 +120,13 @@ class DrivenSource {
     const progress = output.startProgress(() => this.#sample());
     let failure: Error | undefined;
     try {
+      // QEMU may complete by itself at any time from here on.
+      if (this.#record !== undefined) writeRecord(this.#record, "committing");
       await driver.migrate(formatPeer(peer));
       this.#timeline.note("drained", this.#nowNs());
       this.#noteCompletion();
       if (options.keep) await this.#keep();
+      this.#noteMove();
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       failure = await this.#withPlace(error);
@@ -135,6 +145,35 @@ class DrivenSource {
     return interrupts.exitCode;
   }
 
+  /**
+   * What an earlier migration left: the guest must be here and nowhere else.
+   * @throws DriveError.
+   */
+  async #lookBack(): Promise<void> {
+    const { peer, options, journal, output } = this.#job;
+    const { keep } = options;
+    const guest = journal && (await identifyQemu(this.#qmp));
+    const entries = (guest && journal.entriesOf(guest)) ?? [];
+    const earlier = entries.filter(({ entry }) => !isAlive(entry.sender));
+    const verdict = judge(await guestState(this.#qmp), earlier.at(-1)?.entry, options);
+    if (verdict instanceof DriveError) throw verdict;
+    if (verdict === "continue") {
+      await letRun(this.#qmp);
+      output.warn("CONTINUED", "The guest, which an earlier --keep left standing, goes on here");
+    }
+    if (journal === undefined || guest === undefined) return;
+    journal.forget(earlier);
+    const to = { kind: "address", text: formatPeer(peer) } as const;
+    this.#record = journal.record(guest, to, { keep });
+  }
+
+  /** All of it is at the peer; only a peer that keeps it without running it gives the guest back. */
+  #noteMove(): void {
+    const { options, output } = this.#job;
+    if (options.keep || keptByPeer(this.#driver.reply)) settle(this.#record, output);
+    else noteMoved(this.#record, output);
+  }
+
   #nowNs(): number {
     return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
   }
@@ -142,17 +181,7 @@ class DrivenSource {
   /** Lets the guest go on here, and waits until it does. */
   async #keep(): Promise<void> {
     await continueGuest(this.#qmp, this.#driver);
-    const deadline = performance.now() + RESUME_TIMEOUT_MS;
-    while (this.#timeline.at("resumed") === undefined) {
-      const { running, status } = await this.#qmp.execute("query-status", {}, statusSchema);
-      if (running) this.#timeline.note("resumed", this.#nowNs());
-      else if (performance.now() < deadline) await Bun.sleep(RESUME_LOOK_MS);
-      else {
-        const seconds = RESUME_TIMEOUT_MS / 1000;
-        const what = `The guest was told to go on, and is in state ${status} after ${seconds} s`;
-        throw new DriveError("NOT_RESUMED", what, { hint: "at the monitor: cont" });
-      }
-    }
+    this.#timeline.note("resumed", this.#nowNs());
     const stood = this.#timeline.ms("stopped", "resumed");
     if (stood !== null)
       log.info(`The guest goes on here; it stood still for ${formatDuration(stood)}`);
@@ -160,7 +189,9 @@ class DrivenSource {
 
   /** Adds to a failure where it leaves the guest. */
   async #withPlace(cause: Error): Promise<Error> {
+    const { output } = this.#job;
     const status = await this.#qmp.execute("query-status", {}, statusSchema).catch(() => undefined);
+    if (status?.running === true) settle(this.#record, output);
     const code = "code" in cause ? String(cause.code) : "QEMU_FAILED";
     const where =
       status === undefined
@@ -255,74 +286,6 @@ class DrivenSource {
     };
   }
 
-  #report(failure: Error | undefined): SourceReport {
-    const { socket, peer, interrupts } = this.#job;
-    const timeline = this.#timeline;
-    const { ram } = this.#driver.reply;
-    const early = this.#driver.atSwitch?.ram ?? ram;
-    const cancelled = interrupts.interrupted;
-    const times = {
-      setup: timeline.ms("start", "precopy"),
-      precopy: timeline.ms("precopy", "stopped"),
-      device: timeline.ms("stopped", "postcopy"),
-      postcopy: timeline.ms("postcopy", "drained"),
-      toRunning: null,
-      toDrained: timeline.ms("start", "drained"),
-      total: timeline.elapsedMs,
-    };
-    const bytes = {
-      precopy: ram?.["precopy-bytes"] ?? 0,
-      package: ram?.["downtime-bytes"] ?? 0,
-      postcopy: ram?.["postcopy-bytes"] ?? 0,
-      requested: 0,
-      total: ram?.transferred ?? 0,
-    };
-    const requests = guestRequests(this.#driver.reply);
-    const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
-    const stood = this.#job.options.keep ? timeline.ms("stopped", "resumed") : null;
-    return {
-      role: "source",
-      version: REPORT_VERSION,
-      program: VERSION,
-      startedAt: timeline.startedAt,
-      guest: `the guest of QEMU at ${socket}`,
-      peer: formatPeer(peer),
-      outcome: failure === undefined ? "completed" : cancelled ? "cancelled" : "failed",
-      error: failure === undefined ? null : { code, message: errorChain(failure) },
-      downtime: this.#downtime(),
-      times,
-      rates: {
-        precopy: ratePerSecond(bytes.precopy, times.precopy),
-        postcopy: ratePerSecond(bytes.postcopy, times.postcopy),
-      },
-      memory: { guestBytes: ram?.total ?? 0, peakRssBytes: peakResidentBytes() },
-      // Its faults are of an earlier life, when it received its guest.
-      qemu: {
-        ...qemuFigures(this.#qmp.version, this.#driver.reply, null, stood),
-        ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null, requests },
-      },
-      phase: this.#phase,
-      recoveries: this.#driver.recoveries,
-      urgentChannel: this.#job.options.preempt,
-      switchover: this.#switchover,
-      rounds: this.#rounds,
-      pages: {
-        total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
-        precopyNormal: early?.normal ?? 0,
-        precopyZero: early?.duplicate ?? 0,
-        owed: this.#switchover?.dirtyPages ?? 0,
-        pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
-        pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
-        requestedNormal: 0,
-        requestedZero: 0,
-      },
-      requests: { received: requests, served: requests, duplicate: 0 },
-      bytes,
-      workingSet: null,
-      requestServiceNs: null,
-    };
-  }
-
   /** Where little is dirty QEMU completes in precopy, also when it was told to switch. */
   #noteCompletion(): void {
     if (this.#driver.atSwitch !== undefined) return;
@@ -331,13 +294,13 @@ class DrivenSource {
     this.#job.output.events.emit({ event: "switchover", ...this.#switchover });
   }
 
-  /**
-   * After a completion in precopy the peer runs the guest when QEMU is done, or sooner. After postcopy
-   * only the peer knows when it ran.
-   */
-  #downtime(): SourceReport["downtime"] {
-    const ms = this.#timeline.ms("stopped", "drained");
-    if (ms === null || this.#driver.atSwitch !== undefined) return null;
-    return { ms, method: "acknowledged" };
+  #report(failure: Error | undefined): SourceReport {
+    const { socket, peer, options, interrupts } = this.#job;
+    return driveReport({
+      ...{ driver: this.#driver, timeline: this.#timeline, options, socket, failure },
+      ...{ peer: formatPeer(peer), version: this.#qmp.version, phase: this.#phase },
+      ...{ rounds: this.#rounds, switchover: this.#switchover },
+      cancelled: interrupts.interrupted,
+    });
   }
 }

@@ -12,6 +12,7 @@ import type { ErrorRecord } from "../util/errors.ts";
 import { nearest } from "../util/suggest.ts";
 import { stderrTerminal, wantsColours } from "../util/terminal.ts";
 import { quoted } from "../util/units.ts";
+import { checkEnvironment } from "./environment.ts";
 import type { StrictCommand } from "./strict.ts";
 import { beforeSeparator } from "./words.ts";
 
@@ -38,6 +39,8 @@ export async function main(program: Program, argv: readonly string[]): Promise<n
   ignoreBrokenPipes();
   let exitCode: number;
   try {
+    // A checkout is run by its developer's Bun, as that one likes it.
+    if (Bun.isStandaloneExecutable) checkEnvironment(process.env);
     exitCode = await dispatch(program, argv);
   } catch (thrown) {
     exitCode = reportError(program, argv, thrown);

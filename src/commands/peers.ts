@@ -1,10 +1,15 @@
 /** From a PEER word to something the threads can use: resolved addresses or a descriptor. */
 import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { makeSocketPair } from "../../syscalls/socket.ts";
+import type { SocketAddress } from "../../syscalls/socket.ts";
 import { formatPeer, formatSocketPeer, parsePeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import { openListener } from "../channel/listen.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import type { Arrival, Route } from "../threads/tasks.ts";
+import { TlsBridge } from "../threads/tls-bridge.ts";
+import type { BridgeListener } from "../threads/tls-bridge.ts";
+import { readCredentials } from "../tls/credentials.ts";
 import { UsageError } from "../util/errors.ts";
 import { fromText } from "../util/schemas.ts";
 
@@ -37,16 +42,46 @@ function openDescriptor(fd: number): number {
   return fd;
 }
 
+/** How a connection is kept from others. */
+export interface Security {
+  /** The directory of certificates; undefined: tcp is plain. */
+  tls: string | undefined;
+  insecure: boolean;
+  /** After how long a link on which nothing arrives is dead, in milliseconds. */
+  linkTimeout: number;
+}
+
 /** How the source gets to its peer. */
-export async function openRoute(peer: Peer, insecure: boolean, patienceMs: number): Promise<Route> {
-  switch (peer.kind) {
-    case "exec":
-      return { kind: "descriptor", fd: openCommand(peer.command) };
-    case "fd":
-      return { kind: "descriptor", fd: openDescriptor(peer.fd) };
-    default:
-      return { kind: "connect", addresses: await resolvePeer(peer, insecure), patienceMs };
+export interface OpenedRoute {
+  route: Route;
+  /** What does so over TLS; whoever opened the route closes it. */
+  bridge: TlsBridge | undefined;
+}
+
+/** Opens the way to a peer; `waiting` is called where TLS finds nobody there yet. */
+export async function openRoute(
+  peer: Peer,
+  options: Security & { tlsHostname: string | undefined; connectTimeout: number },
+  waiting: () => void,
+): Promise<OpenedRoute> {
+  const { insecure, tls, tlsHostname } = options;
+  const { connectTimeout: patienceMs, linkTimeout: linkTimeoutMs } = options;
+  if (peer.kind === "exec") {
+    return { route: { kind: "descriptor", fd: openCommand(peer.command) }, bridge: undefined };
   }
+  if (peer.kind === "fd") {
+    return { route: { kind: "descriptor", fd: openDescriptor(peer.fd) }, bridge: undefined };
+  }
+  const addresses = await resolvePeer(peer, insecure || tls !== undefined);
+  if (tls === undefined || peer.kind !== "tcp") {
+    return { route: { kind: "connect", addresses, patienceMs }, bridge: undefined };
+  }
+  const credentials = readCredentials(tls, "client");
+  const bridge = new TlsBridge({ waiting });
+  const hostname = tlsHostname ?? peer.host;
+  await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
+  const route: Route = { kind: "connect", addresses: [bridge.local], patienceMs, joined: true };
+  return { route, bridge };
 }
 
 /** How the destination is reached, and what to call it. */
@@ -56,23 +91,60 @@ export interface OpenedArrival {
   text: string;
   /** The socket file to remove in the end. */
   path: string | undefined;
+  /** What listens there over TLS; whoever opened the arrival closes it. */
+  bridge: TlsBridge | undefined;
 }
 
-export async function openArrival(peer: Peer, insecure: boolean): Promise<OpenedArrival> {
+/** How the destination is reached, and by whom. */
+export interface ArrivalOptions extends Security {
+  allow: AllowRule[];
+}
+
+/** Opens it; `warn` hears of those who are turned away by TLS. */
+export async function openArrival(
+  peer: Peer,
+  options: ArrivalOptions,
+  warn: (message: string) => void,
+): Promise<OpenedArrival> {
+  const { insecure, tls, allow, linkTimeout: linkTimeoutMs } = options;
   const text = formatPeer(peer);
+  if (peer.kind === "tcp" && tls !== undefined) {
+    const addresses = await resolvePeer(peer, true);
+    return await openTlsArrival({ addresses, allow, linkTimeoutMs }, tls, { warn });
+  }
   switch (peer.kind) {
     case "exec": {
       const fd = openCommand(peer.command);
-      return { arrival: { kind: "descriptor", fd }, text, path: undefined };
+      return { arrival: { kind: "descriptor", fd }, text, path: undefined, bridge: undefined };
     }
     case "fd": {
       const fd = openDescriptor(peer.fd);
-      return { arrival: { kind: "descriptor", fd }, text, path: undefined };
+      return { arrival: { kind: "descriptor", fd }, text, path: undefined, bridge: undefined };
     }
     default: {
       const { fd, address } = openListener(await resolvePeer(peer, insecure));
       const path = address.family === "unix" ? address.path : undefined;
-      return { arrival: { kind: "listen", fd }, text: formatSocketPeer(address), path };
+      const arrival = { kind: "listen", fd, allow } as const;
+      return { arrival, text: formatSocketPeer(address), path, bridge: undefined };
     }
+  }
+}
+
+/** The threads listen on a private socket, and TLS in front of it: it knows who may connect. */
+async function openTlsArrival(
+  options: { addresses: SocketAddress[]; allow: AllowRule[]; linkTimeoutMs: number },
+  tls: string,
+  listener: BridgeListener,
+): Promise<OpenedArrival> {
+  const credentials = readCredentials(tls, "server");
+  const bridge = new TlsBridge(listener);
+  const { fd } = openListener([bridge.local]);
+  try {
+    const address = await bridge.listen({ ...options, credentials });
+    const arrival = { kind: "listen", fd, allow: [] } as const;
+    return { arrival, text: formatSocketPeer(address), path: undefined, bridge };
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
   }
 }

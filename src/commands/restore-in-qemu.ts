@@ -3,11 +3,17 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import { LaunchedQemu } from "../guests/qemu/launch.ts";
 import { awaitMigrationEnd, eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import { statusSchema } from "../qmp/messages.ts";
+import type { Journal } from "../journal/journal.ts";
+import { writeRecord } from "../journal/record.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { log } from "../util/log.ts";
 import { errorChain, EXIT, PostcopyError } from "../util/errors.ts";
+import { processAt } from "../util/processes.ts";
 import type { Output } from "./common.ts";
+import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
+import type { EarlierSendsOptions } from "./earlier-sends.ts";
 import type { Interrupts } from "./interrupts.ts";
+import { settle } from "./journal.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
@@ -17,10 +23,13 @@ import type { SourceOptions } from "./source-flags.ts";
 /** What ends a restore from this side: QEMU then only tells of a link that broke. */
 const DAMAGED: ReadonlySet<string> = new Set(["DAMAGED_SNAPSHOT", "DAMAGED_FILE"]);
 /** How long a QEMU whose socket is there may take to accept. */
-const CONNECT_PATIENCE_MS = 10_000;
+export const CONNECT_PATIENCE_MS = 10_000;
 
-interface RestoreContext {
-  options: SourceOptions & StoredOptions & { json: boolean; runLog: string | undefined };
+export interface RestoreContext {
+  options: SourceOptions &
+    StoredOptions &
+    EarlierSendsOptions & { json: boolean; runLog: string | undefined };
+  journal: Journal | undefined;
   output: Output;
   interrupts: Interrupts;
 }
@@ -36,20 +45,32 @@ export async function restoreInQemu(
 ): Promise<number> {
   // What the operator waits for begins here, also where the guest takes longer to open than QEMU.
   const startNs = monotonicNs();
-  const qemu = new LaunchedQemu(command, context.options.runLog);
+  const { journal, options, output } = context;
+  const identity = storedIdentity(guest);
+  // None of an earlier send: that of another one would be a second guest on the same disk.
+  const peer = { kind: "run", command } as const;
+  const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
+  const qemu = new LaunchedQemu(command, options.runLog);
+  const launched = { process: processAt(qemu.shellPid) ?? null, monitor: qemu.monitorPath };
+  const record = journal?.record(identity, { ...peer, ...launched }, { replaces });
   try {
+    // Now, as QEMU takes its time to start: when it is ready, the guest would wait for it.
+    if (record !== undefined) writeRecord(record, "committing");
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = await openStoredGuest(guest, context.options, context.output);
+    const stored = await openStoredGuest(guest, options, output);
     const peerText = "the QEMU of --run";
     // The link is this host's own: it breaks when that QEMU ends, and never comes back.
-    const options = { ...context.options, recoverTimeout: 0 };
-    const job = { ...context, ...stored, options, peerText, destination, startNs };
-    return await restore(qemu, job);
+    const job = { ...context, ...stored, peerText, destination, startNs, record, noted: true };
+    return await restore(qemu, { ...job, options: { ...options, recoverTimeout: 0 } });
   } catch (error) {
     // One that has the whole guest is the operator's, whatever else failed.
-    if (!qemu.handedOver || qemu.ended) await qemu.kill();
+    if (!qemu.handedOver || qemu.ended) {
+      await qemu.kill();
+      // Wherever it got to, that ended with the QEMU.
+      settle(record, output);
+    }
     throw error;
   }
 }
@@ -83,17 +104,21 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     const why = reply["error-desc"] ?? `its migration is ${reply.status ?? "none"}`;
     throw new PostcopyError("QEMU_FAILED", `QEMU did not take the guest: ${why}`);
   }
-  const runs = await qemu.qmp.execute("query-status", {}, statusSchema).then(
-    ({ running }) => running,
-    () => true,
+  const state = await qemu.qmp.execute("query-status", {}, statusSchema).then(
+    ({ running, status }) => (running ? "running" : status),
+    () => "running",
   );
   await qemu.release();
-  log.info(
-    runs
-      ? `The guest runs on in QEMU, process ${qemu.pid}`
-      : `The guest is whole and paused in QEMU, process ${qemu.pid}: cont at its monitor starts it`,
-  );
+  log.info(whereText(state, qemu.pid));
   return EXIT.ok;
+}
+
+/** What the guest does now, and how it goes on where it does nothing. */
+function whereText(state: string, pid: number): string {
+  if (state === "running") return `The guest runs on in QEMU, process ${pid}`;
+  const [what, command] =
+    state === "suspended" ? ["suspended, as it was kept,", "system_wakeup"] : ["paused", "cont"];
+  return `The guest is whole and ${what} in QEMU, process ${pid}: ${command} at its monitor starts it`;
 }
 
 /**
@@ -127,6 +152,7 @@ async function fail(
   const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
   output.finish({ ...report, qemu: figures });
   await qemu.kill();
+  settle(job.record, output);
   if (interrupts.interrupted) return interrupts.exitCode;
   throw words ?? failure;
 }

@@ -5,11 +5,11 @@ import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { FATE } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
+import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
-import { diskBytes } from "../guests/snapshot/directory.ts";
+import { diskBytes, forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
 import type { ArrivedStress } from "../guests/stress/dest-guest.ts";
-import { bootId } from "../guests/stress/machine.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { Histogram } from "../report/histogram.ts";
@@ -20,16 +20,19 @@ import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { errorChain } from "../util/errors.ts";
+import { ThreadError } from "../threads/thread.ts";
+import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { openArrival } from "./peers.ts";
-import type { OpenedArrival } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
+import { withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
@@ -49,10 +52,13 @@ export interface DestJob {
   guest: DestGuestData;
   guestText: string;
   peer: Peer;
-  insecure: boolean;
+  /** Who may connect there. */
+  security: ArrivalOptions;
   lockMemory: boolean;
   /** How long to wait for the source when the link breaks after the guest has started. */
   recoverTimeoutMs: number;
+  /** When a link on which nothing arrives is broken, and a silent source given up. */
+  linkTimeoutMs: number;
   output: Output;
   interrupts: Interrupts;
 }
@@ -77,13 +83,14 @@ export class DestRun {
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
-    this.#source = formatPeer(job.peer);
+    this.#source = isResumed(job.guest) ? "the source" : formatPeer(job.peer);
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,
       arrival: opened.arrival,
       lockMemory: job.lockMemory,
       recoverTimeoutMs: job.recoverTimeoutMs,
+      linkTimeoutMs: job.linkTimeoutMs,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });
@@ -91,10 +98,12 @@ export class DestRun {
 
   /** Opens the listening socket and says where. */
   static async open(job: DestJob): Promise<DestRun> {
-    const opened = await openArrival(job.peer, job.insecure);
+    const { peer, security, output } = job;
+    const warn = (message: string): void => output.warn("DEST_WARNING", message);
+    const opened = await openArrival(peer, security, warn);
     const run = new DestRun(job, opened);
     log.info(`Waiting for a source on ${opened.text}`);
-    job.output.events.emit({ event: "listening", peer: opened.text });
+    output.events.emit({ event: "listening", peer: opened.text });
     return run;
   }
 
@@ -115,19 +124,27 @@ export class DestRun {
       this.#completedIn = (await crew.run()).completedIn;
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
+    } catch (error) {
+      if (!(error instanceof ThreadError)) throw error;
+      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
-      const { path } = this.#opened;
+      const { path, bridge } = this.#opened;
       if (path !== undefined) removeSocket(path);
+      await bridge?.close();
     }
   }
 
   #connected(peer: string): void {
+    // Whoever was there before got no further than the opening.
+    this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    this.#source = peer;
-    this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+    // Over TLS the threads see only a private socket.
+    this.#source = this.#opened.bridge?.peer ?? peer;
+    const { events } = this.#job.output;
+    events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
   }
 
   #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {
@@ -170,14 +187,17 @@ export class DestRun {
     if (refused || count > 1) {
       this.#crew.stop();
       if (count > 1) {
-        log.warn(refused ? this.#refusedText() : "Given up: the guest is lost");
+        log.warn(
+          refused ? this.#refusedText() : `Given up${this.#restText() ?? ": the guest is lost"}`,
+        );
         this.#job.interrupts.exitNow();
       }
       return true;
     }
     const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
+    const then = this.#restText() === undefined ? "loses it" : "leaves them to its source";
     log.warn(
-      `The guest is here already and ${missing} of its pages are not: ending now loses it. ` +
+      `The guest is here already and ${missing} of its pages are not: ending now ${then}. ` +
         "Interrupt once more to give it up.",
     );
     return false;
@@ -218,29 +238,53 @@ export class DestRun {
   /** Says where a failure leaves the guest. */
   sayWhere(): void {
     const { guest, output } = this.#job;
-    if (this.#timeline.at("connected") === undefined) return;
+    if (this.#timeline.at("connected") === undefined && !isResumed(guest)) return;
     if (this.#crew.refuse()) {
+      if (guest.kind === "snapshot") forgetArrival(guest.directory);
       log.info(this.#refusedText());
       return;
     }
-    if (guest.kind === "snapshot" && this.#timeline.at("postcopy") === undefined) {
+    const left = Atomics.load(this.#crew.shared.control, WORD.missing);
+    const rest = this.#restText();
+    if (rest !== undefined) {
+      const what =
+        left === 0
+          ? "All of the guest came, but it could not be made durable"
+          : `The guest was taken over and is no whole snapshot: ${formatCount(left)} of its pages ` +
+            "never came";
+      output.warn("GUEST_AT_SOURCE", `${what}${rest}`);
+      return;
+    }
+    if (guest.kind === "snapshot" && this.#timeline.at("postcopy") !== undefined) {
+      const message =
+        "The snapshot is whole, but its name may not outlast a loss of power: end its source only " +
+        `when this has succeeded: sync ${guest.directory}`;
+      output.warn("NOT_DURABLE", message);
+      return;
+    }
+    if (guest.kind === "snapshot") {
       const message =
         "All of the guest came, but the snapshot could not be named: the source holds the guest, " +
         "whole. If a QEMU shows postmigrate there, cont lets it go on";
       output.warn("GUEST_STANDS", message);
       return;
     }
-    const left = Atomics.load(this.#crew.shared.control, WORD.missing);
-    if (left === 0 && guest.kind === "snapshot") {
-      output.warn("GUEST_LOST", "All of the guest came, but it could not be made durable");
-      return;
-    }
-    const missing = formatCount(left);
-    const what =
-      guest.kind === "snapshot"
-        ? "The guest was taken over and is no whole snapshot"
-        : "The guest ran here and ends with this process";
-    output.warn("GUEST_LOST", `${what}: ${missing} of its pages never came`);
+    const what = "The guest ran here and ends with this process";
+    output.warn("GUEST_LOST", `${what}: ${formatCount(left)} of its pages never came`);
+  }
+
+  /** How the rest of a guest is had that was taken over to be kept; undefined if none was. */
+  #restText(): string | undefined {
+    const { guest, peer } = this.#job;
+    if (guest.kind !== "snapshot" || !holdsArrival(guest.directory)) return undefined;
+    const listens = peer.kind === "tcp" || peer.kind === "unix";
+    const place = listens ? formatPeer(peer) : "tcp:HOST:PORT";
+    return (
+      ". Its source waits and has all of it: do not end it, nor cancel its migration. The rest is " +
+      "taken, also into a copy of the directory, by: postcopy dest --guest " +
+      `snapshot:${guest.directory} --listen ${place} --resume; a QEMU is then told, at its monitor: ` +
+      "migrate -r tcp:HOST:PORT"
+    );
   }
 
   /** Pages come from the package on, also while the guest is still being loaded. */

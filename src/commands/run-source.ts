@@ -1,30 +1,31 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
-import { totalBytes } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
-import { REPORT_VERSION } from "../report/report.ts";
-import { sourceCounts, sourceProgress } from "../report/summary.ts";
+import { sourceProgress } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
-import { ThreadError } from "../threads/thread.ts";
+import type { ThreadError } from "../threads/thread.ts";
+import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
-import { VERSION } from "../util/version.ts";
-import { errorChain } from "../util/errors.ts";
+import { EXIT, errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { peakResidentBytes } from "./process-memory.ts";
+import { settle } from "./journal.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
-import { ratePerSecond, Timeline } from "./timeline.ts";
+import { brokenBy, failureOf, sourceReport } from "./source-report.ts";
+import type { SourceMoment } from "./source-report.ts";
+import { Timeline } from "./timeline.ts";
 
 /** Precopy rounds that a report lists; a migration of more has long ceased to converge. */
 const REPORT_ROUNDS_MAX = 1000;
@@ -38,6 +39,14 @@ export interface Destination {
   preempt: boolean;
   /** And of a QEMU that reads nothing before it is there. */
   preemptFirst?: boolean;
+  /** What leads there over TLS; it is closed at the end of the run. */
+  bridge?: TlsBridge | undefined;
+}
+
+/** Says that nobody is there yet. */
+export function sayWaiting(peerText: string, options: { connectTimeout: number }): void {
+  const patience = formatDuration(options.connectTimeout);
+  log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
 }
 
 /** What is sent, where, and how. */
@@ -58,6 +67,10 @@ export interface SourceJob {
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
+  /** Its entry in the journal; undefined where none is kept. */
+  record: JournalRecord | undefined;
+  /** The entry is written already, earlier than when the guest is about to be handed over. */
+  noted?: boolean;
   output: Output;
   interrupts: Interrupts;
 }
@@ -73,17 +86,15 @@ export interface SourceEnd {
   place: "source" | "destination";
 }
 
-type Moment =
-  "connected" | "precopy" | "device" | "postcopy" | "running" | "useful" | "drained" | "stopped";
-
 export class SourceRun {
   readonly #job: SourceJob;
-  readonly #timeline: Timeline<Moment>;
+  readonly #timeline: Timeline<SourceMoment>;
   readonly #rounds: Round[] = [];
   #switchover: Switchover | null = null;
   #crew: SourceCrew | undefined;
   /** Of a link that broke after the switchover. */
   #retries: Retries | undefined;
+  #bridge: TlsBridge | undefined;
   #recoveries = 0;
 
   constructor(job: SourceJob) {
@@ -100,10 +111,7 @@ export class SourceRun {
       workingSet,
       replay,
       peer: `the destination at ${peerText}`,
-      waiting: () => {
-        const patience = formatDuration(options.connectTimeout);
-        log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
-      },
+      waiting: () => sayWaiting(peerText, options),
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });
@@ -121,7 +129,8 @@ export class SourceRun {
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
-      const { route, preempt, preemptFirst = false } = await this.#job.destination;
+      const { route, preempt, preemptFirst = false, bridge } = await this.#job.destination;
+      this.#bridge = bridge;
       interrupts.onInterrupt((count) => this.#interrupt(count));
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
@@ -134,6 +143,7 @@ export class SourceRun {
       interrupts.onSwitchover(() => {});
       interrupts.onRecover(() => {});
       crew.end();
+      await this.#bridge?.close();
     }
   }
 
@@ -143,8 +153,10 @@ export class SourceRun {
     route: Route,
     settings: SourceSettings,
   ): Promise<MigrationResult> {
-    const { options, resume = false } = this.#job;
-    const first = await (resume ? crew.resume(route, settings) : crew.run(route, settings));
+    const { options, resume = false, noted = false, record } = this.#job;
+    const first = await (resume
+      ? crew.resume(route, settings)
+      : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
     if (options.recoverTimeout === 0) return first;
     this.#tellPaused(crew, first);
@@ -153,9 +165,12 @@ export class SourceRun {
     const once: Route = { ...route, patienceMs: 0 };
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
-      result = await crew.resume(once, settings);
-      if (result.ok) this.#recoveries++;
-      else if (result.paused) this.#notePhase(crew, "paused");
+      const next = await crew.resume(once, settings);
+      if (next.ok) this.#recoveries++;
+      else if (next.paused) this.#notePhase(crew, "paused");
+      // A try that came to nobody does not say where the guest is.
+      const cameToNobody = !next.ok && next.paused && next.error.code === "NOT_RESUMED";
+      if (!cameToNobody) result = next;
     }
     return result;
   }
@@ -169,7 +184,7 @@ export class SourceRun {
     const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
-      `The link to ${peerText} broke (${new ThreadError(failure.error).code}) with ${owed} pages ` +
+      `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
         `still to send; trying again for ${patience}${hint}`,
     );
   }
@@ -245,7 +260,7 @@ export class SourceRun {
 
   #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {
     const { times } = crew.shared;
-    const moments: [Moment, number][] = [
+    const moments: [SourceMoment, number][] = [
       ["stopped", times[TIME.stopped] ?? 0],
       ["running", this.#runningNs(crew)],
     ];
@@ -253,17 +268,23 @@ export class SourceRun {
     const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
     if (result.ok) this.#timeline.note("drained", now);
     if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
-    const failure = result.ok ? undefined : this.#failureOf(crew, result.error);
+    const failure = result.ok ? undefined : failureOf(crew, result.error, this.#bridge);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok
       ? undefined
       : cancelled
         ? "cancelled"
         : "failed";
-    const report = this.#report(crew, failure);
+    const report = sourceReport({
+      ...{ job: this.#job, crew, timeline: this.#timeline, failure },
+      ...{ rounds: this.#rounds, switchover: this.#switchover, recoveries: this.#recoveries },
+    });
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
-    return { report, requested, failure, place: result.ok ? "destination" : result.place };
+    const place = result.ok ? "destination" : result.place;
+    const { record, output } = this.#job;
+    if (result.ok || place === "source") settle(record, output);
+    return { report, requested, failure, place };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
@@ -271,71 +292,14 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
+}
 
-  /** The return path often knows better why the link ended than the thread that only writes. */
-  #failureOf(
-    crew: SourceCrew,
-    record: Extract<MigrationResult, { ok: false }>["error"],
-  ): ThreadError {
-    const { returnPathError } = crew;
-    const deepest = (at: typeof record): typeof record =>
-      at.cause === undefined ? at : deepest(at.cause);
-    const last = deepest(record);
-    if (returnPathError instanceof ThreadError && last.code === "PEER_CLOSED") {
-      const { code, message, hint } = returnPathError;
-      if (code !== "PEER_CLOSED" && code !== "STOPPED") {
-        last.cause = { name: "ThreadError", code, message, exitCode: 1 };
-        if (hint !== undefined) last.cause.hint = hint;
-      }
-    }
-    return new ThreadError(record);
+/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
+export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
+  if (end.failure === undefined) return EXIT.ok;
+  if (job.interrupts.interrupted) {
+    if (end.place === "destination") log.warn(errorChain(end.failure));
+    return job.interrupts.exitCode;
   }
-
-  #report(crew: SourceCrew, failure: ThreadError | undefined): SourceReport {
-    const { guest, guestText, peerText, interrupts } = this.#job;
-    const timeline = this.#timeline;
-    const counts = sourceCounts(crew.shared.counters);
-    const firstPage = timeline.at("precopy") === undefined ? "stopped" : "precopy";
-    const times = {
-      setup: timeline.ms("start", firstPage),
-      precopy: timeline.ms("precopy", "stopped"),
-      device: timeline.ms("stopped", "postcopy"),
-      postcopy: timeline.ms("postcopy", "drained"),
-      toRunning: timeline.ms("start", "running"),
-      toDrained: timeline.ms("start", "drained"),
-      total: timeline.elapsedMs,
-    };
-    // A guest that was kept stood still before, for however long.
-    const downtime = guest.kind === "stress" ? timeline.ms("stopped", "running") : null;
-    const requests = crew.shared.requestTimes;
-    const pages = this.#job.workingSet?.length ?? 0;
-    const inPlaceNs = crew.shared.times[TIME.workingSet] ?? 0;
-    if (inPlaceNs > 0) timeline.note("useful", inPlaceNs);
-    return {
-      role: "source",
-      version: REPORT_VERSION,
-      program: VERSION,
-      startedAt: timeline.startedAt,
-      guest: guestText,
-      peer: peerText,
-      outcome:
-        failure === undefined ? "completed" : interrupts.interrupted ? "cancelled" : "failed",
-      error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
-      downtime: downtime === null ? null : { ms: downtime, method: "acknowledged" },
-      times,
-      rates: {
-        precopy: ratePerSecond(counts.bytes.precopy, times.precopy),
-        postcopy: ratePerSecond(counts.bytes.postcopy + counts.bytes.requested, times.postcopy),
-      },
-      memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
-      qemu: null,
-      urgentChannel: crew.urgentChannel,
-      recoveries: this.#recoveries,
-      switchover: this.#switchover,
-      rounds: this.#rounds,
-      ...counts,
-      workingSet: pages === 0 ? null : { pages, toInPlaceMs: timeline.ms("start", "useful") },
-      requestServiceNs: requests.count === 0 ? null : requests.summary(),
-    };
-  }
+  throw end.failure;
 }

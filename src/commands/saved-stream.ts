@@ -41,7 +41,7 @@ function kindOf({ file: { saved } }: StreamOpening): string {
   return saved.compression === undefined ? "saved stream" : `saved stream (${saved.compression})`;
 }
 
-function tell({ file, index, stream }: StreamOpening, output: Output): void {
+function tell({ file, index, stream, unkept }: StreamOpening, output: Output): void {
   const { path, saved } = file;
   if (saved.libvirt?.wasRunning === false) {
     log.info(`${path}: the guest was paused when libvirt saved it`);
@@ -54,7 +54,10 @@ function tell({ file, index, stream }: StreamOpening, output: Output): void {
       log.info(`${path}: the index of its pages is kept beside it, for the next time`);
       break;
     case "made for this use":
-      output.warn("INDEX_NOT_KEPT", `The index of ${path} cannot be kept beside it`);
+      output.warn(
+        "INDEX_NOT_KEPT",
+        `The index of ${path} cannot be kept beside it${unkept === undefined ? "" : `: ${unkept}`}`,
+      );
       break;
     case "bitmaps":
       log.info(

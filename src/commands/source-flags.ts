@@ -5,6 +5,8 @@ import { UsageError } from "../util/errors.ts";
 import { parseDuration } from "../util/duration.ts";
 import { durationSchema, fromText, rateSchema } from "../util/schemas.ts";
 import { quoted } from "../util/units.ts";
+import { SECURITY_FLAGS } from "./security.ts";
+import type { SecurityOptions } from "./security.ts";
 import { defaultFlag, optionalFlag, switchFlag } from "./strict.ts";
 
 /** Most precopy rounds that one can ask for. */
@@ -19,6 +21,18 @@ function parsePolicy(text: string): SwitchoverPolicy {
   if (key === "after") return { kind: "after", ms: parseDuration(value) };
   throw new UsageError("BAD_POLICY", `${quoted(text)} is not a switchover policy`, {
     hint: `write auto, now, rounds=N (1 to ${ROUNDS_MAX}) or after=DURATION, e.g. after=5s`,
+  });
+}
+
+/** The kernel counts some of it in whole seconds, and an hour without a link is none. */
+const LINK_TIMEOUT_MIN_MS = 1000;
+const LINK_TIMEOUT_MAX_MS = 3_600_000;
+
+function parseLinkTimeout(text: string): number {
+  const ms = parseDuration(text);
+  if (ms >= LINK_TIMEOUT_MIN_MS && ms <= LINK_TIMEOUT_MAX_MS) return ms;
+  throw new UsageError("BAD_DURATION", `${quoted(text)} is no time for a link to be silent`, {
+    hint: "write one from 1s to 1h; 30s is the default",
   });
 }
 
@@ -55,11 +69,16 @@ export const SOURCE_FLAGS = {
     description: "How long to try again when the link breaks after the switch (0s: not at all)",
     default: RECOVER_TIMEOUT,
   }),
-  insecure: switchFlag("Allow tcp off the loopback: guest memory travels unencrypted"),
+  "link-timeout": defaultFlag(fromText(parseLinkTimeout), {
+    valueHint: "DURATION",
+    description: "When a link on which nothing arrives is broken, and a silent peer given up",
+    default: "30s",
+  }),
+  ...SECURITY_FLAGS,
 } as const;
 
 /** Values of SOURCE_FLAGS. */
-export interface SourceOptions {
+export interface SourceOptions extends SecurityOptions {
   switchover: SwitchoverPolicy;
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
@@ -67,7 +86,7 @@ export interface SourceOptions {
   downtimeLimit: number;
   connectTimeout: number;
   recoverTimeout: number;
-  insecure: boolean;
+  linkTimeout: number;
 }
 
 /** The same in milliseconds. */
@@ -79,5 +98,6 @@ export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "pr
     maxBandwidth: options.maxBandwidth ?? 0,
     maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
     downtimeLimitMs: options.downtimeLimit,
+    linkTimeoutMs: options.linkTimeout,
   };
 }

@@ -2,24 +2,29 @@
 import * as z from "zod";
 import { formatPeer } from "../channel/address.ts";
 import { checkRunCommand } from "../guests/qemu/launch.ts";
+import { writeRecord } from "../journal/record.ts";
 import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
-import { errorChain, EXIT, UsageError } from "../util/errors.ts";
+import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bytesSchema } from "../util/schemas.ts";
 import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
+import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
+import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { restoreInQemu } from "./restore-in-qemu.ts";
+import { resumeInQemu } from "./resume-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
-import { SourceRun } from "./run-source.ts";
-import type { SourceEnd, SourceJob } from "./run-source.ts";
+import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
+import type { SourceJob } from "./run-source.ts";
+import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob } from "./stored-guest.ts";
@@ -45,6 +50,7 @@ const FLAGS = {
   }),
   keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
   resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
+  again: switchFlag("Send it although an earlier send was never finished, or it has moved"),
   "no-record": switchFlag("Do not record which pages the guest asks for"),
   "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
   "replay-limit": optionalFlag(bytesSchema, {
@@ -52,6 +58,7 @@ const FLAGS = {
     description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
   }),
   ...SOURCE_FLAGS,
+  ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
   ...COMMON_FLAGS,
 } as const;
@@ -72,26 +79,43 @@ export const source = defineStrictCommand({
     using interrupts = new Interrupts();
     const output = openOutput(options);
     const { guest, to, run } = options;
+    const journal = openJournal(options);
     // Awaited here, as the end of this function is the end of `interrupts`.
     if (run !== undefined && (guest.kind === "snapshot" || guest.kind === "stream")) {
-      return await restoreInQemu({ options, output, interrupts }, guest, run);
+      const context = { options, output, interrupts, journal };
+      return options.resume
+        ? await resumeInQemu(context, guest, run)
+        : await restoreInQemu(context, guest, run);
     }
     if (to === undefined) throw new Error("a command line without a peer was accepted");
     if (guest.kind === "qemu") {
-      return await driveSource({ socket: guest.socket, peer: to, options, output, interrupts });
+      const { socket } = guest;
+      return await driveSource({ socket, peer: to, options, journal, output, interrupts });
     }
     // First, as a wrong address should be found out before a guest has been made.
-    const route = await openRoute(to, options.insecure, options.connectTimeout);
-    const destination = { route, preempt: options.preempt };
-    const job = { peerText: formatPeer(to), destination, options, output, interrupts };
-    if (guest.kind === "stress") return await sendStress(job, guest.parameters);
+    const peerText = formatPeer(to);
+    const { route, bridge } = await openRoute(to, options, () => sayWaiting(peerText, options));
+    const destination = { route, preempt: options.preempt, bridge };
+    const peer = { kind: "address", text: peerText } as const;
+    const job = { peerText, destination, options, output, interrupts };
+    if (guest.kind === "stress") {
+      const record = journal?.record({ kind: "stress" }, peer);
+      return await sendStress({ ...job, record }, guest.parameters);
+    }
+    const identity = storedIdentity(guest);
+    const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
+    const record = journal?.record(identity, peer, { replaces });
     const stored = await openStoredGuest(guest, options, output);
-    return await sendStored({ ...job, ...stored, resume: options.resume });
+    const { resume } = options;
+    // A guest that is there in part needs no thread to find out when it leaves.
+    if (resume && record !== undefined) writeRecord(record, "committing");
+    return await sendStored({ ...job, ...stored, resume, record });
   },
 });
 
 function checkOptions(options: SourceCommandOptions): void {
   checkCommon(options);
+  checkJournal(options);
   const { guest, to, run, runLog } = options;
   if ((to === undefined) === (run === undefined)) {
     throw new UsageError(
@@ -104,10 +128,24 @@ function checkOptions(options: SourceCommandOptions): void {
     throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
   }
   const kept = guest.kind === "snapshot" || guest.kind === "stream";
-  if (options.resume && (!kept || run !== undefined)) {
-    throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest, sent with --to", {
+  if (options.resume && !kept) {
+    throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest", {
       hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
     });
+  }
+  checkSecurity(options, undefined, to);
+  if (options.tls !== undefined && run !== undefined) {
+    throw new UsageError("CONTRADICTION", "Flag --tls is not for --run", {
+      hint: "leave it out: that QEMU is reached by a socket that only you can open",
+    });
+  }
+  if (options.resume && run !== undefined && options.noJournal) {
+    throw new UsageError("CONTRADICTION", "Flag --resume finds the QEMU of --run by the journal", {
+      hint: "leave --no-journal out; where none was kept, end that QEMU and restore the guest anew",
+    });
+  }
+  if (options.resume && options.again) {
+    throw new UsageError("CONTRADICTION", "Flags --resume and --again contradict each other");
   }
   if (runLog !== undefined && run === undefined) {
     throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
@@ -166,16 +204,6 @@ async function runOnHere(
       `${audit.pagesWrong} wrong`,
   );
   job.output.events.emit({ event: "stayed", operations, ...audit });
-}
-
-/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
-export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
-  if (end.failure === undefined) return EXIT.ok;
-  if (job.interrupts.interrupted) {
-    if (end.place === "destination") log.warn(errorChain(end.failure));
-    return job.interrupts.exitCode;
-  }
-  throw end.failure;
 }
 
 /** A stress guest in words. */

@@ -8,7 +8,7 @@ import type { ArgsDef, CommandDef } from "citty";
 import type * as z from "zod";
 import { UsageError } from "../util/errors.ts";
 import { quoted } from "../util/units.ts";
-import { splitArguments } from "./words.ts";
+import { listOf, splitArguments } from "./words.ts";
 import type { FlagShape, RawOptions } from "./words.ts";
 
 /** One flag: how it is written and explained, and the schema that its text must meet. */
@@ -19,6 +19,8 @@ export interface Flag<Value> extends FlagShape {
   default?: string | undefined;
   /** From text; a switch has none. */
   schema?: z.ZodType<Value, string> | undefined;
+  /** The same for each text of a list. */
+  item?: z.ZodType<unknown, string> | undefined;
 }
 
 interface FlagText {
@@ -46,6 +48,11 @@ export function optionalFlag<Value>(
   text: FlagText,
 ): Flag<Value | undefined> {
   return { kind: "value", required: false, schema, ...text };
+}
+
+/** A flag that may be given several times, or not at all. */
+export function repeatedFlag<Item>(schema: z.ZodType<Item, string>, text: FlagText): Flag<Item[]> {
+  return { kind: "list", required: false, item: schema, ...text };
 }
 
 /** A flag without a value: given or not. */
@@ -149,7 +156,10 @@ function readOptions(raw: RawOptions, flags: Flags): Record<string, unknown> {
   for (const [name, flag] of Object.entries(flags)) {
     const text = raw.get(name) ?? flag.default;
     if (flag.kind === "switch") options[camelCase(name)] = text === true;
-    else if (typeof text === "string") options[camelCase(name)] = readValue(name, flag, text);
+    else if (flag.kind === "list") {
+      const item = { ...flag, schema: flag.item };
+      options[camelCase(name)] = listOf(raw.get(name)).map((each) => readValue(name, item, each));
+    } else if (typeof text === "string") options[camelCase(name)] = readValue(name, flag, text);
     else if (flag.required) throw missingFlag(name, flag);
     else options[camelCase(name)] = undefined;
   }

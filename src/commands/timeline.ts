@@ -20,6 +20,11 @@ export class Timeline<Moment extends string> {
     if (!this.#moments.has(moment)) this.#moments.set(moment, atNs);
   }
 
+  /** It was not that moment yet, as it turned out. */
+  forget(...moments: readonly Moment[]): void {
+    for (const moment of moments) this.#moments.delete(moment);
+  }
+
   at(moment: Moment): number | undefined {
     return this.#moments.get(moment);
   }

@@ -12,8 +12,8 @@ import { quoted } from "../util/units.ts";
 
 /** What the splitter has to know of a flag. */
 export interface FlagShape {
-  /** A switch is there or not; a value flag has a value; a word is known by its place. */
-  kind: "switch" | "value" | "word";
+  /** A switch is there or not; a value flag has a value, a list several; a word has its place. */
+  kind: "switch" | "value" | "list" | "word";
   /** One letter, for `-v`. */
   alias?: string | undefined;
   /** What stands for the value in the help, such as SIZE. */
@@ -22,8 +22,11 @@ export interface FlagShape {
 
 export type FlagShapes = Readonly<Record<string, FlagShape>>;
 
-/** What was written: name to text, or to true for a switch. Flags that were not given are absent. */
-export type RawOptions = Map<string, string | true>;
+/**
+ * What was written: name to text, to true for a switch, to all texts of a list. Flags that were not
+ * given are absent.
+ */
+export type RawOptions = Map<string, string | true | string[]>;
 
 /** Arguments before `--`: only there is `--help` a flag. */
 export function beforeSeparator(argv: readonly string[]): readonly string[] {
@@ -91,17 +94,24 @@ export function splitArguments(argv: readonly string[], shapes: FlagShapes): Raw
     const equals = argument.indexOf("=");
     const written = equals < 0 ? argument : argument.slice(0, equals);
     const name = findFlag(written, shapes);
-    if (raw.has(name)) {
+    const isList = shapes[name]?.kind === "list";
+    const before = raw.get(name);
+    if (before !== undefined && !isList) {
       throw new UsageError("REPEATED_FLAG", `Flag --${name} is given twice`, {
         hint: "leave one of them out",
       });
     }
     const inline = equals < 0 ? undefined : argument.slice(equals + 1);
     const [value, used] = flagValue(name, shapes, inline, argv[index + 1]);
-    raw.set(name, value);
+    raw.set(name, isList ? [...listOf(before), String(value)] : value);
     index += used;
   }
   return raw;
+}
+
+/** The texts of a flag that may be repeated; none where it is not given. */
+export function listOf(value: string | true | string[] | undefined): string[] {
+  return Array.isArray(value) ? value : [];
 }
 
 /** The value of one flag, and how many further arguments it took. */

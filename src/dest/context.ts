@@ -36,10 +36,12 @@ export interface IncomingContext {
   /** What this end can do (FEATURE of stream/hello.ts). */
   features: number;
   /**
-   * Longest silence of the source where it has no reason for one: until it has sent the list of RAM
-   * blocks, and within device state.
+   * How long the source may take where it has no reason to: for the opening with the list of RAM
+   * blocks, and for device state beside the time that its bytes take.
    */
-  silenceLimitMs: number;
+  linkTimeoutMs: number;
+  /** Whether another may be waited for instead of one who does not finish the opening in time. */
+  othersMayCome: boolean;
   /** Where the main channel meets multifd ones (multifd-barrier.ts); undefined if there are none. */
   multifd: { flush: () => void; end: () => void } | undefined;
   /** Locks the process's memory except during postcopy (`--mlock`). */

@@ -4,25 +4,36 @@
  */
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { timeFor } from "../channel/time-limits.ts";
 import { ArrivingTail } from "../stream/arriving-tail.ts";
 import type { ArrivedDevices } from "../stream/arriving-tail.ts";
+import { DEVICE_TAIL_BYTES_MAX } from "../stream/device-tail.ts";
 import { StreamError } from "../util/errors.ts";
 
 /**
- * Takes everything behind memory, up to the end of the stream. `silenceLimitMs` is how long the
+ * How long the source may send nothing where its device state may be whole: the description, which
+ * it writes right behind, is not to come then. Its guest stands meanwhile.
+ */
+const DESCRIPTION_PAUSE_MS = 5000;
+
+/**
+ * Takes everything behind memory, up to the end of the stream. `linkTimeoutMs` is how long the
  * source may send nothing before that.
  * @throws StreamError, ChannelError when it breaks off or does not end.
  */
-export function takeDeviceState(channel: Channel, silenceLimitMs: number): ArrivedDevices {
+export function takeDeviceState(channel: Channel, linkTimeoutMs: number): ArrivedDevices {
   const { reader } = channel;
   const tail = new ArrivingTail(reader.offset);
-  channel.timeoutMs = silenceLimitMs;
+  channel.timeoutMs = linkTimeoutMs;
+  channel.allow(timeFor(DEVICE_TAIL_BYTES_MAX, linkTimeoutMs), "send the device state");
   try {
     while (!reader.ended) {
       tail.append(reader.bytes.subarray(reader.pos, reader.end));
       reader.pos = reader.end;
       const { devices } = tail;
       if (devices !== undefined) return devices;
+      const pauseMs = tail.mayBeWhole ? DESCRIPTION_PAUSE_MS : linkTimeoutMs;
+      channel.timeoutMs = Math.min(pauseMs, linkTimeoutMs);
     }
   } catch (error) {
     const isSilent = error instanceof ChannelError && error.code === "PEER_SILENT";
@@ -30,6 +41,7 @@ export function takeDeviceState(channel: Channel, silenceLimitMs: number): Arriv
     throw error;
   } finally {
     channel.timeoutMs = Infinity;
+    channel.allowAnyTime();
   }
   return tail.close();
 }

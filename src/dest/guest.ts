@@ -3,6 +3,7 @@
  * it is called in the incoming thread, apart from the page sinks, of which each thread makes its
  * own from plain data.
  */
+import type { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
@@ -61,6 +62,13 @@ export interface DestGuest {
    * no way back. @throws PostcopyError when there will be no room for them.
    */
   reserve?(block: RamBlock, start: number, length: number): void;
+  /**
+   * For "stored": the guest is about to be taken over, and `pages` says what is here of it. Another
+   * process can go on from what this one leaves (`resume`). @throws PostcopyError.
+   */
+  takeOver?(pages: PageState, facts: StreamFacts): void;
+  /** For "stored", instead of all before: what an earlier process left. @throws PostcopyError. */
+  resume?(): ArrivedPart;
   /** For "stored": takes pages of every phase, through the receive buffer given. */
   storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
   /** Plain data from which other threads make their own sinks. */
@@ -73,6 +81,23 @@ export interface DestGuest {
    * to the source meanwhile.
    */
   finish(commit: () => void): void;
+}
+
+/** What has to be known of a stream in order to go on with it. */
+export interface StreamFacts {
+  /** Section number of RAM. */
+  ramSectionId: number;
+  /** The source is this program. */
+  sourceIsOurs: boolean;
+}
+
+/** A guest of which an earlier process took over the device state and some pages. */
+export interface ArrivedPart extends StreamFacts {
+  blocks: RamBlock[];
+  /** Target pages that are here, by block. */
+  received: PageBitmap[];
+  /** This host has not been restarted since. */
+  sameBoot: boolean;
 }
 
 /** What ADVISE said about page sizes. */

@@ -10,10 +10,12 @@ import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
+import { checkTables } from "../ram/tables.ts";
 import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { DiscardLimit } from "../stream/discard-limit.ts";
 import { KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
@@ -22,12 +24,18 @@ import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
-import type { PageSink, PageSizes } from "./guest.ts";
+import type { ArrivedPart, PageSink, PageSizes } from "./guest.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
 import { RamLoader } from "./ram-loader.ts";
 import { attachPageState, createPageState, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
+
+/**
+ * What is kept of a page: some bits, and the checksum of one that is stored. When it was asked for
+ * is kept as well, in memory that is taken where it is written: of guests that run here alone.
+ */
+const BYTES_A_PAGE = 5;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
@@ -44,6 +52,7 @@ export class IncomingMemory {
   readonly #discards = new DiscardList();
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
+  #discardLimit: DiscardLimit | undefined;
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -77,6 +86,11 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
+  /** Whether the list of RAM blocks has come. */
+  get isKnown(): boolean {
+    return this.#pages !== undefined;
+  }
+
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
   sayKept(): void {
     const [block] = this.#blocks;
@@ -95,7 +109,14 @@ export class IncomingMemory {
   /** The body of a RAM section of the main stream, up to its footer. */
   loadSection(section: RamSectionHeader): void {
     const { reader } = this.#context.channel;
+    if (this.complete) {
+      const id = section.sectionId;
+      throw new StreamError("UNEXPECTED", `Section ${id} came after guest memory had ended`);
+    }
     if (section.kind === "start") {
+      if (this.#ramSectionId !== undefined) {
+        throw new StreamError("UNEXPECTED", "The section of guest memory started twice");
+      }
       checkRamSection(section, reader);
       this.#ramSectionId = section.sectionId;
     } else if (section.sectionId !== this.#ramSectionId) {
@@ -137,6 +158,8 @@ export class IncomingMemory {
       basePageSize: BASE_PAGE_BYTES,
     });
     const advice = this.#advice;
+    checkTables(setup, BYTES_A_PAGE);
+    this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
     this.#blocks = guest.prepareMemory(setup, advice);
     const summary = pageSizeSummary(this.#blocks);
     if (advice !== undefined && summary !== advice.pageSizeSummary) {
@@ -147,7 +170,7 @@ export class IncomingMemory {
       );
     }
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
-    channel.timeoutMs = Infinity;
+    channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
     const pageData = createPageState(this.#blocks);
     const pages = attachPageState(pageData, this.#blocks);
@@ -167,6 +190,22 @@ export class IncomingMemory {
     });
   }
 
+  /** Goes on with a guest that an earlier process took over; every thread is at work then. */
+  resume({ blocks, received, ramSectionId, sourceIsOurs }: ArrivedPart): void {
+    const { guest, shared } = this.#context;
+    this.#blocks = blocks;
+    this.sourceIsOurs = sourceIsOurs;
+    const pages = { ...createPageState(blocks), received: received.map((bits) => bits.shared) };
+    const missing = received.reduce((sum, bits) => sum + bits.pages - bits.count(), 0);
+    Atomics.store(shared.control, WORD.missing, missing);
+    shared.counters.set(DEST.totalPages, totalPages(blocks));
+    shared.counters.set(DEST.missingPages, missing);
+    this.#context.emit({ kind: "guest", blocks });
+    const sinkData = guest.sinkData();
+    this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
+    this.#startThreads();
+  }
+
   #makeSink(pages: PageState): PageSink {
     const { channel, guest } = this.#context;
     if (guest.storeSink !== undefined) return guest.storeSink(pages, channel.buffer);
@@ -180,6 +219,7 @@ export class IncomingMemory {
     if (block === undefined) {
       throw new StreamError("UNKNOWN_BLOCK", `The source discards an unknown block "${name}"`);
     }
+    this.#discardLimit?.take(ranges);
     for (const { start, length } of ranges) {
       const end = start + length;
       const aligned =
@@ -217,22 +257,31 @@ export class IncomingMemory {
    * stream to the listen thread. When it returns, both threads are at work.
    */
   listen(): void {
-    const { channel, guest, shared } = this.#context;
+    const { guest, shared } = this.#context;
     if (this.#pages === undefined || this.#pageData === undefined) {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
     this.#multifd?.end();
     this.#discards.flush();
-    this.#discards.close();
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);
+    guest.takeOver?.(this.#pages, {
+      ramSectionId: this.#ramSectionId ?? 0,
+      sourceIsOurs: this.sourceIsOurs,
+    });
     let userfault: Userfault | undefined;
     if (guest.memory === "userfault") {
       userfault = this.#openUserfault();
       userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
       Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
     }
+    this.#startThreads(userfault);
+  }
+
+  /** The fault thread first, then the listen thread, which reads the stream from here on. */
+  #startThreads(userfault?: Userfault): void {
+    const { channel, shared } = this.#context;
     shared.faultStart.post();
     awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
     for (const { address, length } of userfault === undefined ? [] : this.#blocks) {

@@ -11,22 +11,29 @@ import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
+import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
-import { StoppedError } from "../channel/channel.ts";
+import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { timeFor } from "../channel/time-limits.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
-import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
+import { decideToRun, FATE, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
-/** Longest silence of a source that has something to send at once. */
-export const SILENCE_LIMIT_MS = 30_000;
+/** What a source has to do at once, with its first bytes. */
+const OPENING = "send the list of its guest's RAM blocks";
+
+/** Of a host that was restarted between taking a guest over and taking the rest. */
+const RESTARTED =
+  "This host was restarted meanwhile: pages that were not on its disk yet are asked for again, " +
+  "which a QEMU source with release-ram does not have any more";
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -48,15 +55,49 @@ export class IncomingLoader {
     this.#memory = new IncomingMemory(context);
   }
 
-  /** Receives the guest, to the end. @throws StreamError, ChannelError, HostError, StoppedError. */
-  run(): IncomingOutcome {
+  /**
+   * Receives the guest, to the end. Undefined, with nothing decided, when who has connected did not
+   * finish the opening in time, and another may still come.
+   * @throws StreamError, ChannelError, HostError, StoppedError.
+   */
+  run(): IncomingOutcome | undefined {
     try {
       return this.#receive();
     } catch (error) {
+      if (this.#isNobody(error)) {
+        this.#forget();
+        return undefined;
+      }
       const { shared, returnPath } = this.#context;
       if (refuseGuest(shared)) tellRefusal(shared, returnPath);
       throw error;
     }
+  }
+
+  /** Whoever dribbles must not hold the door while the source waits before it. */
+  #isNobody(error: unknown): boolean {
+    if (!this.#context.othersMayCome || this.#memory.isKnown) return false;
+    return error instanceof ChannelError && error.code === "PEER_SLOW";
+  }
+
+  #forget(): void {
+    const { control } = this.#context.shared;
+    for (const word of [WORD.returnPathOpen, WORD.urgentChosen, WORD.urgentToken]) {
+      Atomics.store(control, word, 0);
+    }
+  }
+
+  /** Goes on with a guest that an earlier process took over: there is no way back for it. */
+  resume(): IncomingOutcome {
+    const { emit, guest, shared } = this.#context;
+    Atomics.store(shared.control, WORD.fate, FATE.runs);
+    const part = guest.resume?.();
+    if (part === undefined) throw new Error("a guest that cannot be resumed was to be");
+    Atomics.store(shared.control, WORD.returnPathOpen, 1);
+    Atomics.store(shared.control, WORD.packageWhole, 1);
+    if (!part.sameBoot) emit({ kind: "warning", message: RESTARTED });
+    this.#memory.resume(part);
+    return this.#awaitPages();
   }
 
   get #returnPathOpen(): boolean {
@@ -67,7 +108,7 @@ export class IncomingLoader {
     const { reader } = this.#context.channel;
     // A descriptor (exec:, fd:) is there before anybody uses it; only who has begun must go on.
     reader.ensure(1);
-    this.#context.channel.timeoutMs = this.#context.silenceLimitMs;
+    this.#context.channel.allow(this.#context.linkTimeoutMs, OPENING);
     this.#setPhase("precopy");
     const configuration = readStreamOpening(reader);
     const pageSize = targetPageSizeOf(configuration);
@@ -86,6 +127,7 @@ export class IncomingLoader {
       if (section.kind === "eof") return this.#completeInPrecopy();
       if (section.kind === "command") {
         const command = readCommand(reader);
+        this.#requireMemoryOpen(command);
         if (command.kind === "packaged") return this.#completeInPostcopy(command.size);
         this.#requireOutside(command);
         this.#take(command);
@@ -94,6 +136,13 @@ export class IncomingLoader {
       }
       checkStop(this.#context.shared);
     }
+  }
+
+  /** Behind memory's END there are devices and EOF, as every other reader of a stream has it. */
+  #requireMemoryOpen({ kind }: Command): void {
+    if (!this.#memory.complete) return;
+    const what = `${commandName(kind)} came after guest memory had ended`;
+    throw new StreamError("UNEXPECTED", what);
   }
 
   /** From LISTEN on another thread reads the stream, so LISTEN and RUN have to be in a package. */
@@ -136,6 +185,7 @@ export class IncomingLoader {
     switch (command.kind) {
       case "openReturnPath":
         Atomics.store(this.#context.shared.control, WORD.returnPathOpen, 1);
+        this.#agreeToSwitchover();
         break;
       case "ping":
         this.#answerPing(command.value);
@@ -159,6 +209,12 @@ export class IncomingLoader {
         throw new StreamError("WRONG_STATE", `${name} came where it is not understood`);
       }
     }
+  }
+
+  /** A QEMU with `switchover-ack` does not switch before it has this, even if no device needs it. */
+  #agreeToSwitchover(): void {
+    if (!takesSwitchoverAck(this.#memory.machine)) return;
+    this.#context.returnPath.send({ kind: "switchoverAck" });
   }
 
   #answerPing(value: number): void {
@@ -211,7 +267,9 @@ export class IncomingLoader {
     const { channel, guest, shared } = this.#context;
     this.#state.requirePackageAllowed();
     this.#setPhase("device");
+    channel.allow(timeFor(size, this.#context.linkTimeoutMs), "send the device state");
     const bytes = channel.reader.take(size);
+    channel.allowAnyTime();
     Atomics.store(shared.control, WORD.packageWhole, 1);
     if (guest.devices.kind === "opaque") this.#keepPackage(bytes, guest.devices.keep);
     else this.#loadPackage(bytes);
@@ -219,6 +277,12 @@ export class IncomingLoader {
       throw new StreamError("BAD_PACKAGE", "The package of device state does not end with RUN");
     }
     this.#setPhase("postcopy");
+    return this.#awaitPages();
+  }
+
+  /** The other threads take what is still to come. */
+  #awaitPages(): IncomingOutcome {
+    const { shared } = this.#context;
     shared.mainThreadLoadEvent.set();
     awaitThread(shared, (ms) => shared.listenDone.wait(ms));
     return this.#finish("postcopy");
@@ -254,8 +318,8 @@ export class IncomingLoader {
   #keepPackage(bytes: Uint8Array, keep: (bytes: Uint8Array) => void): void {
     checkPackageHead(bytes);
     const { pings } = scanPackageTail(bytes);
-    this.#take({ kind: "postcopyListen" });
     keep(bytes);
+    this.#take({ kind: "postcopyListen" });
     for (const value of pings) this.#take({ kind: "ping", value });
     this.#take({ kind: "postcopyRun" });
   }
@@ -271,12 +335,12 @@ export class IncomingLoader {
    * files are durable; until then a failure leaves it to the source.
    */
   #keepFromPrecopy(): IncomingOutcome {
-    const { channel, guest, shared, silenceLimitMs } = this.#context;
+    const { channel, guest, shared, linkTimeoutMs } = this.#context;
     this.#state.requireEndAllowed();
     if (this.#memory.sourceIsOurs) refuseOwnDevices();
     this.#setPhase("device");
     const at = channel.reader.offset;
-    const { sections, vmDescription } = takeDeviceState(channel, silenceLimitMs);
+    const { sections, vmDescription } = takeDeviceState(channel, linkTimeoutMs);
     shared.counters.set(DEST.bytesReceived, channel.reader.offset);
     if (guest.devices.kind === "opaque") {
       guest.devices.keep(packageOfSections(sections, at), vmDescription);

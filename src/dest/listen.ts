@@ -15,15 +15,16 @@ import { awaitThread, checkStop } from "./context.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { refuseGuest } from "./refusal.ts";
+import { guestRuns, refuseGuest } from "./refusal.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
 /** Pause between two looks at pages that are still under way on an urgent channel. */
 const URGENT_PAUSE_MS = 1;
-/** How long pages may be under way on the urgent channel after the main one has ended. */
-const URGENT_TIMEOUT_MS = 30_000;
+
+/** How long a source is waited for that need send nothing more: it tries every few seconds. */
+const CONFIRM_TIMEOUT_MS = 15_000;
 
 /** What the listen thread works with. */
 export interface ListenContext {
@@ -37,8 +38,15 @@ export interface ListenContext {
   counts: PlaceCounts | undefined;
   /** Section number of RAM, as its START said. */
   ramSectionId: number;
-  /** Waits for the source to come back over another link; undefined where it cannot. */
-  recover: ((failure: ChannelError) => void) | undefined;
+  /** There is no link yet: the source is to come back to a guest that another process took over. */
+  resumes: boolean;
+  /**
+   * Waits for the source to come back over another link, for as long as the operator said if not for
+   * `timeoutMs`, and throws `failure` if nobody does; undefined where it cannot.
+   */
+  recover: ((failure: ChannelError, timeoutMs?: number) => void) | undefined;
+  /** How long the source may be silent where `bearsSilence` does not bear it. */
+  linkTimeoutMs: number;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
 }
@@ -62,6 +70,7 @@ export function runListen(context: ListenContext): void {
 
 /** Loads all pages, over as many links as it takes. */
 function receivePages(context: ListenContext): void {
+  if (context.resumes) awaitSource(context);
   for (;;) {
     try {
       loadPages(context);
@@ -78,9 +87,23 @@ function receivePages(context: ListenContext): void {
   }
 }
 
+/** The source is to come back to a guest that another process took over. */
+function awaitSource({ recover, shared }: ListenContext): void {
+  const nobody = new ChannelError("PAUSED", "The guest was taken over before,");
+  if (Atomics.load(shared.control, WORD.missing) > 0) return recover?.(nobody);
+  // What is whole needs no source; but one that waits would be glad to know.
+  try {
+    recover?.(nobody, CONFIRM_TIMEOUT_MS);
+  } catch (error) {
+    if (error !== nobody) throw error;
+  }
+}
+
 /** Loads RAM sections until EOF; the only command that may still come is PING. */
 function loadPages(context: ListenContext): void {
   const { channel, shared } = context;
+  channel.timeoutMs = context.linkTimeoutMs;
+  channel.bearsSilence = () => bearsSilence(shared);
   const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
@@ -114,6 +137,15 @@ function loadPages(context: ListenContext): void {
     }
     checkStop(shared);
   }
+}
+
+/**
+ * While the guest runs here and lacks pages the source may be as silent as it likes: it may be a
+ * QEMU whose operator has stopped it. Before, the guest runs nowhere, and had better go back to a
+ * source that answers no request; afterwards there is nothing more to wait for.
+ */
+function bearsSilence({ control }: DestShared): boolean {
+  return guestRuns(control) && Atomics.load(control, WORD.missing) > 0;
 }
 
 function loadSection(context: ListenContext, loader: RamLoader): void {
@@ -154,7 +186,7 @@ function account(context: ListenContext, loader: RamLoader): void {
  */
 function awaitUrgentPages(context: ListenContext): void {
   const { control } = context.shared;
-  const deadline = performance.now() + URGENT_TIMEOUT_MS;
+  const deadline = performance.now() + context.linkTimeoutMs;
   while (Atomics.load(control, WORD.missing) > 0) {
     checkStop(context.shared);
     if (Atomics.load(control, WORD.urgentChosen) === 0) return;

@@ -10,9 +10,13 @@
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, peekBytes, tuneTcp } from "../../syscalls/socket.ts";
+import { acceptConnection, peekBytes } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
+import type { Warn } from "../channel/limited-warnings.ts";
+import { BACKLOG } from "../channel/listen.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { MULTIFD_CHANNELS_MAX, MULTIFD_MAGIC } from "../stream/constants.ts";
@@ -27,8 +31,6 @@ import type { DestShared } from "./shared.ts";
 
 /** Connections that may be open without having said anything. */
 const SILENT_MAX = 16;
-/** Connections accepted in all: who comes over and over is not let in for ever. */
-const ACCEPTED_MAX = 256;
 const MAGIC_BYTES = 4;
 
 /** What the multifd thread works with. */
@@ -48,7 +50,9 @@ export interface MultifdReceiverOptions {
   openChannel: (fd: number) => Channel;
   /** Makes a sink for pages that lie in `buffer`. */
   openSink: (buffer: ReceiveBuffer) => PageSink;
-  warn: (message: string) => void;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
+  warn: Warn;
 }
 
 /** What is left of the channels when the last page has come: connections that stay open. */
@@ -71,10 +75,11 @@ export class MultifdReceiver {
   readonly #slots: readonly number[];
   /** Flushes that have been passed. */
   #settled = 0;
-  #accepted = 0;
+  readonly #warnings: LimitedWarnings;
 
   constructor(options: MultifdReceiverOptions) {
     this.#options = options;
+    this.#warnings = new LimitedWarnings(options.warn);
     this.#stopSlot = this.#poll.add(options.stopFd, POLL.POLLIN);
     this.#endSlot = this.#poll.add(options.endFd, POLL.POLLIN);
     this.#listenSlot = this.#poll.add(options.listenFd, POLL.POLLIN);
@@ -171,35 +176,30 @@ export class MultifdReceiver {
     if (this.#poll.ready(this.#listenSlot) !== 0) this.#acceptAll();
   }
 
+  /** Accepts whoever waits by now; those who come meanwhile may be without end. */
   #acceptAll(): void {
-    const { listenFd, warn } = this.#options;
-    while (this.#accepted < ACCEPTED_MAX) {
+    const { listenFd, linkTimeoutMs } = this.#options;
+    for (let i = 0; i <= BACKLOG; i++) {
       const fd = acceptConnection(listenFd);
       if (fd < 0) return;
-      if (localAddress(fd).family !== "unix") tuneTcp(fd);
-      if (++this.#accepted === ACCEPTED_MAX) {
-        this.#poll.set(this.#listenSlot, -1, 0);
-        warn("Further connections are not accepted any more: too many came");
-      }
+      tuneConnection(fd, linkTimeoutMs);
       this.#admit(fd);
     }
   }
 
   /** A connection is nobody until it speaks: it may be the preempt channel, which does not. */
   #admit(fd: number): void {
-    const { isSource, warn } = this.#options;
-    if (!isSource(fd)) {
-      warn("A connection from elsewhere than the source's was turned away");
+    if (!this.#options.isSource(fd)) {
+      this.#warnings.say("A connection from elsewhere than the source's was turned away");
       closeDescriptor(fd);
       return;
     }
-    const [oldest] = this.#silent;
-    if (oldest !== undefined && this.#silent.length === SILENT_MAX) {
-      warn(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
-      this.#drop(oldest);
-    }
     this.#silent.push(fd);
     this.#judge(fd);
+    const [oldest] = this.#silent;
+    if (oldest === undefined || this.#silent.length <= SILENT_MAX) return;
+    this.#warnings.say(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
+    this.#drop(oldest);
   }
 
   /** Looks at the first bytes of a silent connection, without taking them. */
@@ -208,7 +208,7 @@ export class MultifdReceiver {
     const got = peekBytes(fd, address, MAGIC_BYTES);
     if (got === -ERRNO.EAGAIN) return;
     if (got < MAGIC_BYTES || view.getUint32(0) !== MULTIFD_MAGIC) {
-      if (got > 0) this.#options.warn("A further connection was turned away: it is no channel");
+      if (got > 0) this.#warnings.say("A further connection was turned away: it is no channel");
       this.#drop(fd);
       return;
     }

@@ -5,9 +5,12 @@
  * what is here, and sends the rest. It runs in the listen thread.
  */
 import { replaceDescriptor } from "../../syscalls/descriptor.ts";
+import { shutdownSocket } from "../../syscalls/socket.ts";
 import { acceptRecovery } from "../channel/accept.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { timeFor } from "../channel/time-limits.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST, DEST_PHASES } from "../report/counters.ts";
@@ -22,8 +25,8 @@ import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
-/** Longest silence of a source that comes back, until it has said that it resumes. */
-const HANDSHAKE_TIMEOUT_MS = 30_000;
+/** PINGs that a source may send before it resumes; QEMU sends none. */
+const HANDSHAKE_PINGS_MAX = 16;
 
 /** What a recovery works with. */
 export interface RecoveryContext {
@@ -34,9 +37,13 @@ export interface RecoveryContext {
   blocks: readonly RamBlock[];
   pages: PageState;
   listenFd: number;
+  /** From where one may connect there (default: from anywhere). */
+  allow?: readonly AllowRule[];
   stopFd: number;
   /** How long the source is waited for, over all its tries. */
   timeoutMs: number;
+  /** How long one that has come back may take to resume, beside the time for the bitmaps. */
+  linkTimeoutMs: number;
   /** Connections that came with one of the source's: they stay open to the end (`keep`). */
   keep: (descriptors: readonly number[]) => void;
   emit: (event: DestEvent) => void;
@@ -58,12 +65,14 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
     `${failure.message} with ${missing} pages missing; waiting for the source to resume`,
   );
   for (;;) {
+    // A source that does not know yet that the link is of no more use would wait for it.
+    shutdownSocket(channel.fd);
     setPhase(context, "paused");
     if (!takeConnection(context, deadline - performance.now())) throw failure;
     try {
-      channel.timeoutMs = HANDSHAKE_TIMEOUT_MS;
+      channel.allow(timeFor(bitmapBytes(context), context.linkTimeoutMs), "resume");
       shakeHands(context);
-      channel.timeoutMs = Infinity;
+      channel.allowAnyTime();
       setPhase(context, "postcopy");
       return;
     } catch (error) {
@@ -71,6 +80,11 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
       warn(context, `The recovery failed: ${errorChain(error)}`);
     }
   }
+}
+
+/** Bytes of the bitmaps that the source will ask for. */
+function bitmapBytes({ pages }: RecoveryContext): number {
+  return pages.received.reduce((sum, { shared }) => sum + shared.byteLength, 0);
 }
 
 function warn({ emit }: RecoveryContext, message: string): void {
@@ -84,9 +98,10 @@ function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy
 
 /** The next connection of a source that recovers, if one comes; every thread goes on with it. */
 function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
-  const { channel, shared, listenFd, stopFd } = context;
+  const { channel, shared, listenFd, stopFd, allow = [], linkTimeoutMs } = context;
   const tell = (message: string): void => warn(context, message);
-  const accepted = acceptRecovery(listenFd, stopFd, tell, timeoutMs);
+  const entrance = { listenFd, stopFd, allow, linkTimeoutMs, warn: tell };
+  const accepted = acceptRecovery(entrance, timeoutMs);
   if (accepted === undefined) return false;
   const { main, others } = accepted;
   // One of them may be the preempt channel of a QEMU, which fails without.
@@ -104,6 +119,8 @@ function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
 
 function shakeHands(context: RecoveryContext): void {
   const { channel, returnPath } = context;
+  const asked = new Set<string>();
+  let pings = 0;
   for (;;) {
     const section = readSectionHeader(channel.reader);
     if (section.kind !== "command") {
@@ -112,9 +129,19 @@ function shakeHands(context: RecoveryContext): void {
     const command = readCommand(channel.reader);
     switch (command.kind) {
       case "recvBitmap":
+        // Anybody may connect here: nobody is to keep it busy for ever.
+        if (asked.has(command.block)) {
+          const what = `The source asks twice what is here of "${command.block}"`;
+          throw new StreamError("UNEXPECTED", what);
+        }
+        asked.add(command.block);
         sendBitmap(context, command.block);
         break;
       case "ping":
+        if (++pings > HANDSHAKE_PINGS_MAX) {
+          const what = `The source sent more than ${HANDSHAKE_PINGS_MAX} PINGs in a recovery`;
+          throw new StreamError("UNEXPECTED", what);
+        }
         returnPath.send({ kind: "pong", value: command.value });
         break;
       case "postcopyResume":

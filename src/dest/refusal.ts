@@ -24,10 +24,15 @@ export function decideToRun(shared: DestShared): boolean {
   return Atomics.compareExchange(shared.control, WORD.fate, FATE.open, FATE.runs) === FATE.open;
 }
 
+/** Whether it was decided that the guest runs here. */
+export function guestRuns(control: Int32Array<SharedArrayBuffer>): boolean {
+  return Atomics.load(control, WORD.fate) === FATE.runs;
+}
+
 /** Decides that the guest will not run here; false when it runs here already. */
 export function refuseGuest(shared: DestShared): boolean {
   Atomics.compareExchange(shared.control, WORD.fate, FATE.open, FATE.refused);
-  return Atomics.load(shared.control, WORD.fate) !== FATE.runs;
+  return !guestRuns(shared.control);
 }
 
 /**

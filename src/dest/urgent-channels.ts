@@ -8,11 +8,16 @@ import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
 import type { PollSet } from "../../syscalls/descriptor.ts";
 import { readInto } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
-import { acceptConnection, localAddress, tuneTcp } from "../../syscalls/socket.ts";
+import { AllowList } from "../channel/allow.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
+import type { Warn } from "../channel/limited-warnings.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
+import { StreamError } from "../util/errors.ts";
 import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
@@ -20,10 +25,11 @@ import { RamLoader } from "./ram-loader.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
-/** Connections that may be open without having proved anything; the oldest makes room. */
+/**
+ * Connections that may be open without having proved anything; the oldest makes room. There is no
+ * limit to how many come: the source's may be the last of them, and its pages are on it.
+ */
 const UNPROVEN_MAX = 16;
-/** Connections accepted in all: who comes over and over is not let in for ever. */
-const ACCEPTED_MAX = 100;
 
 /** What urgent channels are made of. */
 export interface UrgentOptions {
@@ -31,11 +37,15 @@ export interface UrgentOptions {
   blocks: readonly RamBlock[];
   /** Listening socket for further connections, -1 where there can be none. */
   listenFd: number;
+  /** From where one may connect there (default: from anywhere). */
+  allow?: readonly AllowRule[];
   /** Connections that came with the main one and have said nothing yet. They are closed here. */
   early: readonly number[];
   /** A reading channel and its sink over an urgent connection. */
   openUrgent: (fd: number) => UrgentEnd;
-  warn: (message: string) => void;
+  /** After how long a link on which nothing arrives is dead. */
+  linkTimeoutMs: number;
+  warn: Warn;
 }
 
 /** This end of an urgent channel. */
@@ -61,6 +71,7 @@ interface Proven extends UrgentEnd {
 
 export class UrgentChannels {
   readonly #options: UrgentOptions;
+  readonly #allow: AllowList;
   readonly #poll: PollSet;
   readonly #listenSlot: number;
   readonly #provenSlot: number;
@@ -72,12 +83,15 @@ export class UrgentChannels {
   readonly #unproven: Unproven[] = [];
   #proven: Proven | undefined;
   #listening: boolean;
-  #accepted = 0;
+  /** Of strangers, who are as many as they like. */
+  readonly #warnings: LimitedWarnings;
 
   /** Only a source that has chosen an urgent channel opens one; else nobody is let in. */
   constructor(options: UrgentOptions, poll: PollSet) {
     const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
     this.#options = options;
+    this.#warnings = new LimitedWarnings(options.warn);
+    this.#allow = new AllowList(options.allow ?? [], (message) => this.#warnings.say(message));
     this.#poll = poll;
     this.#listening = chosen && options.listenFd >= 0;
     this.#listenSlot = poll.add(this.#listening ? options.listenFd : -1, POLL.POLLIN);
@@ -113,7 +127,7 @@ export class UrgentChannels {
   }
 
   #accept(): void {
-    const fd = acceptConnection(this.#options.listenFd);
+    const fd = this.#allow.accept(this.#options.listenFd);
     // Whoever waited has gone again.
     if (fd === -ERRNO.EAGAIN) return;
     if (fd < 0) {
@@ -122,12 +136,8 @@ export class UrgentChannels {
       this.#options.warn(`Further connections are not accepted any more (${errnoName(-fd)})`);
       return;
     }
-    this.#accepted++;
-    if (localAddress(fd).family !== "unix") tuneTcp(fd);
+    tuneConnection(fd, this.#options.linkTimeoutMs);
     this.#admit(fd);
-    if (!this.#listening || this.#accepted < ACCEPTED_MAX) return;
-    this.#stopListening();
-    this.#options.warn("Further connections are not accepted any more: too many came");
   }
 
   #stopListening(): void {
@@ -139,7 +149,7 @@ export class UrgentChannels {
   #admit(fd: number): void {
     const oldest = this.#unproven[0];
     if (oldest !== undefined && this.#unproven.length === UNPROVEN_MAX) {
-      this.#options.warn(`More than ${UNPROVEN_MAX} silent connections: the oldest was dropped`);
+      this.#warnings.say(`More than ${UNPROVEN_MAX} silent connections: the oldest was dropped`);
       this.#drop(oldest);
     }
     const seat = this.#freeSeats.pop();
@@ -168,7 +178,7 @@ export class UrgentChannels {
       this.#prove(unproven);
       return;
     }
-    this.#options.warn(
+    this.#warnings.say(
       token === undefined
         ? "A further connection was turned away: it is no urgent channel"
         : "A further connection was turned away: it does not know this migration's token",
@@ -224,6 +234,10 @@ export class UrgentChannels {
       }
       const end = proven.loader.load();
       this.#account(proven, got);
+      if (end === "memory size" || end === "multifd flush") {
+        // What follows would be read as something else, or wait until the next bytes come.
+        throw new StreamError("UNEXPECTED", `A record of ${end} came on the urgent channel`);
+      }
       if (end === "end of section") {
         Atomics.store(control, WORD.urgentEnded, 1);
         Atomics.notify(control, WORD.urgentEnded);

@@ -3,6 +3,7 @@ import type { DestGuest, PageSink, ReceiveBuffer } from "../dest/guest.ts";
 import type { PageState } from "../dest/shared.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { SourceGuest } from "../source/guest.ts";
+import type { TakenOver } from "./snapshot/arrival.ts";
 import { SnapshotDestGuest } from "./snapshot/dest-guest.ts";
 import type { KeptSnapshot } from "./snapshot/dest-guest.ts";
 import type { OpenedSnapshot } from "./snapshot/open.ts";
@@ -50,7 +51,13 @@ export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
 /** A guest at the destination. */
 export type DestGuestData =
   | { kind: "stress"; expected: StressParameters | undefined }
-  | { kind: "snapshot"; directory: string };
+  /** `takenOver`: by another process, and the rest is to come. */
+  | { kind: "snapshot"; directory: string; takenOver: TakenOver | undefined };
+
+/** Whether it is a guest that another process has taken over. */
+export function isResumed(data: DestGuestData): boolean {
+  return data.kind === "snapshot" && data.takenOver !== undefined;
+}
 
 /** What a guest tells main while it arrives. */
 export type ArrivalNews =
@@ -62,8 +69,10 @@ export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => 
     case "stress":
       return new StressDestGuest(data.expected, (guest) => tell({ kind: "stress arrived", guest }));
     case "snapshot":
-      return new SnapshotDestGuest(data.directory, (snapshot) =>
-        tell({ kind: "snapshot kept", snapshot }),
+      return new SnapshotDestGuest(
+        data.directory,
+        (snapshot) => tell({ kind: "snapshot kept", snapshot }),
+        data.takenOver,
       );
   }
 }

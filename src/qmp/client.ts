@@ -5,6 +5,7 @@
  */
 import { accessSync, constants, statSync } from "node:fs";
 import * as z from "zod";
+import { peerProcess } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { LineFramer } from "./lines.ts";
 import { greetingSchema, messageSchema } from "./messages.ts";
@@ -67,7 +68,8 @@ export class QmpClient {
   version = "";
   /** Whether commands may be run beside others. */
   outOfBand = false;
-  readonly #path: string;
+  /** Of its socket. */
+  readonly path: string;
   readonly #pending = new Map<number, Pending>();
   readonly #greeting = Promise.withResolvers<unknown>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
@@ -80,7 +82,7 @@ export class QmpClient {
   #failure: Error | undefined;
 
   private constructor(path: string) {
-    this.#path = path;
+    this.path = path;
     this.#greeting.promise.catch(() => {
       // Whoever connects awaits it; a failure after that is told to the commands.
     });
@@ -95,12 +97,13 @@ export class QmpClient {
     if (options.onEvent !== undefined) client.onEvent(options.onEvent);
     try {
       await client.#open();
-      const greeting = await client.#greet(options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS);
+      const timeoutMs = options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS;
+      const greeting = await client.#greet(timeoutMs);
       client.version = versionText(greeting);
       const enable = options.outOfBand === true && offersOutOfBand(greeting) ? ["oob"] : [];
       client.outOfBand = enable.length > 0;
       const words = enable.length === 0 ? {} : { enable };
-      await client.execute("qmp_capabilities", words, z.unknown());
+      await client.execute("qmp_capabilities", words, z.unknown(), { timeoutMs });
       return client;
     } catch (error) {
       client.close();
@@ -112,7 +115,7 @@ export class QmpClient {
     const closed = (): void => this.#fail(this.#error("MONITOR_CLOSED", "was closed by QEMU"));
     try {
       this.#socket = await Bun.connect({
-        unix: this.#path,
+        unix: this.path,
         socket: {
           data: (_socket, bytes) => this.#receive(this.#decoder.decode(bytes, { stream: true })),
           drain: () => this.#flush(),
@@ -122,9 +125,9 @@ export class QmpClient {
         },
       });
     } catch (cause) {
-      throw new MonitorError("NO_MONITOR", `There is no QEMU monitor at ${this.#path}`, {
+      throw new MonitorError("NO_MONITOR", `There is no QEMU monitor at ${this.path}`, {
         cause,
-        hint: absenceHint(this.#path),
+        hint: absenceHint(this.path),
       });
     }
   }
@@ -183,6 +186,13 @@ export class QmpClient {
     return this.#failure;
   }
 
+  /** The process that listens at the socket; 0 where it cannot be seen from here. */
+  get process(): number {
+    // Bun has it, and does not say so in its types.
+    const fd: unknown = this.#socket === undefined ? -1 : Reflect.get(this.#socket, "fd");
+    return typeof fd === "number" && fd >= 0 ? peerProcess(fd) : 0;
+  }
+
   /** Closes the connection; commands that are still out fail. */
   close(): void {
     this.#fail(this.#error("MONITOR_CLOSED", "was closed"));
@@ -190,7 +200,7 @@ export class QmpClient {
   }
 
   #error(code: string, what: string, details: { hint?: string } = {}): MonitorError {
-    return new MonitorError(code, `The QEMU monitor at ${this.#path} ${what}`, details);
+    return new MonitorError(code, `The QEMU monitor at ${this.path} ${what}`, details);
   }
 
   #fail(error: Error): void {

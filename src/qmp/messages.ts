@@ -32,6 +32,8 @@ export const messageSchema = z.union([
 ]);
 export type Message = z.infer<typeof messageSchema>;
 
+export const uuidSchema = z.looseObject({ UUID: z.string() });
+
 export const statusSchema = z.looseObject({ running: z.boolean(), status: z.string() });
 
 export const capabilitiesSchema = z.array(
@@ -43,6 +45,8 @@ export const parametersSchema = z.looseObject({
   "max-bandwidth": count.optional(),
   "max-postcopy-bandwidth": count.optional(),
   "downtime-limit": count.optional(),
+  "tls-creds": z.string().optional(),
+  "tls-hostname": z.string().optional(),
 });
 
 const ramSchema = z.looseObject({

@@ -106,6 +106,16 @@ export class PageBitmap {
     return end;
   }
 
+  /** Hands each contiguous range [first, end) of clear bits to `take`, in order. */
+  forEachClearRange(take: (first: number, end: number) => void): void {
+    for (let first = this.nextClear(0); first < this.pages;) {
+      const next = this.nextSet(first);
+      const end = next < 0 ? this.pages : next;
+      take(first, end);
+      first = this.nextClear(end);
+    }
+  }
+
   /** Hands each contiguous range of set bits to `take`, in order. */
   forEachRange(take: (first: number, count: number) => void): void {
     for (let first = this.nextSet(0); first >= 0;) {

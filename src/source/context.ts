@@ -16,6 +16,8 @@ export interface SourceSettings {
   preempt: boolean;
   /** It is known to be one that reads nothing before that channel is there (up to 7.2). */
   preemptFirst?: boolean;
+  /** How long the destination may take for what it has to answer at once, in milliseconds. */
+  linkTimeoutMs: number;
   /** Longest stop that a completion in precopy may cost, in milliseconds. */
   downtimeLimitMs: number;
 }
@@ -42,5 +44,10 @@ export interface SourceContext {
   connectUrgent: (() => number) | undefined;
   /** A writing channel over a descriptor of this thread's peer. */
   openChannel: (fd: number) => Channel;
+  /**
+   * Makes durable that the guest may soon run at the destination, while it still runs here: so it
+   * costs no downtime, and one that cannot be noted stays.
+   */
+  noteHandOver: () => void;
   emit: (event: SourceEvent) => void;
 }

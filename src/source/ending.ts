@@ -35,9 +35,8 @@ export function sendOwed(context: SourceContext): void {
 }
 
 /** Waits for SHUT, which says that every page is in place. */
-export function awaitShut(context: SourceContext): void {
-  const { shared } = context;
-  const deadline = performance.now() + SHUT_TIMEOUT_MS;
+export function awaitShut({ shared }: SourceContext, limitMs = SHUT_TIMEOUT_MS): void {
+  const deadline = performance.now() + limitMs;
   while (!shared.finished.wait(STOP_CHECK_MS)) {
     checkStop(shared);
     if (performance.now() > deadline) {

@@ -4,7 +4,8 @@
  *
  * The point of no return is the last byte of the package: from then on the destination may run the
  * guest, and this side never runs it again unless the destination says in so many words that it
- * will not. Any failure before that lets the guest run on here.
+ * will not. Any failure before that lets the guest run on here. That the point may be passed is noted
+ * durably before the guest is stopped, for whoever sends it again when this process is no more.
  */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { ChannelError } from "../channel/channel.ts";
@@ -157,6 +158,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   const tracker = needsTracking(context) ? startTracking(context) : undefined;
   try {
     end = precopy(context, tracker);
+    context.noteHandOver();
     if (end.action === "postcopy") openUrgentChannel(context);
     progress.stopped = true;
     guest.stop();

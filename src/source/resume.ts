@@ -12,12 +12,14 @@
  *                                              SHUT
  */
 import { ChannelError } from "../channel/channel.ts";
+import { timeFor } from "../channel/time-limits.ts";
 import { totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import { writeCommand } from "../stream/command.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import type { SharedEvent } from "../sync/event.ts";
+import { formatDuration } from "../util/duration.ts";
 import { committedBefore } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed } from "./ending.ts";
@@ -29,8 +31,7 @@ import type { SourceShared } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 import { openPreempt, openPreemptEarly, openUrgentChannel, sendHello } from "./urgent-channel.ts";
 
-/** Longest wait for an answer of the handshake; bitmaps are sent as soon as they are asked for. */
-const HANDSHAKE_TIMEOUT_MS = 30_000;
+/** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
 
 /** Makes what the threads share ready for a new connection. None of them is at work. */
@@ -64,14 +65,16 @@ function resume(context: SourceContext): SourceOutcome {
   // At once: a QEMU of 10.1 and later looks at the first bytes, and does nothing else until then.
   askForBitmaps(context);
   openPreemptEarly(context);
-  awaitAnswer(shared, shared.bitmapsKnown, "did not say which pages it has");
+  const { linkTimeoutMs } = context.settings;
+  const limitMs = timeFor(totalPages(guest.blocks) / 8, linkTimeoutMs);
+  awaitAnswer(shared, shared.bitmapsKnown, limitMs, "did not say which pages it has");
   noteOwed(context);
   if (context.settings.preempt) openPreempt(context);
   // Requests come as soon as the destination has read it.
   Atomics.store(shared.control, WORD.serving, 1);
   Atomics.store(shared.control, WORD.resumeAwaited, 1);
   sendCommand(context, { kind: "postcopyResume" });
-  awaitAnswer(shared, shared.resumed, "did not resume");
+  awaitAnswer(shared, shared.resumed, linkTimeoutMs, "did not resume");
   sendHello(context);
   openUrgentChannel(context);
   setPhase(shared, "postcopy");
@@ -93,14 +96,19 @@ function askForBitmaps({ guest, channel }: SourceContext): void {
 }
 
 /** Waits for what the return-path thread will read. */
-function awaitAnswer(shared: SourceShared, answer: SharedEvent, failing: string): void {
-  const deadline = performance.now() + HANDSHAKE_TIMEOUT_MS;
+function awaitAnswer(
+  shared: SourceShared,
+  answer: SharedEvent,
+  limitMs: number,
+  failing: string,
+): void {
+  const deadline = performance.now() + limitMs;
   while (!answer.wait(STOP_CHECK_MS)) {
     checkStop(shared);
     checkPeer(shared);
     if (performance.now() < deadline) continue;
-    const seconds = HANDSHAKE_TIMEOUT_MS / 1000;
-    throw new ChannelError("PEER_SILENT", `The destination ${failing} for ${seconds} s`);
+    const time = formatDuration(limitMs);
+    throw new ChannelError("PEER_SILENT", `The destination ${failing} for ${time}`);
   }
 }
 

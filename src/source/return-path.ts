@@ -48,6 +48,7 @@ export function runReturnPath(context: ReturnPathContext): void {
 
 function readUntilShut(context: ReturnPathContext): void {
   const { reader } = context.channel;
+  const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
   for (;;) {
@@ -81,7 +82,7 @@ function readUntilShut(context: ReturnPathContext): void {
       case RETURN_PATH.switchoverAck:
         break;
       case RETURN_PATH.receivedBitmap:
-        takeBitmap(context, named);
+        takeBitmap(context, named, known);
         break;
       case RETURN_PATH.resumeAck:
         takeResumeAck(context.shared);
@@ -109,8 +110,15 @@ function takeResumeAck({ control, resumed }: SourceShared): void {
   resumed.set();
 }
 
-/** What a destination that recovers has of a block: the rest is owed. */
-function takeBitmap({ channel, shared }: ReturnPathContext, block: RamBlock | undefined): void {
+/**
+ * What a destination that recovers has of a block: the rest is owed. `known` are the blocks of which
+ * it has told: a second one of a block would stand for that of another, of which nothing is known.
+ */
+function takeBitmap(
+  { channel, shared }: ReturnPathContext,
+  block: RamBlock | undefined,
+  known: Set<RamBlock>,
+): void {
   const { control } = shared;
   const owed = block === undefined ? undefined : shared.owed[block.index];
   if (block === undefined || owed === undefined) throw new Error("a bitmap of no block");
@@ -118,6 +126,11 @@ function takeBitmap({ channel, shared }: ReturnPathContext, block: RamBlock | un
     const what = `The destination sent a received bitmap of ${block.name}`;
     throw new StreamError("UNEXPECTED", `${what}, which nobody asked for`);
   }
+  if (known.has(block)) {
+    const what = `The destination sent two received bitmaps of ${block.name}`;
+    throw new StreamError("UNEXPECTED", what);
+  }
+  known.add(block);
   const pages = targetPages(block);
   const bytes = readReceivedBitmap(channel.reader, block.name, pages);
   const received = new PageBitmap(pages);

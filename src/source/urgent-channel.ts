@@ -13,13 +13,12 @@ import {
   urgentHead,
 } from "../stream/hello.ts";
 import { opensPreemptEarly } from "../stream/machine-type.ts";
+import { formatDuration } from "../util/duration.ts";
 import { PostcopyError, errorChain } from "../util/errors.ts";
 import type { SourceContext } from "./context.ts";
 import { checkPeer, checkStop, WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 
-/** Longest wait for the peer's answer to the hello, which it gives as soon as it reads. */
-const HELLO_TIMEOUT_MS = 10_000;
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
 
@@ -30,14 +29,14 @@ export function sendHello(context: SourceContext): void {
 
 /** Waits until the destination has answered the hello, which it does as soon as it reads. */
 function awaitHello(context: SourceContext): void {
-  const { shared } = context;
-  const deadline = performance.now() + HELLO_TIMEOUT_MS;
+  const { shared, settings } = context;
+  const deadline = performance.now() + settings.linkTimeoutMs;
   while (!shared.peerKnown.wait(STOP_CHECK_MS)) {
     checkStop(shared);
     checkPeer(shared);
     if (performance.now() > deadline) {
-      const seconds = HELLO_TIMEOUT_MS / 1000;
-      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${seconds} s`);
+      const time = formatDuration(settings.linkTimeoutMs);
+      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${time}`);
     }
   }
 }

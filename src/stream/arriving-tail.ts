@@ -39,7 +39,7 @@ export interface ArrivedDevices {
 /** Room at first: the state of a plain PC with its description. */
 const FIRST_BYTES = 256 * 1024;
 /** Most places that look like the end; one is, more only where somebody makes them. */
-const ENDS_MAX = 64;
+const ENDS_MAX = 8;
 const EOF_AND_DESCRIPTION = Buffer.from([SECTION.eof, SECTION.vmDescription]);
 
 /** A place that may be the end: where EOF stands, and where the stream then ends. */

@@ -42,25 +42,47 @@ const HEADER_FIXED_BYTES = 14;
 const VERSION_MAX = 0xffff;
 /** Passes that each rule a candidate out; one is enough for what is no attack. */
 const PASSES_MAX = 64;
+/** Places at which a section may begin; a machine of a thousand processors has some thousands. */
+export const CANDIDATES_MAX = 65_536;
+/** Candidates looked at, over all passes: state that is made to take longer is not split. */
+export const LOOKS_MAX = 64 * CANDIDATES_MAX;
 /** Above any id: keys of a known order are ids of their place in it. */
 const TWO_32 = 0x1_0000_0000;
 
+/** How much more may be looked at; state can be made so that every way through it is open. */
+export class LookLimit {
+  left: number;
+
+  constructor(left = LOOKS_MAX) {
+    this.left = left;
+  }
+
+  /** Counts a look at so many candidates; false when that is more than are left. */
+  allows(candidates: readonly unknown[]): boolean {
+    this.left -= candidates.length;
+    return this.left >= 0;
+  }
+}
+
 /**
  * Splits a run of FULL sections. `described`, where the stream has a description, says which
- * devices there are and in which order; a run that is not so is split without.
+ * devices there are and in which order; a run that is not so is split without. State that would take
+ * more looks than `limit` is one stretch of which nothing is proven.
  */
 export function splitDeviceSections(
   bytes: Uint8Array,
   described?: readonly DescribedDevice[],
+  limit: LookLimit = new LookLimit(),
 ): DeviceStretch[] {
   if (bytes.length === 0) return [];
+  const whole = [{ section: undefined, at: 0, end: bytes.length, proven: false }];
   if (described !== undefined) {
-    const stretches = split(bytes, described);
-    if (stretches.every(({ proven }) => proven)) return stretches;
+    const stretches = split(bytes, described, limit);
+    if (stretches?.every(({ proven }) => proven) === true) return stretches;
     const measured = splitByLengths(bytes, described);
     if (measured !== undefined) return measured;
   }
-  return split(bytes, undefined);
+  return split(bytes, undefined, limit) ?? whole;
 }
 
 /** Whether the sections are just the devices that a description lists, in its order. */
@@ -77,8 +99,13 @@ export function areDescribed(
   );
 }
 
-function split(bytes: Uint8Array, order: readonly DescribedDevice[] | undefined): DeviceStretch[] {
+function split(
+  bytes: Uint8Array,
+  order: readonly DescribedDevice[] | undefined,
+  limit: LookLimit,
+): DeviceStretch[] | undefined {
   let candidates = findCandidates(bytes, order);
+  if (candidates.length > CANDIDATES_MAX || !limit.allows(candidates)) return undefined;
   const last = endKey(bytes, order);
   const toEnd = leadTo(candidates, last);
   const begins = candidates[0]?.at === 0;
@@ -86,9 +113,9 @@ function split(bytes: Uint8Array, order: readonly DescribedDevice[] | undefined)
   const furthest = candidates.findLast((_, index) => fromStart[index]);
   if (begins && toEnd[0] === true) {
     candidates = candidates.filter((_, index) => fromStart[index] === true && toEnd[index]);
-    return certain(candidates, bytes.length, last);
+    return certain(candidates, bytes.length, last, limit);
   }
-  return around(candidates, fromStart, toEnd, furthest, bytes.length, last);
+  return around(candidates, fromStart, toEnd, furthest, bytes.length, last, limit);
 }
 
 /** Bytes with damage in them: what is certain before it, what is behind it, and the rest between. */
@@ -99,35 +126,46 @@ function around(
   furthest: Candidate | undefined,
   length: number,
   last: number,
-): DeviceStretch[] {
+  limit: LookLimit,
+): DeviceStretch[] | undefined {
   const stretches: DeviceStretch[] = [];
   const brokenAt = furthest?.at ?? 0;
   if (furthest !== undefined) {
     const head = candidates.filter((one, index) => fromStart[index] && one.at < brokenAt);
     const leads = leadTo(head, furthest.before);
     const kept = head.filter((_, index) => leads[index]);
-    stretches.push(...certain(kept, brokenAt, furthest.before));
+    const before = certain(kept, brokenAt, furthest.before, limit);
+    if (before === undefined) return undefined;
+    stretches.push(...before);
   }
   const tail = candidates.filter((one, index) => toEnd[index] && one.at > brokenAt);
   const goesOnAt = tail[0]?.at ?? length;
   const section = furthest === undefined ? undefined : sectionOf(furthest);
   stretches.push({ section, at: brokenAt, end: goesOnAt, proven: false });
-  return [...stretches, ...certain(tail, length, last)];
+  const behind = certain(tail, length, last, limit);
+  return behind === undefined ? undefined : [...stretches, ...behind];
 }
 
 /**
  * The stretches of candidates that all lie on a way from the first to `end`, before which the
- * footer says `last`.
+ * footer says `last`; undefined where that takes too many looks.
  */
-function certain(candidates: readonly Candidate[], end: number, last: number): DeviceStretch[] {
+function certain(
+  candidates: readonly Candidate[],
+  end: number,
+  last: number,
+  limit: LookLimit,
+): DeviceStretch[] | undefined {
   let left = [...candidates];
   for (let pass = 0; pass < PASSES_MAX; pass++) {
+    if (!limit.allows(left)) return undefined;
     const sure = onEveryWay(left, end, last);
+    const isSure = new Set(sure);
     const ids = new Set(sure.map(({ sectionId }) => sectionId));
     const names = new Set(sure.map(nameOf));
     // No id and no name is used twice, so what repeats a certain one is no section.
     const possible = left.filter(
-      (one) => sure.includes(one) || !(ids.has(one.sectionId) || names.has(nameOf(one))),
+      (one) => isSure.has(one) || !(ids.has(one.sectionId) || names.has(nameOf(one))),
     );
     if (possible.length === left.length) return stretchesOf(left, sure, end);
     const fromStart = followStart(possible);
@@ -142,11 +180,14 @@ function stretchesOf(
   sure: readonly Candidate[],
   end: number,
 ): DeviceStretch[] {
-  const between = new Set(left.filter((one) => !sure.includes(one)).map(({ at }) => at));
-  const doubts = [...between];
+  const isSure = new Set(sure);
+  // Both in their order, so that each is looked at once.
+  const doubts = left.filter((one) => !isSure.has(one)).map(({ at }) => at);
+  let next = 0;
   return sure.map((one, index) => {
     const stretchEnd = sure[index + 1]?.at ?? end;
-    const doubted = doubts.some((at) => at > one.at && at < stretchEnd);
+    while ((doubts[next] ?? end) <= one.at) next++;
+    const doubted = (doubts[next] ?? end) < stretchEnd;
     const proven = !doubted && one.bodyAt + FOOTER_BYTES <= stretchEnd;
     return { section: sectionOf(one), at: one.at, end: stretchEnd, proven };
   });
@@ -197,6 +238,8 @@ function findCandidates(
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const places = order === undefined ? undefined : new Map(order.map((one, i) => [nameOf(one), i]));
   const candidates: Candidate[] = [];
+  // One more than are taken shows that there are too many.
+  const isFull = (): boolean => candidates.length > CANDIDATES_MAX;
   const consider = (at: number, footer: number): void => {
     const header = readHeader(bytes, view, at);
     if (header === undefined || header.sectionId === footer) return;
@@ -212,7 +255,7 @@ function findCandidates(
     at >= 0;
     at = bytes.indexOf(SECTION.footer, at + 1)
   ) {
-    if (at + FOOTER_BYTES >= bytes.length) break;
+    if (at + FOOTER_BYTES >= bytes.length || isFull()) break;
     consider(at + FOOTER_BYTES, view.getUint32(at + 1));
   }
   return candidates;

@@ -36,6 +36,8 @@ export function splitDeviceTail(bytes: Uint8Array, base: number): DeviceTail {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const least = Math.max(0, bytes.length - BETWEEN_BYTES - VM_DESCRIPTION_BYTES_MAX);
   for (let at = bytes.length - BETWEEN_BYTES - 2; at >= least; at--) {
+    // No JSON holds a NUL, so no description begins before the last of them: looked at is little.
+    if (bytes[at + BETWEEN_BYTES] === 0) break;
     if (!isEofAndDescription(bytes, at)) continue;
     const length = view.getUint32(at + 2);
     if (length !== bytes.length - at - BETWEEN_BYTES) continue;

@@ -32,3 +32,13 @@ export function opensPreemptEarly(machine: string): boolean {
 export function flushesMultifdAfterEachSection(machine: string): boolean {
   return !isAtLeast(machine, 8, 1);
 }
+
+/**
+ * Whether a source with the capability `switchover-ack` waits for just one SWITCHOVER_ACK, and one
+ * without it takes no notice of it: from 8.1 to 11.0, as no QEMU has a machine newer than itself.
+ * Older releases end the migration on it; from 11.1 on the source counts its devices that need one,
+ * and ends the migration on one too many.
+ */
+export function takesSwitchoverAck(machine: string): boolean {
+  return isAtLeast(machine, 8, 1) && !isAtLeast(machine, 11, 1);
+}

@@ -11,6 +11,7 @@ import {
   RETURN_PATH,
   RETURN_PATH_BYTES_MAX,
 } from "./constants.ts";
+import { describeForeign } from "./foreign.ts";
 import { putStr8, putU64 } from "./put.ts";
 import { byteString, type StreamReader } from "./reader.ts";
 import { refuse } from "./refuse.ts";
@@ -51,6 +52,7 @@ interface Shape {
 
 const HEADER_BYTES = 4;
 const REQUEST_BYTES = 12;
+const TWO_16 = 0x1_0000;
 const TWO_32 = 0x1_0000_0000;
 
 /** The longest page request: header, fields, length of the name, name. */
@@ -124,6 +126,10 @@ export function decodeReturnPath(
 
 function checkHeader(type: number, length: number, offset: number): Shape {
   const shape = SHAPES[type];
+  if (shape === undefined && offset === 0) {
+    const what = describeForeign(type * TWO_16 + length);
+    refuse("UNKNOWN_MESSAGE", `The destination answered with ${what}`, offset);
+  }
   if (shape === undefined) {
     refuse("UNKNOWN_MESSAGE", `The return path has an unknown message, type ${type}`, offset);
   }

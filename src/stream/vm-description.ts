@@ -1,8 +1,10 @@
 /**
  * The description that follows a stream which completed in precopy: JSON that lists the devices in
  * the order of their sections, with the fields of each (QEMU's `vmdesc`, migration/savevm.c).
+ *
+ * Whoever sends a stream writes it, so it is measured before it is parsed: how deep it goes, and of
+ * how many values it is. A parser takes some hundred bytes a value, and a recursion a frame a level.
  */
-import * as z from "zod";
 
 /** One device of a description. */
 export interface DescribedDevice {
@@ -12,51 +14,51 @@ export interface DescribedDevice {
   bytes: number | undefined;
 }
 
-interface Fields {
-  fields?: readonly { size?: number | undefined; array_len?: number | undefined }[] | undefined;
-  subsections?: readonly Subsection[] | undefined;
-}
-
-interface Subsection extends Fields {
-  vmsd_name: string;
-}
-
 /** What introduces a subsection beside its name: the byte, the name's length, the version. */
 const SUBSECTION_HEADER_BYTES = 6;
 
-const fieldSchema = z.looseObject({
-  size: z.int().nonnegative().optional(),
-  array_len: z.int().nonnegative().optional(),
-});
+/** Deepest nesting: four levels a subsection, of which QEMU nests a few. */
+export const DESCRIPTION_DEPTH_MAX = 64;
+/** Most values: a virtual processor has a thousand. */
+export const DESCRIPTION_VALUES_MAX = 1024 * 1024;
 
-const subsectionSchema: z.ZodType<Subsection> = z.lazy(() =>
-  z.looseObject({
-    vmsd_name: z.string(),
-    fields: z.array(fieldSchema).optional(),
-    subsections: z.array(subsectionSchema).optional(),
-  }),
-);
+/** Characters of JSON by their codes. */
+const CODE = { quote: 0x22, comma: 0x2c, open: 0x5b, backslash: 0x5c, close: 0x5d } as const;
+/** What `{` and `}` have that `[` and `]` do not. */
+const BRACE_BIT = 0x20;
 
-const descriptionSchema = z.looseObject({
-  devices: z.array(
-    z.looseObject({
-      name: z.string(),
-      instance_id: z.int().nonnegative(),
-      fields: z.array(fieldSchema).optional(),
-      subsections: z.array(subsectionSchema).optional(),
-    }),
-  ),
-});
-
-/** The devices that a description lists; undefined for JSON that is no such description. */
+/** The devices that a description lists; undefined for what is no such description. */
 export function readDescribedDevices(json: string): DescribedDevice[] | undefined {
-  const parsed = descriptionSchema.safeParse(parseJson(json));
-  if (!parsed.success) return undefined;
-  return parsed.data.devices.map((device) => ({
-    idstr: device.name,
-    instanceId: device.instance_id,
-    bytes: device.fields === undefined ? undefined : bytesOf(device),
-  }));
+  if (!isModest(json)) return undefined;
+  const devices = arrayOf(parseJson(json), "devices")?.map(deviceOf);
+  return devices?.every((device) => device !== undefined) === true ? devices : undefined;
+}
+
+/** Whether it is neither deeper nor of more values than any QEMU writes. */
+function isModest(json: string): boolean {
+  let depth = 0;
+  let values = 0;
+  for (let at = 0; at < json.length; at++) {
+    const code = json.charCodeAt(at);
+    if (code === CODE.quote) at = endOfString(json, at);
+    else if (code === CODE.comma) values++;
+    else if ((code & ~BRACE_BIT) === CODE.open) {
+      values++;
+      depth++;
+    } else if ((code & ~BRACE_BIT) === CODE.close) depth--;
+    if (depth > DESCRIPTION_DEPTH_MAX || values > DESCRIPTION_VALUES_MAX) return false;
+  }
+  return true;
+}
+
+/** The place of the quote that ends the string which begins at `at`. */
+function endOfString(json: string, at: number): number {
+  for (let end = at + 1; end < json.length; end++) {
+    const code = json.charCodeAt(end);
+    if (code === CODE.quote) return end;
+    if (code === CODE.backslash) end++;
+  }
+  return json.length;
 }
 
 function parseJson(text: string): unknown {
@@ -67,16 +69,46 @@ function parseJson(text: string): unknown {
   }
 }
 
-function bytesOf({ fields = [], subsections = [] }: Fields): number | undefined {
+function memberOf(value: unknown, name: string): unknown {
+  if (typeof value !== "object" || value === null) return undefined;
+  return Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined;
+}
+
+function arrayOf(value: unknown, name: string): readonly unknown[] | undefined {
+  const member = memberOf(value, name);
+  return Array.isArray(member) ? (member as unknown[]) : undefined;
+}
+
+/** A member that is a whole number from 0 on. */
+function countOf(value: unknown, name: string): number | undefined {
+  const member = memberOf(value, name);
+  return typeof member === "number" && Number.isSafeInteger(member) && member >= 0
+    ? member
+    : undefined;
+}
+
+function deviceOf(value: unknown): DescribedDevice | undefined {
+  const idstr = memberOf(value, "name");
+  const instanceId = countOf(value, "instance_id");
+  if (typeof idstr !== "string" || instanceId === undefined) return undefined;
+  const bytes = arrayOf(value, "fields") === undefined ? undefined : bytesOf(value);
+  return { idstr, instanceId, bytes };
+}
+
+/** What fields and subsections add up to. */
+function bytesOf(value: unknown): number | undefined {
   let sum = 0;
-  for (const { size, array_len: count = 1 } of fields) {
-    if (size === undefined) return undefined;
+  for (const field of arrayOf(value, "fields") ?? []) {
+    const size = countOf(field, "size");
+    const count = memberOf(field, "array_len") === undefined ? 1 : countOf(field, "array_len");
+    if (size === undefined || count === undefined) return undefined;
     sum += size * count;
   }
-  for (const subsection of subsections) {
+  for (const subsection of arrayOf(value, "subsections") ?? []) {
+    const name = memberOf(subsection, "vmsd_name");
     const inner = bytesOf(subsection);
-    if (inner === undefined) return undefined;
-    sum += SUBSECTION_HEADER_BYTES + subsection.vmsd_name.length + inner;
+    if (typeof name !== "string" || inner === undefined) return undefined;
+    sum += SUBSECTION_HEADER_BYTES + name.length + inner;
   }
   return sum;
 }

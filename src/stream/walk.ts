@@ -74,6 +74,9 @@ export function walkStream(reader: StreamReader, visitor: StreamVisitor): WalkEn
   return new StreamWalk(reader, visitor).walk();
 }
 
+/** Most devices whose state comes ahead of memory; a machine has one or two of such a kind. */
+const EARLY_DEVICES_MAX = 1024;
+
 class StreamWalk {
   readonly #reader: StreamReader;
   readonly #visitor: StreamVisitor;
@@ -82,6 +85,7 @@ class StreamWalk {
   #sectionId: number | undefined;
   #sections = 0;
   #ramEnded = false;
+  #earlyDevices = 0;
   #postcopy = false;
 
   constructor(reader: StreamReader, visitor: StreamVisitor) {
@@ -141,6 +145,10 @@ class StreamWalk {
 
   #early(section: DeviceSection, at: number): void {
     if (this.#visitor.earlyDevice === undefined || this.#postcopy) refuseEarly(section, at);
+    if (++this.#earlyDevices > EARLY_DEVICES_MAX) {
+      const what = `more than ${EARLY_DEVICES_MAX} devices ahead of memory`;
+      refuse("BAD_LENGTH", `The stream has ${what}`, at);
+    }
     skipEarlyDevice(this.#reader, section.sectionId, this.#sectionId);
     this.#visitor.earlyDevice(section, at, this.#reader.offset);
   }

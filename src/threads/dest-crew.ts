@@ -12,6 +12,7 @@ import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
+import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import { Thread } from "./thread.ts";
 import type {
@@ -36,6 +37,7 @@ export interface DestCrewOptions {
   arrival: Arrival;
   lockMemory: boolean;
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** The connection stands; `peer` names who is there. */
   connected: (peer: string) => void;
   event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
@@ -69,7 +71,10 @@ export class DestCrew {
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#listen = new Thread("listen", (news) => options.event(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
-    const keeps = options.guest.kind === "snapshot" && options.arrival.kind === "listen";
+    const keeps =
+      options.guest.kind === "snapshot" &&
+      !isResumed(options.guest) &&
+      options.arrival.kind === "listen";
     this.#multifd = keeps ? new Thread("multifd", (news) => options.event(news)) : undefined;
     this.#multifdEndFd = keeps ? makeEventDescriptor() : -1;
     this.#failed.promise.catch(() => {
@@ -79,7 +84,7 @@ export class DestCrew {
 
   /** Receives the guest. Resolves when it is whole; rejects with the first thread's failure. */
   async run(): Promise<IncomingResult> {
-    const { guest, arrival, lockMemory } = this.#options;
+    const { guest, arrival, lockMemory, linkTimeoutMs } = this.#options;
     try {
       const incoming = this.#incoming.run({
         guest,
@@ -88,6 +93,7 @@ export class DestCrew {
         stopFd: this.#stopFd,
         multifdEndFd: this.#multifdEndFd,
         lockMemory,
+        linkTimeoutMs,
       });
       // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
       const result = await Promise.race([incoming, this.#failed.promise]);
@@ -110,6 +116,9 @@ export class DestCrew {
         this.#peer = news.peer;
         this.#options.connected(news.peer);
         break;
+      case "resuming":
+        this.#main = news.fd;
+        break;
       case "memory":
         this.#startHelpers(news.memory);
         break;
@@ -120,7 +129,7 @@ export class DestCrew {
 
   /** The listen and fault threads learn of the memory, and park until LISTEN. */
   #startHelpers(memory: GuestMemory): void {
-    const { guest, arrival } = this.#options;
+    const { guest, arrival, linkTimeoutMs, recoverTimeoutMs } = this.#options;
     const common = {
       guest,
       shared: this.#data,
@@ -129,13 +138,15 @@ export class DestCrew {
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
       peer: this.#peer,
+      allow: arrival.kind === "listen" ? arrival.allow : [],
+      linkTimeoutMs,
     };
     const listenFd = arrival.kind === "listen" ? arrival.fd : -1;
     const multifd = memory.sourceIsOurs ? undefined : this.#multifd;
     // Other connections of ours may be its urgent channel, those of a QEMU its multifd channels.
     const early = multifd === undefined ? this.#others : [];
     const tasks: Promise<unknown>[] = [
-      this.#listen.run({ ...common, listenFd, recoverTimeoutMs: this.#options.recoverTimeoutMs }),
+      this.#listen.run({ ...common, listenFd, recoverTimeoutMs }),
       this.#fault.run({ ...common, listenFd, early }),
     ];
     if (multifd !== undefined) {
@@ -186,10 +197,11 @@ export class DestCrew {
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
     const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd];
-    for (const thread of threads) thread?.end();
-    // A thread that still is at work must not find another file under its descriptors; it waits
-    // for a page that nobody will bring, and ends with the process.
+    // A thread that still is at work must not find another file under its descriptors, nor nothing
+    // under the receive buffer, which the incoming thread has mapped; it waits for a page that
+    // nobody will bring, and ends with the process.
     if (threads.some((thread) => thread?.busy)) return;
+    for (const thread of threads) thread?.end();
     if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
     if (arrival.kind === "listen") closeDescriptor(arrival.fd);

@@ -30,6 +30,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     pages,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,
+    allow: task.allow,
     early: task.early,
     stopFd: task.faultStopFd,
     openUrgent: (fd) => {
@@ -52,6 +53,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
       });
       return { channel, sink: placer, counts: placer.counts };
     },
+    linkTimeoutMs: task.linkTimeoutMs,
     warn: (message) => tell({ kind: "warning", message }),
   });
   shared.faultThreadSem.post();

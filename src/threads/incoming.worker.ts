@@ -1,31 +1,41 @@
 /** The destination's incoming thread: finds its connection, then receives the guest. */
-import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
+import {
+  closeDescriptor,
+  raiseEventDescriptor,
+  replaceDescriptor,
+  setNonBlocking,
+} from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
 import { acceptMigration } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
-import { remoteAddress } from "../../syscalls/socket.ts";
+import { tuneConnection } from "../channel/tune.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
+import { makeSocketPair, remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { IncomingLoader, SILENCE_LIMIT_MS } from "../dest/incoming.ts";
+import { IncomingLoader } from "../dest/incoming.ts";
+import type { IncomingOutcome } from "../dest/incoming.ts";
 import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
-import { openDestGuest } from "../guests/registry.ts";
+import { isResumed, openDestGuest } from "../guests/registry.ts";
+import { formatDuration } from "../util/duration.ts";
 import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
 /** Receive buffer of the main channel: many pages a read, and little to move when it is full. */
 const MAIN_BUFFER_BYTES = 1024 * 1024;
 
-function accept(task: IncomingTask, tell: (news: IncomingNews) => void): Accepted {
-  const { arrival, stopFd } = task;
-  if (arrival.kind === "descriptor") return { main: arrival.fd, others: [] };
-  const warn = (message: string): void => {
-    tell({ kind: "warning", message, atNs: monotonicNs() });
-  };
-  return acceptMigration(arrival.fd, stopFd, warn);
+function accept(task: IncomingTask, warn: (message: string) => void): Accepted {
+  const { arrival, stopFd, linkTimeoutMs } = task;
+  if (arrival.kind === "descriptor") {
+    tuneConnection(arrival.fd, linkTimeoutMs);
+    return { main: arrival.fd, others: [] };
+  }
+  const { fd: listenFd, allow } = arrival;
+  return acceptMigration({ listenFd, allow, stopFd, linkTimeoutMs, warn });
 }
 
 /** Who is at the other end, as far as the socket knows. */
@@ -39,36 +49,77 @@ function describePeer(fd: number): string {
   return "the source";
 }
 
-function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
-  const { arrival } = task;
-  const { main, others } = accept(task, tell);
-  const peer = describePeer(main);
-  tell({ kind: "connected", fd: main, others, peer });
+/** Puts a guest together that comes over a channel. */
+function openLoader(
+  task: IncomingTask,
+  channel: Channel,
+  tell: (news: IncomingNews) => void,
+): IncomingLoader {
+  const { arrival, linkTimeoutMs, lockMemory } = task;
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   const shared = new DestShared(task.shared);
-  const channel = new Channel({
-    fd: main,
-    stopFd: task.stopFd,
-    peer,
-    bufferBytes: MAIN_BUFFER_BYTES,
-  });
-  const loader = new IncomingLoader({
+  return new IncomingLoader({
     channel,
     returnPath: new ReturnPath(channel, shared.returnPathLock),
     guest: openDestGuest(task.guest, tell),
     shared,
     // A further connection comes only where this process listens.
     features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
-    silenceLimitMs: SILENCE_LIMIT_MS,
+    linkTimeoutMs,
+    othersMayCome: arrival.kind === "listen",
     multifd:
       task.multifdEndFd < 0
         ? undefined
         : new MultifdBarrier(shared, () => raiseEventDescriptor(task.multifdEndFd)),
-    lockMemory: task.lockMemory,
+    lockMemory,
     announceMemory: (memory) => tell({ kind: "memory", memory }),
     emit,
   });
-  return loader.run();
+}
+
+/** Goes on with a guest that another process took over: its source is yet to come back. */
+function resume(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingOutcome {
+  // Until it has, what is there is a connection that was closed.
+  const [fd, other] = makeSocketPair();
+  closeDescriptor(other);
+  setNonBlocking(fd, true);
+  tell({ kind: "resuming", fd });
+  return openLoader(task, openChannel(task, fd, "the source"), tell).resume();
+}
+
+function openChannel({ stopFd }: IncomingTask, fd: number, peer: string): Channel {
+  return new Channel({ fd, stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
+}
+
+/** Takes connections until one of them brings a guest. */
+function receive(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingOutcome {
+  const warn = (message: string): void => {
+    tell({ kind: "warning", message, atNs: monotonicNs() });
+  };
+  const warnings = new LimitedWarnings(warn);
+  let channel: Channel | undefined;
+  for (;;) {
+    const { main, others } = accept(task, warn);
+    const peer = describePeer(main);
+    if (channel === undefined) {
+      channel = openChannel(task, main, peer);
+    } else {
+      // Main knows the connection by its number.
+      replaceDescriptor(channel.fd, main);
+      channel.startOver(peer);
+    }
+    tell({ kind: "connected", fd: channel.fd, others, peer });
+    const outcome = openLoader(task, channel, tell).run();
+    if (outcome !== undefined) return outcome;
+    shutdownSocket(channel.fd);
+    others.forEach(closeDescriptor);
+    const time = formatDuration(task.linkTimeoutMs);
+    warnings.say(`${peer} began as a source and got no further in ${time}: it was turned away`);
+  }
+}
+
+function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {
+  return isResumed(task.guest) ? resume(task, tell) : receive(task, tell);
 }
 
 serveThread(run);

@@ -9,7 +9,7 @@ import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
-import { openStoreSink } from "../guests/registry.ts";
+import { isResumed, openStoreSink } from "../guests/registry.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -17,7 +17,7 @@ import { serveThread } from "./thread.ts";
 const EVENTS_PAUSE_MS = 0.05;
 
 function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
-  const { memory, fd, stopFd, listenFd, peer } = task;
+  const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
@@ -47,19 +47,24 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const kept: number[] = [];
   const { blocks } = memory;
   const link = {
-    ...{ channel, returnPath, shared, blocks, pages, listenFd, stopFd, emit },
-    timeoutMs: task.recoverTimeoutMs,
+    ...{ channel, returnPath, shared, blocks, pages, listenFd, allow, stopFd, linkTimeoutMs, emit },
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
   };
   runListen({
     channel,
     returnPath,
     shared,
-    recover: listenFd < 0 ? undefined : (failure) => recoverLink(link, failure),
+    resumes: isResumed(task.guest),
+    recover:
+      listenFd < 0
+        ? undefined
+        : (failure, timeoutMs = task.recoverTimeoutMs) =>
+            recoverLink({ ...link, timeoutMs }, failure),
     blocks,
     sink,
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,
+    linkTimeoutMs,
     stopFaultThread: () => {
       raiseEventDescriptor(task.faultStopFd);
       awaitThread(shared, (ms) => shared.faultThreadDone.wait(ms));

@@ -1,28 +1,57 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
+import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
+import { awaitJoined } from "../channel/joined.ts";
 import { openSourceGuest } from "../guests/registry.ts";
+import { writeRecord } from "../journal/record.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { SourceShared } from "../source/shared.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
-import type { MigrationNews, MigrationResult, MigrationTask } from "./tasks.ts";
+import type { MigrationNews, MigrationResult, MigrationTask, Route } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
 /** How long a second connection to a peer that has accepted the first may take. */
 const URGENT_PATIENCE_MS = 2000;
+/** How much longer than its patience a bridge may take to say something: it has limits of its own. */
+const BRIDGE_LIMIT_MS = 60_000;
+
+type ConnectRoute = Extract<Route, { kind: "connect" }>;
+
+function urgentPatienceMs({ patienceMs }: ConnectRoute): number {
+  return Math.min(patienceMs, URGENT_PATIENCE_MS);
+}
+
+/** A connection to the destination, or to the bridge that has made one. */
+function connect(
+  { stopFd, peer, settings: { linkTimeoutMs } }: MigrationTask,
+  { addresses, patienceMs, joined = false }: ConnectRoute,
+  waiting: () => void,
+): number {
+  const fd = connectTo({ addresses, patienceMs, linkTimeoutMs }, stopFd, waiting);
+  if (!joined) return fd;
+  try {
+    awaitJoined(fd, stopFd, peer, patienceMs + BRIDGE_LIMIT_MS);
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
 
 function run(task: MigrationTask, tell: (news: MigrationNews) => void): MigrationResult {
   const { route, stopFd, peer } = task;
+  const { linkTimeoutMs } = task.settings;
   const guest = openSourceGuest(task.guest);
   const openChannel = (fd: number): Channel => new Channel({ fd, stopFd, peer, bufferBytes: 0 });
   try {
-    const fd =
-      route.kind === "descriptor"
-        ? route.fd
-        : connectTo(route.addresses, stopFd, route.patienceMs, () => tell({ kind: "waiting" }));
+    const waiting = (): void => tell({ kind: "waiting" });
+    if (route.kind === "descriptor") tuneConnection(route.fd, linkTimeoutMs);
+    const fd = route.kind === "descriptor" ? route.fd : connect(task, route, waiting);
     tell({ kind: "connected", fd });
     const pages = guest.openPages();
     const act = task.resume ? resumeMigration : migrate;
@@ -35,9 +64,12 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"
-          ? () => connectTo(route.addresses, stopFd, Math.min(route.patienceMs, URGENT_PATIENCE_MS))
+          ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,
       openChannel,
+      noteHandOver: () => {
+        if (task.record !== null) writeRecord(task.record, "committing");
+      },
       emit: (event) => tell({ ...event, atNs: monotonicNs() }),
     });
     return { ok: true, outcome };

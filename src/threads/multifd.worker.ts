@@ -38,6 +38,7 @@ function run(task: MultifdTask, tell: (news: WarningNews) => void): MultifdResul
       if (sink === undefined) throw new Error("multifd pages of a guest that is not stored");
       return sink;
     },
+    linkTimeoutMs: task.linkTimeoutMs,
     warn: (message) => tell({ kind: "warning", message }),
   }).run();
 }

@@ -5,14 +5,16 @@ import {
   raiseEventDescriptor,
 } from "../../syscalls/descriptor.ts";
 import { endConnection } from "../channel/channel.ts";
-import { sourceBlocks } from "../guests/registry.ts";
+import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { oweEverything } from "../source/owed.ts";
 import { prepareResume } from "../source/resume.ts";
 import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
+import { errorRecord, PostcopyError } from "../util/errors.ts";
 import { Thread, ThreadError } from "./thread.ts";
 import type {
   MigrationNews,
@@ -41,6 +43,8 @@ export interface SourceCrewOptions {
 
 /** How the return path ends when only its link does. */
 const LINK_ERRORS: ReadonlySet<string> = new Set(["ChannelError", "StoppedError"]);
+/** How long a thread may go on when the other one has ended by itself, maybe with a lock held. */
+const SURVIVOR_GRACE_MS = 2000;
 
 export class SourceCrew {
   readonly shared: SourceShared;
@@ -53,6 +57,8 @@ export class SourceCrew {
   readonly #migration: Thread<MigrationTask, MigrationNews, MigrationResult>;
   readonly #returnPath = new Thread<ReturnPathTask, never, void>("return-path", () => {});
   #returnPathEnd: Promise<void> = Promise.resolve();
+  /** Rejects when the return path's thread has ended by itself, and that did not end the other. */
+  readonly #lost = Promise.withResolvers<never>();
   #fd = -1;
 
   constructor(options: SourceCrewOptions) {
@@ -64,11 +70,21 @@ export class SourceCrew {
     if (options.guest.kind !== "stress") oweEverything(this.shared, blocks);
     if (options.workingSet !== undefined) this.shared.awaitPages(options.workingSet, blocks);
     this.#migration = new Thread("migration", (news) => this.#hear(news));
+    this.#lost.promise.catch(() => {
+      // Nobody may be waiting for it any more.
+    });
   }
 
-  /** Runs the migration. Resolves when both threads have ended. */
-  async run(route: Route, settings: SourceSettings): Promise<MigrationResult> {
-    return await this.#connect(route, settings, false);
+  /**
+   * Runs the migration. Resolves when both threads have ended. `record` is written when the guest is
+   * about to be handed over; what becomes of it then is the caller's to say.
+   */
+  async run(
+    route: Route,
+    settings: SourceSettings,
+    record: JournalRecord | null,
+  ): Promise<MigrationResult> {
+    return await this.#connect(route, settings, false, record);
   }
 
   /** Sends what the destination lacks, over a new connection; after a run that ended as paused. */
@@ -77,32 +93,37 @@ export class SourceCrew {
     this.#stopFd = makeEventDescriptor();
     this.returnPathError = undefined;
     prepareResume(this.shared, sourceBlocks(this.#options.guest));
-    return await this.#connect(route, settings, true);
+    return await this.#connect(route, settings, true, null);
   }
 
   async #connect(
     route: Route,
     settings: SourceSettings,
     resume: boolean,
+    record: JournalRecord | null,
   ): Promise<MigrationResult> {
     const { guest, peer, replay } = this.#options;
-    const result = await this.#migration.run({
+    const migration = this.#migration.run({
       guest,
       shared: this.#data,
       settings,
       replay,
       route,
       resume,
+      record,
       stopFd: this.#stopFd,
       peer,
     });
+    const ended = Promise.race([migration, this.#lost.promise]);
+    const result = await ended.catch((error: unknown) => this.#giveUp(error, resume));
     // The return path ends with SHUT; after a failure it is told to.
     if (!result.ok) raiseEventDescriptor(this.#stopFd);
-    await this.#returnPathEnd;
+    await Promise.race([this.#returnPathEnd, this.#lost.promise.catch(() => {})]);
     if (result.ok || !result.paused) return result;
-    // A peer that breaks the protocol would do so again.
+    // A peer that breaks the protocol would do so again, and a thread that ended is no more.
     const why = this.returnPathError;
-    const broken = why instanceof ThreadError && !LINK_ERRORS.has(why.name);
+    const isLink = why instanceof ThreadError && LINK_ERRORS.has(why.name);
+    const broken = why !== undefined && !isLink;
     return { ...result, paused: !broken };
   }
 
@@ -121,8 +142,30 @@ export class SourceCrew {
       .run({ guest, shared: this.#data, fd: news.fd, stopFd: this.#stopFd, peer })
       .catch((error: unknown) => {
         this.returnPathError = error;
+        if (!(error instanceof ThreadError)) this.#loseThread(error);
       });
     this.#options.connected();
+  }
+
+  /** A thread has ended by itself: what it owed to the other one it will never do. */
+  #loseThread(error: unknown): void {
+    this.shared.finished.set();
+    setTimeout(() => this.#lost.reject(error), SURVIVOR_GRACE_MS).unref();
+  }
+
+  /**
+   * A thread ended by itself. Where the guest is follows from the commitment alone: if that is still
+   * open, it never will be made, and the guest goes on here.
+   */
+  #giveUp(cause: unknown, resume: boolean): MigrationResult {
+    this.#loseThread(cause);
+    const isHere = !resume && cancel(this.shared);
+    if (isHere) openSourceGuest(this.#options.guest).resume();
+    const what = isHere
+      ? "A thread of this program failed before the guest could leave; it goes on here"
+      : "A thread of this program failed; the guest is at the destination, and the rest only here";
+    const error = errorRecord(new PostcopyError("THREAD_FAILED", what, { cause }));
+    return { ok: false, place: isHere ? "source" : "destination", paused: false, error };
   }
 
   /** Whether the urgent channel is open. */

@@ -28,17 +28,21 @@ export interface StreamOpening {
   file: RecognisedFile;
   /** Where the pages are known from: an index kept before, one made now, or the file's own bitmaps. */
   index: "kept" | "made" | "made for this use" | "bitmaps";
+  /** Why an index that was made for this use only is not kept; undefined if no place lets us. */
+  unkept: string | undefined;
 }
 
 /** @throws UsageError, HostError, StreamError, PostcopyError; each says what, and where it can, the byte. */
 export async function openStream(path: string, news: StreamNews): Promise<StreamOpening> {
   const file = recogniseFile(path);
   const kept = openIndexed(file);
-  if (typeof kept === "object") return { stream: kept, file, index: "kept" };
+  if (typeof kept === "object") return { stream: kept, file, index: "kept", unkept: undefined };
   if (kept !== undefined) news.unusable(kept);
-  const { stream, draft } = await build(file, news);
-  if (draft === undefined) return { stream, file, index: "bitmaps" };
-  return { stream, file, index: publishDraft(draft, path) ? "made" : "made for this use" };
+  const { stream, draft, unkept } = await build(file, news);
+  if (unkept !== undefined) return { stream, file, index: "made for this use", unkept };
+  if (draft === undefined) return { stream, file, index: "bitmaps", unkept };
+  const index = publishDraft(draft, path) ? "made" : "made for this use";
+  return { stream, file, index, unkept };
 }
 
 async function build(file: RecognisedFile, news: StreamNews): Promise<BuiltIndex> {

@@ -2,6 +2,7 @@
 import { StressControl } from "../guests/stress/control.ts";
 import { mergeAudits } from "../guests/stress/audit.ts";
 import type { AuditResult } from "../guests/stress/audit.ts";
+import { unmapBlocks } from "../guests/stress/memory.ts";
 import { mergeVerdicts } from "../guests/stress/model.ts";
 import type { ModelVerdict } from "../guests/stress/model.ts";
 import type { StressSetup } from "../guests/stress/setup.ts";
@@ -103,8 +104,9 @@ export class StressCrew {
     };
   }
 
-  /** Ends the threads, which are idle after `stop`. */
+  /** Ends the threads, which are idle after `stop`, and gives the guest's memory back. */
   end(): void {
     for (const thread of this.#threads) thread.end();
+    unmapBlocks(this.setup.blocks);
   }
 }

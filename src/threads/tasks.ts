@@ -1,5 +1,6 @@
 /** What main gives to each worker, and what it hears from it. All of it is plain data. */
 import type { SocketAddress } from "../../syscalls/socket.ts";
+import type { AllowRule } from "../channel/allow.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import type { IncomingOutcome } from "../dest/incoming.ts";
@@ -7,6 +8,7 @@ import type { ArrivalNews, DestGuestData, SourceGuestData } from "../guests/regi
 import type { AuditResult } from "../guests/stress/audit.ts";
 import type { ModelVerdict } from "../guests/stress/model.ts";
 import type { StressSetup } from "../guests/stress/setup.ts";
+import type { JournalRecord } from "../journal/record.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import type { GuestPlace, SourceOutcome } from "../source/migrate.ts";
 import type { SourceSharedData } from "../source/shared.ts";
@@ -14,7 +16,13 @@ import type { ErrorRecord } from "../util/errors.ts";
 
 /** How the source reaches its peer: by connecting, or over a descriptor that is connected. */
 export type Route =
-  | { kind: "connect"; addresses: SocketAddress[]; patienceMs: number }
+  | {
+      kind: "connect";
+      addresses: SocketAddress[];
+      patienceMs: number;
+      /** It leads to a bridge, which says by a first byte that the connection behind it stands. */
+      joined?: boolean;
+    }
   | { kind: "descriptor"; fd: number };
 
 export interface MigrationTask {
@@ -26,6 +34,8 @@ export interface MigrationTask {
   route: Route;
   /** Go on after a broken link: the destination has a part of the guest already. */
   resume: boolean;
+  /** Written when the guest is about to be handed over; null where no journal is kept. */
+  record: JournalRecord | null;
   stopFd: number;
   peer: string;
 }
@@ -54,7 +64,9 @@ export interface ReturnPathTask {
 }
 
 /** How the incoming thread gets its connection. */
-export type Arrival = { kind: "listen"; fd: number } | { kind: "descriptor"; fd: number };
+export type Arrival =
+  | { kind: "listen"; fd: number; /** From where. */ allow: readonly AllowRule[] }
+  | { kind: "descriptor"; fd: number };
 
 export interface IncomingTask {
   guest: DestGuestData;
@@ -64,10 +76,13 @@ export interface IncomingTask {
   /** Raised to end the multifd thread, -1 where there is none. */
   multifdEndFd: number;
   lockMemory: boolean;
+  linkTimeoutMs: number;
 }
 
 export type IncomingNews =
   | { kind: "connected"; fd: number; others: number[]; peer: string }
+  /** The descriptor under which the source's connection will be, once it has come back. */
+  | { kind: "resuming"; fd: number }
   | { kind: "memory"; memory: GuestMemory }
   | ArrivalNews
   | Stamped<DestEvent>;
@@ -83,8 +98,10 @@ export interface ListenTask {
   stopFd: number;
   /** Listening socket for a source that comes back, -1 where none can. */
   listenFd: number;
+  allow: readonly AllowRule[];
   /** How long it is waited for. */
   recoverTimeoutMs: number;
+  linkTimeoutMs: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
   peer: string;
@@ -99,7 +116,9 @@ export interface FaultTask {
   fd: number;
   /** Listening socket for urgent channels, -1 if there can be none. */
   listenFd: number;
+  allow: readonly AllowRule[];
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   faultStopFd: number;
   peer: string;
@@ -115,6 +134,7 @@ export interface MultifdTask {
   /** Listening socket for further connections. */
   listenFd: number;
   early: number[];
+  linkTimeoutMs: number;
   stopFd: number;
   /** Raised when no more pages come on its channels. */
   endFd: number;

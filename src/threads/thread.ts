@@ -1,10 +1,13 @@
 /**
  * A thread of the program: a Bun Worker that is given plain data, blocks as it likes in one
- * function, and reports by message. Main never blocks: it awaits promises.
+ * function (or, like that of TLS, never), and reports by message. Main never blocks: it awaits promises.
  *
  * A worker that may sit in a system call is never terminated: it is told to stop through shared
- * memory and the stop descriptor, and terminated when it has said that it is done.
+ * memory and the stop descriptor, and terminated when it has said that it is done. One that ends by
+ * itself (an error outside of its task, process.exit, no memory left) fails its task: whoever waits
+ * for it would wait for ever.
  */
+import { unmapThreadMemory } from "../../syscalls/memory.ts";
 import { PostcopyError, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 
@@ -19,19 +22,24 @@ const ENTRIES = {
   index: () => new URL("./index.worker.ts", import.meta.url),
   analyze: () => new URL("./analyze.worker.ts", import.meta.url),
   stress: () => new URL("./stress.worker.ts", import.meta.url),
+  tls: () => new URL("./tls.worker.ts", import.meta.url),
 } as const;
 
 export type ThreadName = keyof typeof ENTRIES;
 
+/** What a worker is sent. */
+type ToWorker<Task> = { kind: "task"; task: Task } | { kind: "end" };
+
 /** What a worker sends. */
 type FromWorker =
   | { kind: "ready" }
+  | { kind: "ended" }
   | { kind: "news"; news: unknown }
   | { kind: "done"; result: unknown }
   | { kind: "failed"; error: ErrorRecord };
 
-/** How long a worker may take to load; a missing file never answers. */
-const READY_TIMEOUT_MS = 10_000;
+/** How long a worker may take to load, on a host that is very busy; a missing file never answers. */
+const READY_TIMEOUT_MS = 60_000;
 
 /** An error that a worker reported, with its code, hint and causes. */
 export class ThreadError extends PostcopyError {
@@ -61,6 +69,8 @@ export class Thread<Task, News, Result> {
   readonly #ready = Promise.withResolvers<void>();
   #task = Promise.withResolvers<Result>();
   #busy = false;
+  /** Why no further task can be given to it. */
+  #ended: Error | undefined;
 
   /** Starts loading the worker; `news` is called for each message it sends while at work. */
   constructor(name: ThreadName, news: (news: News) => void) {
@@ -69,8 +79,10 @@ export class Thread<Task, News, Result> {
     this.#worker = new Worker(ENTRIES[name]().href);
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#take(event.data);
     this.#worker.onerror = (event) => this.#fail(new Error(`${name}: ${event.message}`));
+    this.#worker.addEventListener("close", () => this.#close());
     const timer = setTimeout(() => {
-      this.#fail(new Error(`the ${name} thread did not start within ${READY_TIMEOUT_MS} ms`));
+      const what = `The ${name} thread did not start within ${READY_TIMEOUT_MS / 1000} s`;
+      this.#fail(new PostcopyError("THREAD_FAILED", what, { hint: "this host may be too busy" }));
     }, READY_TIMEOUT_MS);
     timer.unref();
     this.#ready.promise.then(
@@ -82,10 +94,11 @@ export class Thread<Task, News, Result> {
   /** Gives the worker its next task; resolves with its result, rejects with its error. */
   run(task: Task): Promise<Result> {
     if (this.#busy) throw new Error(`the ${this.name} thread is still at work`);
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
     this.#busy = true;
     this.#task = Promise.withResolvers<Result>();
     this.#ready.promise.then(
-      () => this.#worker.postMessage(task),
+      () => this.#tell({ kind: "task", task }),
       (error: unknown) => {
         // It never was ready, so it was given nothing.
         this.#busy = false;
@@ -100,15 +113,26 @@ export class Thread<Task, News, Result> {
     return this.#busy;
   }
 
-  /** Ends an idle worker. */
+  /** Ends an idle worker: it gives back what it has mapped, and is terminated. */
   end(): void {
-    if (!this.#busy) this.#worker.terminate();
+    if (this.#busy) return;
+    this.#ready.promise.then(
+      () => this.#tell({ kind: "end" }),
+      () => this.#worker.terminate(),
+    );
+  }
+
+  #tell(message: ToWorker<Task>): void {
+    this.#worker.postMessage(message);
   }
 
   #take(message: FromWorker): void {
     switch (message.kind) {
       case "ready":
         this.#ready.resolve();
+        break;
+      case "ended":
+        this.#worker.terminate();
         break;
       case "news":
         this.#news(message.news as News);
@@ -126,26 +150,39 @@ export class Thread<Task, News, Result> {
 
   /** Whatever went wrong, a worker that has a task may sit in a system call: it stays busy. */
   #fail(error: Error): void {
+    this.#ended ??= error;
     this.#ready.reject(error);
-    this.#task.reject(error);
+    if (this.#busy) this.#task.reject(error);
+  }
+
+  /** The worker is no more: it is at nothing, and will never be. */
+  #close(): void {
+    this.#fail(this.#ended ?? new Error(`the ${this.name} thread ended by itself`));
+    this.#busy = false;
   }
 }
 
 /**
- * The worker's side: runs `work` for each task. `tell` sends news while `work` blocks. Called once,
- * at the top of a worker file.
+ * The worker's side: runs `work` for each task. `tell` sends news while `work` blocks, or later from
+ * an event. Called once, at the top of a worker file.
  */
 export function serveThread<Task, News, Result>(
-  work: (task: Task, tell: (news: News) => void) => Result,
+  work: (task: Task, tell: (news: News) => void) => Result | Promise<Result>,
 ): void {
   const send = (message: FromWorker): void => postMessage(message);
-  const take = (event: MessageEvent<Task>): void => {
+  const take = async ({ data }: MessageEvent<ToWorker<Task>>): Promise<void> => {
+    if (data.kind === "end") {
+      unmapThreadMemory();
+      send({ kind: "ended" });
+      return;
+    }
     try {
-      send({ kind: "done", result: work(event.data, (news) => send({ kind: "news", news })) });
+      const result = await work(data.task, (news) => send({ kind: "news", news }));
+      send({ kind: "done", result });
     } catch (thrown) {
       send({ kind: "failed", error: errorRecord(thrown) });
     }
   };
-  addEventListener("message", take as (event: Event) => void);
+  addEventListener("message", (event) => void take(event as MessageEvent<ToWorker<Task>>));
   send({ kind: "ready" });
 }

@@ -53,6 +53,20 @@ export function wantsColours(stream: TerminalStream, environment: Environment): 
   return stream.isTTY === true && !refused;
 }
 
+/** Control characters, but for ends of lines, tabs, and the colours that Paint writes. */
+// oxlint-disable-next-line no-control-regex
+const CONTROLS = /[\0-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[\d{1,2}m)/g;
+
+/**
+ * The text without what a terminal would obey: names and descriptions come from the other end, or
+ * from a file, and may hold anything.
+ */
+export function harmless(text: string): string {
+  return text.replace(CONTROLS, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
 export class Terminal {
   /** Whether a line can be rewritten in place. */
   readonly interactive: boolean;
@@ -73,7 +87,8 @@ export class Terminal {
 
   /** Writes whole lines above the status line. */
   writeLines(text: string): void {
-    const lines = text.endsWith("\n") ? text : `${text}\n`;
+    const shown = harmless(text);
+    const lines = shown.endsWith("\n") ? shown : `${shown}\n`;
     if (this.#status === "") {
       this.#stream.write(lines);
     } else {

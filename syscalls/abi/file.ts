@@ -13,7 +13,16 @@ export const FCNTL = {
 
 export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;
 
-export const FLOCK = { LOCK_EX: 2, LOCK_NB: 4 } as const;
+/** Advice of posix_fadvise(2). */
+export const FADVISE = { POSIX_FADV_DONTNEED: 4 } as const;
+
+export const ABI_FADVISE = {
+  header: "linux/fadvise.h",
+  constants: FADVISE,
+  structs: {},
+} satisfies AbiTable;
+
+export const FLOCK = { LOCK_SH: 1, LOCK_EX: 2, LOCK_NB: 4, LOCK_UN: 8 } as const;
 
 export const ABI_FLOCK = {
   header: "sys/file.h",

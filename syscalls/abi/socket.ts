@@ -14,6 +14,7 @@ export const SOCKET = {
   SO_SNDBUF: 7,
   SO_RCVBUF: 8,
   SO_KEEPALIVE: 9,
+  SO_PEERCRED: 17,
   SHUT_RD: 0,
   SHUT_WR: 1,
   SHUT_RDWR: 2,
@@ -21,13 +22,20 @@ export const SOCKET = {
   MSG_DONTWAIT: 0x40,
 } as const;
 
-export const ABI = { header: "sys/socket.h", constants: SOCKET, structs: {} } satisfies AbiTable;
+export const UCRED = {
+  "struct ucred": { size: 12, fields: { pid: 0, uid: 4, gid: 8 } },
+} as const;
+
+export const ABI = {
+  header: "sys/socket.h",
+  constants: SOCKET,
+  structs: UCRED,
+} satisfies AbiTable;
 
 export const TCP = {
   TCP_NODELAY: 1,
   TCP_KEEPIDLE: 4,
   TCP_KEEPINTVL: 5,
-  TCP_KEEPCNT: 6,
   TCP_USER_TIMEOUT: 18,
   TCP_NOTSENT_LOWAT: 25,
 } as const;

@@ -7,11 +7,16 @@ export class FakeWorker {
   static made: FakeWorker[] = [];
   onmessage: ((event: { data: unknown }) => void) | undefined;
   onerror: ((event: { message: string }) => void) | undefined;
+  onclose: (() => void) | undefined;
   readonly tasks: unknown[] = [];
   terminated = false;
 
   constructor() {
     FakeWorker.made.push(this);
+  }
+
+  addEventListener(name: string, listener: () => void): void {
+    if (name === "close") this.onclose = listener;
   }
 
   postMessage(task: unknown): void {

@@ -101,6 +101,11 @@ export class HandMadePeer implements AsyncDisposable {
     await waitUntil(() => this.#ended, "the other end to hang up");
   }
 
+  /** Breaks the connection off with a reset, as a crashed host or a firewall does. */
+  reset(): void {
+    this.#socket.resetAndDestroy();
+  }
+
   /** Hangs up at once. */
   close(): void {
     this.#socket.destroy();
@@ -116,7 +121,7 @@ export class HandMadePeer implements AsyncDisposable {
 export class HandMadeDestination implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets: Socket[] = [];
-  readonly #accepted = Promise.withResolvers<HandMadePeer>();
+  readonly #peers: HandMadePeer[] = [];
   /** The address as a PEER word. */
   readonly peer: string;
 
@@ -125,7 +130,7 @@ export class HandMadeDestination implements AsyncDisposable {
     this.peer = peer;
     server.on("connection", (socket) => {
       this.#sockets.push(socket);
-      this.#accepted.resolve(new HandMadePeer(socket));
+      this.#peers.push(new HandMadePeer(socket));
     });
   }
 
@@ -150,9 +155,9 @@ export class HandMadeDestination implements AsyncDisposable {
     this.#server.close();
   }
 
-  /** The first connection. */
-  async accept(): Promise<HandMadePeer> {
-    return await withDeadline(this.#accepted.promise, "a connection from the source");
+  /** The first connection, or the one that came `number`th after it. */
+  async accept(number = 0): Promise<HandMadePeer> {
+    return await waitUntil(() => this.#peers[number], "a connection from the source");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

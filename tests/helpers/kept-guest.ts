@@ -3,6 +3,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { createPageState, attachPageState } from "../../src/dest/shared.ts";
+import type { PageState } from "../../src/dest/shared.ts";
+import { readArrival } from "../../src/guests/snapshot/arrival-file.ts";
 import { SnapshotDestGuest } from "../../src/guests/snapshot/dest-guest.ts";
 import { StoreSink } from "../../src/guests/snapshot/store-sink.ts";
 import type { PrecopyStoreSink } from "../../src/guests/snapshot/store-sink.ts";
@@ -21,14 +23,20 @@ export class KeptGuest {
   readonly precopy: PrecopyStoreSink;
   /** As postcopy uses it. */
   readonly postcopy: StoreSink;
+  /** Which pages have arrived. */
+  readonly pages: PageState;
   readonly #buffer = mapScratch(64 * PAGE_BYTES);
 
-  /** `directory` exists and is empty. */
-  constructor(directory: string, setup: readonly RamSetupBlock[]) {
+  /** `directory` exists, and is empty, or (without `setup`) has a guest that is to be resumed. */
+  constructor(directory: string, setup?: readonly RamSetupBlock[]) {
     this.directory = directory;
-    this.guest = new SnapshotDestGuest(directory, () => undefined);
-    this.blocks = this.guest.prepareMemory(setup);
+    const takenOver = setup === undefined ? readArrival(directory) : undefined;
+    this.guest = new SnapshotDestGuest(directory, () => undefined, takenOver);
+    const part = setup === undefined ? this.guest.resume() : undefined;
+    this.blocks = part?.blocks ?? this.guest.prepareMemory(setup ?? []);
     const pages = attachPageState(createPageState(this.blocks), this.blocks);
+    if (part !== undefined) pages.received = part.received;
+    this.pages = pages;
     const control = new Int32Array(new SharedArrayBuffer(64));
     this.precopy = this.guest.storeSink(pages, this.#buffer);
     this.postcopy = new StoreSink(this.guest.sinkData(), pages, this.#buffer, control);
@@ -49,9 +57,30 @@ export class KeptGuest {
 
   /** The package arrives, all pages are there: the snapshot is complete. */
   finish(): void {
-    const writer = new StreamWriter();
-    writePackage(writer, (inner) => inner.raw(new Uint8Array(100)), []);
-    this.finishWith(writer.bytes);
+    this.finishWith(somePackage());
+  }
+
+  /** The package arrives, and all pages of the blocks that `isLate` says will come behind it. */
+  takeOver(isLate: (index: number, page: number) => boolean): void {
+    for (const { index } of this.blocks) {
+      const received = this.pages.received[index];
+      for (let page = 0; page < (received?.pages ?? 0); page++) {
+        if (!isLate(index, page)) continue;
+        this.guest.reserve(this.block(index), page * PAGE_BYTES, PAGE_BYTES);
+        received?.clearRange(page, 1);
+      }
+    }
+    if (this.guest.devices.kind === "opaque") this.guest.devices.keep(somePackage());
+    this.guest.takeOver(this.pages, { ramSectionId: 1, sourceIsOurs: false });
+  }
+
+  /** The pages that have not arrived, in order. */
+  get missing(): { index: number; page: number }[] {
+    return this.blocks.flatMap(({ index }) => {
+      const received = this.pages.received[index];
+      const all = Array.from({ length: received?.pages ?? 0 }, (_, page) => ({ index, page }));
+      return all.filter(({ page }) => !received?.test(page));
+    });
   }
 
   /** The same with what arrived in precopy, if `commit` allows it. */
@@ -63,6 +92,13 @@ export class KeptGuest {
   file(name: string): Uint8Array {
     return readFileSync(join(this.directory, name));
   }
+}
+
+/** A package with some device state. */
+function somePackage(): Uint8Array {
+  const writer = new StreamWriter();
+  writePackage(writer, (inner) => inner.raw(new Uint8Array(100)), []);
+  return writer.bytes;
 }
 
 /** A page that is `byte` all over. */

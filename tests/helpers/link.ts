@@ -16,22 +16,26 @@ export class Link implements AsyncDisposable {
   connections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #from: string | undefined;
+  /** To whom each of them leads. */
+  readonly #sides = new WeakMap<Socket, "source" | "destination">();
   #target: string | undefined;
   #cutAtAnswer = false;
 
-  private constructor(server: Server, target: string) {
+  private constructor(server: Server, target: string, from: string | undefined) {
+    this.#from = from;
     this.uri = `tcp:127.0.0.1:${(server.address() as AddressInfo).port}`;
     this.#server = server;
     this.#target = target;
   }
 
-  /** A link to `target` (`tcp:HOST:PORT`). */
-  static async start(target: string): Promise<Link> {
+  /** A link to `target` (`tcp:HOST:PORT`), which it reaches `from` an address of this host. */
+  static async start(target: string, from?: string): Promise<Link> {
     const server = createServer({ allowHalfOpen: true });
     const { promise, resolve } = Promise.withResolvers<void>();
     server.listen(0, "127.0.0.1", resolve);
     await promise;
-    const link = new Link(server, target);
+    const link = new Link(server, target, from);
     server.on("connection", (socket) => link.#carry(socket));
     return link;
   }
@@ -46,6 +50,11 @@ export class Link implements AsyncDisposable {
     this.#target = undefined;
     for (const socket of this.#sockets) socket.resetAndDestroy();
     this.#sockets.clear();
+  }
+
+  /** Ends one direction of every connection; what goes in the other is carried on. */
+  close(towards: "source" | "destination"): void {
+    for (const socket of this.#sockets) if (this.#sides.get(socket) === towards) socket.end();
   }
 
   /** Carries what connects from now on to `target`. */
@@ -66,11 +75,13 @@ export class Link implements AsyncDisposable {
       return;
     }
     const [, host = "", port = ""] = this.#target.split(":");
-    const far = connect({ host, port: Number(port), allowHalfOpen: true });
+    const localAddress = this.#from === undefined ? {} : { localAddress: this.#from };
+    const far = connect({ host, port: Number(port), allowHalfOpen: true, ...localAddress });
     // What cannot be reached at the far end is refused at the near one.
     far.on("error", () => near.resetAndDestroy());
     this.connections++;
     this.#sockets.add(near).add(far);
+    this.#sides.set(near, "source").set(far, "destination");
     if (this.#cutAtAnswer) {
       this.#cutAtAnswer = false;
       far.once("data", () => this.cut());

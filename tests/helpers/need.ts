@@ -74,3 +74,11 @@ export function needCompiler(): Need {
     missing: Bun.which("cc") === null ? "install the packages gcc and libc6-dev" : undefined,
   };
 }
+
+/** strace, which also lets system calls fail on purpose. */
+export function needStrace(): Need {
+  return {
+    what: "strace",
+    missing: Bun.which("strace") === null ? "install the package strace" : undefined,
+  };
+}

@@ -199,6 +199,13 @@ export class Qemu implements AsyncDisposable {
     return port;
   }
 
+  /** Has its migrations go over TLS, with the certificates of a directory. */
+  async useTls(directory: string, endpoint: "client" | "server"): Promise<void> {
+    const properties = { id: "tls", dir: directory, endpoint, "verify-peer": true };
+    await this.qmp.execute("object-add", { "qom-type": "tls-creds-x509", ...properties });
+    await this.qmp.execute("migrate-set-parameters", { "tls-creds": "tls" });
+  }
+
   /** Turns migration capabilities on or off. */
   async setCapabilities(capabilities: Record<string, boolean>): Promise<void> {
     const list = Object.entries(capabilities).map(([capability, state]) => ({ capability, state }));

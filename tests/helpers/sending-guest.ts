@@ -18,6 +18,7 @@ export const SETTINGS: SourceSettings = {
   maxPostcopyBandwidth: 0,
   preempt: false,
   downtimeLimitMs: 300,
+  linkTimeoutMs: 5000,
 };
 
 /** What a page holds: one of three in a row is zero, the others have their place in each word. */
@@ -52,6 +53,7 @@ export function sourceContext(
     makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
+    noteHandOver: () => undefined,
     emit: () => undefined,
   };
 }

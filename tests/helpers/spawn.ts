@@ -9,6 +9,7 @@
  * At the end of the block a program that still runs is killed; a test that wants its exit code
  * calls `finish`.
  */
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 import { DeadlineError, withDeadline } from "./deadline.ts";
@@ -142,7 +143,29 @@ export async function run(
   return await program.finish();
 }
 
+/** The journal of what tests send: that of the host is none of their business. */
+const JOURNAL = join(PROJECT_ROOT, ".cache", "test-journal");
+/** No test lasts longer; what killed programs left in it before means nothing to anybody. */
+const JOURNAL_LIFE_MS = 600_000;
+
+function clearJournal(): void {
+  for (const name of existsSync(JOURNAL) ? readdirSync(JOURNAL) : []) {
+    const path = join(JOURNAL, name);
+    const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+    if (age > JOURNAL_LIFE_MS) rmSync(path, { force: true });
+  }
+}
+clearJournal();
+
+/** Words of a command with the tests' own journal, where it keeps one and names no other. */
+export function withJournal(words: readonly string[]): string[] {
+  const [command = "", ...rest] = words;
+  const keepsOne = command === "source" || rest.includes("--onward");
+  const named = rest.includes("--journal") || rest.includes("--no-journal");
+  return keepsOne && !named ? [command, "--journal", JOURNAL, ...rest] : [...words];
+}
+
 /** The command line of postcopy from its sources, by the Bun that runs the tests. */
 export function postcopyCommand(...words: string[]): string[] {
-  return [process.execPath, join(PROJECT_ROOT, "src", "cli.ts"), ...words];
+  return [process.execPath, join(PROJECT_ROOT, "src", "cli.ts"), ...withJournal(words)];
 }

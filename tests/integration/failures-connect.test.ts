@@ -138,5 +138,5 @@ migrationTest("a destination that is no destination: the guest goes on", async (
   const { exitCode, error, stayed } = await source.end();
   expect({ exitCode, stayed }).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });
   expect(error?.message).toStartWith("The migration failed; the guest goes on here");
-  expect(error?.message).toContain("The return path has an unknown message");
+  expect(error?.message).toContain("The destination answered with an HTTP response");
 });

@@ -30,7 +30,7 @@ const memoryTest = requireOrSkip(needUserfaultfd());
 
 nobodyTest("as nobody, userfaultfd is for user code only: it works, and this is said", async () => {
   await using dest = await startDest({ before: AS_NOBODY });
-  const flags = ["--switchover", "rounds=1"];
+  const flags = ["--switchover", "rounds=1", "--no-journal"];
   await using source = startSource({ to: dest.peer, guest: SMALL_GUEST, flags, before: AS_NOBODY });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
   expectMoved(sourceEnd, destEnd, COUNT);
@@ -86,7 +86,7 @@ filterTest("no userfaultfd at the source: no precopy, and this is said", async (
   await using directory = new TemporaryDirectory("filter");
   const before = withoutUserfaultfd(directory);
   await using dest = await startDest();
-  const flags = ["--switchover", "rounds=2"];
+  const flags = ["--switchover", "rounds=2", "--no-journal"];
   await using source = startSource({ to: dest.peer, guest: SMALL_GUEST, flags, before });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
   expectMoved(sourceEnd, destEnd, COUNT);

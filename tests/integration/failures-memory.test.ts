@@ -4,6 +4,8 @@
  */
 import { describe, expect } from "bun:test";
 
+import { RAM_FLAG } from "../../src/stream/constants.ts";
+import { FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../../src/stream/hello.ts";
 import { encodeRamSetup } from "../../src/stream/ram-setup.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import {
@@ -135,6 +137,42 @@ describe("pages that no source owes", () => {
     });
     expect(asked).toEqual([]);
     expect(peer.messages.at(-1)).toEqual({ kind: "shut", status: 0 });
+  });
+});
+
+describe("pages that come twice in postcopy", () => {
+  /** Another page 5 than the one that came first: the guest's has nothing but zeros. */
+  const forged = page(5 * 4096, 0x77);
+  const TOKEN = 0x1234_5678;
+
+  streamTest("on one channel: the first one counts, which the guest may have read", async () => {
+    await using dest = await startDest();
+    await using peer = await HandMadePeer.connect(dest.peer);
+    const twice = ramPart(zeroPages(0, 15), forged, zeroPages(15, 16));
+    peer.send(...BEFORE_PACKAGE, packaged(), twice, ramEnd(), eof);
+    const { exitCode, report, stderr } = await dest.end();
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    expect(report.audit).toEqual({ pagesChecked: 16, pagesWrong: 0 });
+    expect(report.places.exists).toBe(1);
+  });
+
+  streamTest("on two channels, the same", async () => {
+    await using dest = await startDest();
+    await using peer = await HandMadePeer.connect(dest.peer);
+    const chosen = [...tokenValues(TOKEN), chosenValue(FEATURES_OURS)].map(ping);
+    peer.send(...BEFORE_PACKAGE, ...chosen, packaged(), ramPart(zeroPages(0, 14)));
+    await peer.message(({ kind }) => kind === "pageRequest");
+    await using urgent = await HandMadePeer.connect(dest.peer);
+    // What is on it has been taken when the other end closes it, as it does behind EOS.
+    urgent.send(urgentHead(TOKEN), forged, page(14 * 4096), (writer) => {
+      writer.u64(RAM_FLAG.endOfSection);
+    });
+    await urgent.otherEnd();
+    peer.send(ramPart(page(14 * 4096, 0x77), zeroPages(15, 16)), ramEnd(), eof);
+    const { exitCode, report, stderr } = await dest.end();
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    expect(report.audit).toEqual({ pagesChecked: 16, pagesWrong: 0 });
+    expect([report.places.exists, report.pages.urgentZero]).toEqual([2, 1]);
   });
 });
 

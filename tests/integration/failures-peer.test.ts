@@ -217,6 +217,20 @@ migrationTest("dest: the source is killed in postcopy", async () => {
   expectLost(await dest.end());
 });
 
+migrationTest("dest: what breaks once the guest runs is never told as a refusal", async () => {
+  await using dest = await startDest();
+  await using peer = await HandMadePeer.connect(dest.peer);
+  peer.send(...BEFORE_PACKAGE, packaged(), ramPart(zeroPages(0, 16)));
+  await dest.event("running");
+  // No section begins so.
+  peer.send(Uint8Array.of(0xee));
+  const { exitCode, error } = await dest.end();
+  expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "UNKNOWN_SECTION" });
+  await peer.otherEnd();
+  // A QEMU 11 would run its guest again at a status that is not 0.
+  expect(peer.messages.filter(({ kind }) => kind === "shut")).toEqual([]);
+});
+
 migrationTest("dest: a source that hangs up when every page is there is not needed", async () => {
   await using dest = await startDest();
   await using peer = await HandMadePeer.connect(dest.peer);

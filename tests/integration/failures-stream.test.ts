@@ -173,7 +173,7 @@ describe("streams that end too early", () => {
     says: "The stream ended before the guest's memory did",
   });
   refused("by itself, after pages were discarded", {
-    stream: [...PRECOPY, ramPart(zeroPages()), ramEnd(), discard(), eof],
+    stream: [...PRECOPY, discard(), ramPart(zeroPages()), ramEnd(), eof],
     code: "WRONG_STATE",
     says: "The stream ended in state DISCARD",
   });

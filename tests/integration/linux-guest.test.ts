@@ -27,6 +27,8 @@ const CLOCK_SECONDS = 2;
 
 /** What a kernel prints of a guest that was disturbed. */
 const COMPLAINT = /unstable|skew|stall|lockup|blocked for|BUG|Oops|WARNING|Call Trace|error|fail/i;
+/** What it prints where its clock could not be looked at in time: no fault of the guest's. */
+const BUSY_HOST = /read-back delay of \d+ns, clock-skew test skipped/;
 
 const place = new LinuxPlace();
 afterAll(() => place[Symbol.asyncDispose]());
@@ -149,7 +151,8 @@ async function expectUndisturbed(
   expect(digest).toBe(past.account.digest);
   const known = past.account.kernelLog.length;
   expect(kernelLog.slice(0, known)).toEqual(past.account.kernelLog);
-  expect(kernelLog.slice(known).filter((line) => COMPLAINT.test(line))).toEqual([]);
+  const complaints = kernelLog.slice(known).filter((line) => COMPLAINT.test(line));
+  expect(complaints.filter((line) => !BUSY_HOST.test(line))).toEqual([]);
   // It went on where it was, and for no longer than it can have run.
   const went = uptime - past.account.uptime;
   const pausedMs = startedMs - past.endedMs;

@@ -13,7 +13,7 @@ const HUGE = "stress:size=32MiB,page-size=2M,duration=100ms";
 const COUNT = pages("32MiB");
 
 hugeTest("precopy, then postcopy in whole huge pages", async () => {
-  using _ = new HugePages(POOL_PAGES);
+  await using _ = await HugePages.add(POOL_PAGES);
   const { source, dest } = await move({ guest: HUGE, sourceFlags: ["--switchover", "rounds=1"] });
   expectMoved(source, dest, COUNT);
   expect(source.report.pages.owed % 512).toBe(0);
@@ -22,7 +22,7 @@ hugeTest("precopy, then postcopy in whole huge pages", async () => {
 });
 
 hugeTest("pure postcopy: a fault brings a whole huge page on the urgent channel", async () => {
-  using _ = new HugePages(POOL_PAGES);
+  await using _ = await HugePages.add(POOL_PAGES);
   const guest = "stress:size=32MiB,page-size=2M,blocks=2,rate=unlimited,duration=100ms";
   const sourceFlags = ["--switchover", "now", "--max-postcopy-bandwidth", "8MiB/s"];
   const { source, dest } = await move({ guest, sourceFlags });
@@ -35,7 +35,7 @@ hugeTest("pure postcopy: a fault brings a whole huge page on the urgent channel"
 
 hugeTest("a destination without huge pages says how to get them, and the guest stays", async () => {
   // Enough for the source, nothing for the destination.
-  using _ = HugePages.exactlyFree(POOL_PAGES / 2);
+  await using _ = await HugePages.exactlyFree(POOL_PAGES / 2);
   await using dest = await startDest();
   await using source = startSource({ to: dest.peer, guest: HUGE });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);

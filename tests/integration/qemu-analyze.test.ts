@@ -12,7 +12,12 @@ import { HUGE_PAGE_BYTES, HugePages, needHugePages } from "../helpers/huge-pages
 import { libvirtSave } from "../helpers/libvirt-save.ts";
 import { startDest } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { enablePostcopy, slowPrecopy, waitForPrecopyRound } from "../helpers/qemu-snapshot.ts";
+import {
+  COMPRESS,
+  enablePostcopy,
+  slowPrecopy,
+  waitForPrecopyRound,
+} from "../helpers/qemu-snapshot.ts";
 import {
   machineOf,
   needQemuVersion,
@@ -336,7 +341,7 @@ for (const version of QEMU_VERSIONS) {
     needUserfaultfd(),
     needHugePages(HUGE_PAGES),
   )(`analyze tells the huge pages of QEMU ${version}`, async () => {
-    using _pages = new HugePages(HUGE_PAGES);
+    await using _pages = await HugePages.add(HUGE_PAGES);
     const how = { program: qemuProgram(version), extraArguments: HUGE };
     const { analysis } = await moveRecorded({ ...how, machine: "pc,memory-backend=m0" }, {});
     expect(analysis.advise?.pageSizeSummary).toBe(HUGE_PAGE_BYTES + 4096);
@@ -366,7 +371,7 @@ for (const version of QEMU_VERSIONS) {
 needs("7.2")("analyze tells what QEMU 7.2 compressed, in a zstd image of libvirt", async () => {
   await using directory = new TemporaryDirectory("analyze");
   const file = directory.file("guest");
-  await saveQemu({ version: "7.2", uri: `exec:cat>${file}`, capabilities: { compress: true } });
+  await saveQemu({ version: "7.2", uri: `exec:cat>${file}`, ...COMPRESS });
   const packed = directory.file("guest.save");
   const head = libvirtSave({ format: "zstd", xml: "<domain/>", wasRunning: false });
   const body = Bun.zstdCompressSync(readFileSync(file), { level: 1 });

@@ -71,7 +71,7 @@ for (const version of QEMU_VERSIONS) {
     requireOrSkip(...needs)(
       `a guest of QEMU ${version} in huge pages goes there and back${how}`,
       async () => {
-        using _pool = new HugePages(HUGE_POOL);
+        await using _pool = await HugePages.add(HUGE_POOL);
         const { captured, restored, pageSizes } = await roundTrip(
           {
             program: qemuProgram(version),
@@ -115,7 +115,7 @@ for (const version of QEMU_VERSIONS) {
   )(
     `a guest of QEMU ${version} with many RAM blocks, of huge pages and small, goes there and back`,
     async () => {
-      using _pool = new HugePages(HUGE_POOL);
+      await using _pool = await HugePages.add(HUGE_POOL);
       const { pageSizes, restored } = await roundTrip({
         program: qemuProgram(version),
         machine: machineOf(version),

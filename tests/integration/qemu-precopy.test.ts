@@ -220,7 +220,7 @@ for (const version of ["7.2", "11.1"] as const) {
     async () => {
       await using directory = new TemporaryDirectory("huge");
       const snapshot = directory.file("guest");
-      using _pool = new HugePages(HUGE_PAGES);
+      await using _pool = await HugePages.add(HUGE_PAGES);
       const restored = { ...how(version), incoming: "defer" };
       let before;
       {

@@ -11,6 +11,7 @@ import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import {
   captureQemu,
+  COMPRESS,
   enablePostcopy,
   expectCountsOn,
   restoreIntoQemu,
@@ -30,6 +31,7 @@ const qemuTest = requireOrSkip(needQemu(), needUserfaultfd());
 interface Case {
   name: string;
   capabilities: Record<string, boolean>;
+  parameters?: Record<string, unknown>;
   round: number;
   versions: readonly QemuVersion[];
 }
@@ -46,13 +48,13 @@ const CASES: readonly Case[] = [
   // QEMU 9.1 has taken it out.
   {
     name: "with compress in precopy",
-    capabilities: { compress: true },
+    ...COMPRESS,
     round: 2,
     versions: ["7.2"],
   },
 ];
 
-for (const { name, capabilities, round, versions } of CASES) {
+for (const { name, capabilities, parameters = {}, round, versions } of CASES) {
   for (const version of versions) {
     const how = { program: qemuProgram(version), machine: machineOf(version) };
     const versionTest = requireOrSkip(needQemuVersion(version), needUserfaultfd());
@@ -62,6 +64,7 @@ for (const { name, capabilities, round, versions } of CASES) {
       await using source = await startQemu(how);
       await enablePostcopy(source, capabilities);
       await slowPrecopy(source);
+      await source.qmp.execute("migrate-set-parameters", parameters);
       await source.waitForRounds(3);
       const before = await source.readCount();
       const report = await captureQemu(source, snapshot, { round });

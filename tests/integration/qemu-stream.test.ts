@@ -10,6 +10,7 @@ import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { machineOf, needQemuVersion, QEMU_VERSIONS } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { libvirtSave } from "../helpers/libvirt-save.ts";
+import { COMPRESS } from "../helpers/qemu-snapshot.ts";
 import { restoreStream, saveQemu } from "../helpers/saved-guest.ts";
 import type { SaveOptions } from "../helpers/saved-guest.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
@@ -74,7 +75,7 @@ const ENCODED: { name: string; version: QemuVersion; options: Partial<SaveOption
     version,
     options: { capabilities: { xbzrle: true }, parameters: XBZRLE, round: 3 },
   })),
-  { name: "compress", version: "7.2", options: { capabilities: { compress: true } } },
+  { name: "compress", version: "7.2", options: COMPRESS },
 ];
 
 for (const { name, version, options } of ENCODED) {

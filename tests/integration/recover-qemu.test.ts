@@ -3,7 +3,9 @@
  * the guest finishes whole. QEMU has to be told to listen again, as it does nothing by itself.
  */
 import { afterAll, expect } from "bun:test";
+import { closeSync, openSync, readSync, writeSync } from "node:fs";
 
+import { DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { Link } from "../helpers/link.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
@@ -118,6 +120,52 @@ for (const version of QEMU_VERSIONS) {
   });
 }
 
+/** Changes one byte of a file, or changes it back. */
+function flip(file: string, at: number): void {
+  const fd = openSync(file, "r+");
+  const byte = Buffer.alloc(1);
+  readSync(fd, byte, 0, 1, at);
+  byte[0] = (byte[0] ?? 0) ^ 1;
+  writeSync(fd, byte, 0, 1, at);
+  closeSync(fd);
+}
+
+const newTest = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
+
+newTest("a damaged page: QEMU 11.1 waits for it, and has it once it was put right", async () => {
+  const { directory, before } = await keptBy("11.1");
+  const [qemu, to] = await startIncoming("11.1", false);
+  await using destination = qemu;
+  const file = `${directory}/ram-0.bin`;
+  // The last page that the guest writes, and so asks for, in each of its rounds.
+  const at = DEFAULT_RANGE.endAddress - 4096;
+  const guest = `snapshot:${directory}`;
+  flip(file, at);
+  await using source = startSource({ to, guest });
+  const first = await source.end();
+  await using resumed = startSource({
+    to: await recover(destination),
+    guest,
+    flags: ["--resume", "--recover-timeout", "0"],
+  });
+  const second = await resumed.end();
+  flip(file, at);
+  for (const { exitCode, error } of [first, second]) {
+    expect(exitCode).toBe(1);
+    expect(error?.message).toContain(`the page at ${at} of ram-0.bin (pc.ram) does not have its`);
+    expect(error?.hints.join()).toContain("put the file right first");
+  }
+  await using again = startSource({
+    to: await recover(destination, 2),
+    guest,
+    flags: ["--resume"],
+  });
+  const { exitCode, stderr } = await again.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  await destination.waitForMigration("completed");
+  await expectCountsOn(destination, before);
+});
+
 /** QEMU 7.2 ends itself when a link breaks in the middle of a recovery: 9.1 mended that. */
 for (const version of ["10.0", "11.1"] as const) {
   const test = requireOrSkip(needQemuVersion(version), needUserfaultfd());
@@ -158,7 +206,10 @@ oldTest("a source whose patience is over says so, and another one finishes the m
   link.cut();
   const { exitCode, error } = await source.end();
   expect(exitCode).toBe(1);
-  expect(error?.message).toContain("guest is at the destination");
+  // Whether the last try came to be connected before the link was reset is luck.
+  expect(error?.message).toMatch(
+    /guest is at the destination|what the destination has stays there/,
+  );
   expect(error?.hints.join()).toContain("by the same command with --resume");
   await using again = startSource({ to: await recover(destination), guest, flags: ["--resume"] });
   expect(await again.end()).toMatchObject({ exitCode: 0 });
@@ -199,6 +250,8 @@ for (const version of QEMU_VERSIONS) {
       await source.qmp.execute("migrate", { uri: link.uri });
       await source.qmp.execute("migrate-start-postcopy");
       await dest.phase("postcopy");
+      // From 10.2 on a source takes its guest back when the link breaks before it is in this state.
+      await source.waitForMigration("postcopy-active");
       link.cut();
       await dest.phase("paused");
       await source.waitForMigration("postcopy-paused");

@@ -9,6 +9,7 @@ import { Link } from "../helpers/link.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const recoveryTest = requireOrSkip(needUserfaultfd());
 
@@ -125,4 +126,31 @@ recoveryTest("strangers do no harm while a destination waits for its source", as
   expect(got.report.audit?.pagesWrong).toBe(0);
   expect(got.stderr).toContain("was turned away");
   expect(got.stderr).toContain('asks for the unknown block "no"');
+});
+
+recoveryTest("a source of a kept guest that is killed is started again with --resume", async () => {
+  await using directory = new TemporaryDirectory("recover");
+  const kept = `snapshot:${directory.file("guest")}`;
+  await using keeping = await startDest({ guest: kept });
+  const small = "stress:size=16MiB,duration=100ms";
+  const flags = ["--switchover", "now"];
+  await using first = startSource({ to: keeping.peer, guest: small, flags });
+  await Promise.all([first.end(), keeping.end()]);
+  await using dest = await startDest();
+  await using source = startSource({ to: dest.peer, guest: kept, flags: LIMIT });
+  await dest.event("running");
+  source.program.kill("SIGKILL");
+  await dest.phase("paused");
+  await using again = startSource({ to: dest.peer, guest: kept, flags: ["--resume"] });
+  const [sent, got] = await Promise.all([again.end(), dest.end()]);
+  expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
+    { exitCode: 0 },
+    { exitCode: 0 },
+  ]);
+  expect(got.report.audit).toEqual({ pagesChecked: pages("16MiB"), pagesWrong: 0 });
+  // Only what was missing is sent again.
+  const { pushedNormal, pushedZero, requestedNormal, requestedZero } = sent.report.pages;
+  const pagesSent = pushedNormal + pushedZero + requestedNormal + requestedZero;
+  expect(pagesSent).toBeGreaterThan(0);
+  expect(pagesSent).toBeLessThan(pages("16MiB"));
 });

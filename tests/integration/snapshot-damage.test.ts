@@ -5,11 +5,13 @@
 import { afterAll, beforeAll, describe, expect } from "bun:test";
 import { cpSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 
+import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
-import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { answerAsQemu } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { withFaults } from "../helpers/traced-calls.ts";
 
 const need = needUserfaultfd();
 const snapshotTest = requireOrSkip(need);
@@ -28,7 +30,7 @@ describe("a damaged snapshot", () => {
     const guest = "stress:size=8MiB,zero=0,duration=50ms";
     await using source = startSource({ to: dest.peer, guest, flags: ["--switchover", "now"] });
     await Promise.all([source.end(), dest.end()]);
-  });
+  }, LONG_TEST_MS);
 
   afterAll(async () => {
     await directory[Symbol.asyncDispose]();
@@ -115,6 +117,32 @@ describe("a damaged snapshot", () => {
     expect(exitCode).toBe(1);
     expect(error?.message).toContain(`the page at ${start} of ram-0.bin (stress.ram) is cut off`);
   });
+
+  const faultTest = requireOrSkip(need, needStrace());
+
+  faultTest(
+    "a disk that fails while it is served: the guest waits, then has the rest",
+    async () => {
+      const { path, file } = copy("failing");
+      await using dest = await startDest();
+      // The device state takes some requests to load; then the guest runs, and asks for more.
+      const fault = "pread64:error=EIO:when=60";
+      const flags = ["--max-postcopy-bandwidth", "1MiB/s"];
+      const before = withFaults([fault], { paths: [file("ram-0.bin")] });
+      const [guest, to] = [`snapshot:${path}`, dest.peer];
+      await using source = startSource({ guest, to, before, flags });
+      const failed = await source.end();
+      expect(failed.exitCode).toBe(1);
+      const says =
+        /the page at \d+ of ram-0\.bin \(stress\.ram\) cannot be read: pread\(.*\/ram-0\.bin, \d+ bytes at \d+\) failed: EIO, input\/output error/;
+      expect(failed.error?.message).toMatch(says);
+      await dest.phase("paused");
+      await using again = startSource({ guest, to, flags: ["--resume"] });
+      const [sent, got] = await Promise.all([again.end(), dest.end()]);
+      expect([sent.exitCode, got.exitCode]).toEqual([0, 0]);
+      expect(got.report.audit?.pagesWrong).toBe(0);
+    },
+  );
 
   snapshotTest("the checksums of the pages", async () => {
     const { path, file } = copy("sums");

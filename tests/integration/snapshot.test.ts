@@ -100,7 +100,7 @@ snapshotTest("a guest that ends in precopy cannot be kept, and stays where it is
   expect(existsSync(join(path, "manifest.json"))).toBe(false);
 });
 
-snapshotTest("half a guest is no snapshot: refused, then cleared away for the next", async () => {
+snapshotTest("half a guest is no snapshot, and is not cleared away by the next", async () => {
   await using directory = new TemporaryDirectory("snapshot");
   const path = directory.file("guest");
   await using dest = await startDest({ guest: `snapshot:${path}`, flags: NO_RECOVERY });
@@ -118,11 +118,16 @@ snapshotTest("half a guest is no snapshot: refused, then cleared away for the ne
   const { exitCode, error } = await refused.end();
   expect({ exitCode, error }).toMatchObject({ exitCode: 2, error: { code: "NO_SNAPSHOT" } });
   expect(error?.message).toStartWith(`${path} is not a snapshot`);
+  expect(error?.hints).toEqual([
+    `it holds a part of a guest: postcopy dest --guest snapshot:${path} --resume takes the rest`,
+  ]);
 
-  const kept = await keep(path, SMALL_GUEST, ["--switchover", "now"]);
-  expect([kept.source.exitCode, kept.dest.exitCode]).toEqual([0, 0]);
-  const warning = kept.dest.events.find((event) => event.event === "warning");
-  expect(warning).toMatchObject({ code: "HALF_SNAPSHOT" });
+  const next = await refusal(path);
+  expect(next.exitCode).toBe(2);
+  expect(next.stderr).toStartWith(
+    `postcopy: ${path} holds a guest that was taken over in part\n  hint: if its source still waits, --resume takes the rest`,
+  );
+  expect(readdirSync(path)).toContain("ram-0.bin");
 });
 
 snapshotTest(

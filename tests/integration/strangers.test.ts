@@ -1,9 +1,12 @@
 /** Who else connects to where a migration is awaited, before it comes and while it runs. */
 import { expect } from "bun:test";
+import { readdirSync } from "node:fs";
 
 import { RAM_FLAG } from "../../src/stream/constants.ts";
+import { Crowd } from "../helpers/crowd.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import { bytesOf, page } from "../helpers/hand-made-stream.ts";
+import { Link } from "../helpers/link.ts";
 import { expectMoved, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -48,3 +51,47 @@ for (const [who, words] of [
     expect(destEnd.report.pages.urgentNormal).toBeGreaterThan(0);
   });
 }
+
+const CROWD = 1000;
+/** Descriptors that a crowd may cost a destination at any time: those who have not spoken yet. */
+const CROWD_DESCRIPTORS_MAX = 40;
+
+migrationTest("a thousand connections at each moment bar nobody's way", async () => {
+  await using stack = new AsyncDisposableStack();
+  const crowd = stack.use(new Crowd());
+  await using dest = await startDest();
+  const openDescriptors = (): number => readdirSync(`/proc/${dest.program.pid}/fd`).length;
+  const before = openDescriptors();
+  let most = 0;
+  const come = async (): Promise<void> => {
+    await crowd.connect(dest.peer, CROWD);
+    most = Math.max(most, openDescriptors());
+  };
+  await come();
+  await using link = await Link.start(dest.peer);
+  const precopy = ["--switchover", "rounds=1000", "--max-bandwidth", "16MiB/s"];
+  const flags = [...precopy, "--max-postcopy-bandwidth", "8MiB/s"];
+  await using source = startSource({ to: link.uri, guest: GUEST, flags });
+  await dest.event("guest");
+  await come();
+  // The urgent channel comes behind all of them.
+  source.program.writeLine("switchover");
+  await dest.event("running");
+  await come();
+  link.cut();
+  await dest.phase("paused");
+  await come();
+  link.mend(dest.peer);
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
+    { exitCode: 0 },
+    { exitCode: 0 },
+  ]);
+  expect(got.report.audit).toEqual({ pagesChecked: COUNT, pagesWrong: 0 });
+  expect(got.report.pages.urgentNormal).toBeGreaterThan(0);
+  expect(sent.report).toMatchObject({ outcome: "completed", recoveries: 1 });
+  expect(most - before).toBeLessThan(CROWD_DESCRIPTORS_MAX);
+  // What they do is told, but not of each of them: twenty times for each that looks after them.
+  const warnings = got.events.filter((event) => event.event === "warning");
+  expect(warnings.length).toBeLessThan(100);
+});

@@ -12,6 +12,7 @@ import { PostcopyError } from "../../util/errors.ts";
 import { Retries } from "../../util/retries.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
+import type { QemuTls } from "./tls.ts";
 
 /** How often QEMU is asked how far it is. */
 const POLL_MS = 25;
@@ -25,7 +26,10 @@ export class ReceiveError extends PostcopyError {}
  * Switches on what a destination needs; gives what is to be put back afterwards.
  * @throws ReceiveError when this QEMU awaits no guest.
  */
-export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise<ChangedSettings> {
+export async function prepareIncoming(
+  qmp: QmpClient,
+  { preempt, tls }: { preempt: boolean; tls: QemuTls | undefined },
+): Promise<ChangedSettings> {
   const { status } = await qmp.execute("query-status", {}, statusSchema);
   if (status !== "inmigrate") {
     throw new ReceiveError("NOT_INCOMING", `This QEMU awaits no guest: it is in state ${status}`, {
@@ -37,6 +41,7 @@ export async function prepareIncoming(qmp: QmpClient, preempt: boolean): Promise
     needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
     wished: { events: true, "postcopy-blocktime": true, "postcopy-preempt": preempt },
     parameters: {},
+    tls,
   });
 }
 

@@ -1,9 +1,14 @@
 /** `--keep`: a guest that was sent goes on here, if that is certain to be the only place. */
 import type { QmpClient } from "../../qmp/client.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
+import { statusSchema } from "../../qmp/messages.ts";
 import { KEPT_REQUESTS } from "../../stream/hello.ts";
 import { DriveError } from "./source-driver.ts";
 import type { QemuSourceDriver } from "./source-driver.ts";
+
+/** How often it is looked whether a guest that was told to go on does, and how long. */
+const RESUME_LOOK_MS = 5;
+const RESUME_TIMEOUT_MS = 30_000;
 
 /**
  * Lets a guest that was sent go on here, as its peer has only kept it. It says so by a number of page
@@ -17,7 +22,23 @@ export async function continueGuest(qmp: QmpClient, driver: QemuSourceDriver): P
       hint: "if you are certain that it runs nowhere else: cont at the monitor",
     });
   }
+  await letRun(qmp);
+}
+
+/** Lets a guest run, and waits until it does. @throws DriveError NOT_RESUMED. */
+export async function letRun(qmp: QmpClient): Promise<void> {
   await qmp.run("cont");
+  const deadline = performance.now() + RESUME_TIMEOUT_MS;
+  for (;;) {
+    const { running, status } = await qmp.execute("query-status", {}, statusSchema);
+    if (running) return;
+    if (performance.now() > deadline) {
+      const seconds = RESUME_TIMEOUT_MS / 1000;
+      const what = `The guest was told to go on, and is in state ${status} after ${seconds} s`;
+      throw new DriveError("NOT_RESUMED", what, { hint: "at the monitor: cont" });
+    }
+    await Bun.sleep(RESUME_LOOK_MS);
+  }
 }
 
 /** Page requests of a guest that runs: none of a peer that keeps it, whatever it counts. */

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { QmpClient } from "../../qmp/client.ts";
 import { PostcopyError, UsageError } from "../../util/errors.ts";
 import type { ErrorDetails } from "../../util/errors.ts";
+import { startedByShell } from "../../util/processes.ts";
 import { quoted } from "../../util/units.ts";
 import { queryMigrate } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
@@ -73,7 +74,7 @@ export class LaunchedQemu {
     process.once("exit", this.#endWithUs);
     this.#log = logFile ?? join(this.#directory, "output");
     const output = openLog(this.#log);
-    const added = ["-incoming", "defer", "-qmp", `unix:${this.#monitorPath},server=on,wait=off`];
+    const added = ["-incoming", "defer", "-qmp", `unix:${this.monitorPath},server=on,wait=off`];
     this.#process = Bun.spawn(["/bin/sh", "-c", `${command} "$@"`, "sh", ...added], {
       stdin: "ignore",
       stdout: output,
@@ -85,7 +86,8 @@ export class LaunchedQemu {
     closeSync(output);
   }
 
-  get #monitorPath(): string {
+  /** Where its monitor is: private to this program, unless it is found again by the journal. */
+  get monitorPath(): string {
     return join(this.#directory, "monitor");
   }
 
@@ -95,16 +97,14 @@ export class LaunchedQemu {
     return this.#qmp;
   }
 
-  /** The process of QEMU: a shell that has not made way for it waits for it, its only child. */
+  /** The process that was started: a shell, or what it has made way for. */
+  get shellPid(): number {
+    return this.#process.pid;
+  }
+
+  /** The process of QEMU. */
   get pid(): number {
-    const { pid } = this.#process;
-    try {
-      const isShell = readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "sh";
-      const child = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-      return isShell && /^\d+$/.test(child) ? Number(child) : pid;
-    } catch {
-      return pid;
-    }
+    return startedByShell(this.shellPid);
   }
 
   /** Whether the process has ended. */
@@ -117,8 +117,8 @@ export class LaunchedQemu {
     const deadline = this.#startedMs + START_TIMEOUT_MS;
     for (;;) {
       // The socket appears at bind, a moment before connections are taken.
-      if (statSync(this.#monitorPath, { throwIfNoEntry: false }) !== undefined) {
-        this.#qmp = await QmpClient.connect(this.#monitorPath).catch(() => undefined);
+      if (statSync(this.monitorPath, { throwIfNoEntry: false }) !== undefined) {
+        this.#qmp = await QmpClient.connect(this.monitorPath).catch(() => undefined);
         if (this.#qmp !== undefined) break;
       }
       if (this.ended) throw this.#error("The QEMU of --run ended before it could take the guest");

@@ -3,11 +3,14 @@ import type { QmpClient } from "../../qmp/client.ts";
 import { capabilitiesSchema, parametersSchema } from "../../qmp/messages.ts";
 import { log } from "../../util/log.ts";
 import { switchCapabilities } from "./migration.ts";
+import { addCredentials, removeCredentials, tlsParameters } from "./tls.ts";
+import type { QemuTls } from "./tls.ts";
 
 type Capabilities = Readonly<Record<string, boolean>>;
 /** By QEMU's names: bytes a second, and milliseconds. */
 type Parameters = Readonly<
-  Partial<Record<"max-bandwidth" | "max-postcopy-bandwidth" | "downtime-limit", number>>
+  Partial<Record<"max-bandwidth" | "max-postcopy-bandwidth" | "downtime-limit", number>> &
+    Partial<Record<"tls-creds" | "tls-hostname", string>>
 >;
 
 /** What one migration needs. */
@@ -17,17 +20,26 @@ export interface WantedSettings {
   /** Capabilities that are left as they are where this QEMU has none of that name. */
   wished: Capabilities;
   parameters: Parameters;
+  /** Certificates, where the migration goes over TLS. */
+  tls?: QemuTls | undefined;
 }
 
 export class ChangedSettings {
   readonly #qmp: QmpClient;
   readonly #capabilities: Capabilities;
   readonly #parameters: Parameters;
+  readonly #tls: QemuTls | undefined;
 
-  private constructor(qmp: QmpClient, capabilities: Capabilities, parameters: Parameters) {
+  private constructor(
+    qmp: QmpClient,
+    capabilities: Capabilities,
+    parameters: Parameters,
+    tls: QemuTls | undefined,
+  ) {
     this.#qmp = qmp;
     this.#capabilities = capabilities;
     this.#parameters = parameters;
+    this.#tls = tls;
   }
 
   /** Changes what is wanted. @throws PostcopyError NO_CAPABILITY; QmpError with QEMU's words. */
@@ -38,18 +50,26 @@ export class ChangedSettings {
       .filter(({ capability }) => names.has(capability))
       .map(({ capability, state }): [string, boolean] => [capability, state]);
     const all = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
-    const parameters = Object.entries(all).filter(([name]) => name in wanted.parameters);
+    const { tls } = wanted;
+    const wantedParameters = {
+      ...wanted.parameters,
+      ...(tls === undefined ? {} : tlsParameters(tls)),
+    };
+    const parameters = Object.entries(all).filter(([name]) => name in wantedParameters);
     await switchCapabilities(qmp, wanted.needed, wanted.wished);
     const changed = new ChangedSettings(
       qmp,
       Object.fromEntries(before),
       Object.fromEntries(parameters),
+      tls,
     );
     try {
-      await qmp.run("migrate-set-parameters", wanted.parameters);
+      if (tls !== undefined) await addCredentials(qmp, tls);
+      await qmp.run("migrate-set-parameters", wantedParameters);
       return changed;
     } catch (error) {
-      // One of them is out of QEMU's bounds: it has taken none, but the capabilities.
+      // A certificate is none of QEMU's liking, or a parameter is out of its bounds: it has taken
+      // none of them, but the capabilities.
       await changed.putBack();
       throw error;
     }
@@ -68,5 +88,6 @@ export class ChangedSettings {
     } catch (error) {
       log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
     }
+    if (this.#tls !== undefined) await removeCredentials(this.#qmp);
   }
 }

@@ -4,29 +4,21 @@
  * and then. The data go from that QEMU to its peer; nothing of them passes here.
  */
 import type { RoundResult, SwitchoverPolicy } from "../../source/switchover.ts";
-import { decideAfterRound } from "../../source/switchover.ts";
 import { QmpError } from "../../qmp/client.ts";
 import type { QmpClient } from "../../qmp/client.ts";
-import { statusSchema } from "../../qmp/messages.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import { Retries } from "../../util/retries.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
-import { PrecopyRounds } from "./rounds.ts";
 import { ChangedSettings } from "./settings.ts";
+import { SwitchDecision } from "./switch-decision.ts";
+import type { QemuTls } from "./tls.ts";
 
 /** How often QEMU is asked how far it is when its events do not tell. */
 const POLL_MS = 25;
 /** The same where the last bytes of a round must be seen before it ends. */
 const KEEP_POLL_MS = 4;
-/**
- * What a guest that goes on here may have left to send when it is stopped for good measure: an idle
- * one would else complete in precopy, which shows nothing of what the peer does with it. At least so
- * much, and what is sent in so long, as a look may be late.
- */
-const KEEP_REST_BYTES = 32 * 1024 * 1024;
-const KEEP_REST_MS = 20;
 /** Precopy without a limit of ours: QEMU's own default would be 128 MiB a second. */
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 40;
 /**
@@ -68,6 +60,8 @@ export interface DriveSettings {
   patienceMs: number;
   /** How long to try again when the link breaks after the switch. */
   recoverTimeoutMs: number;
+  /** Certificates, where it goes over TLS. */
+  tls?: QemuTls | undefined;
 }
 
 /** What happens meanwhile. */
@@ -95,14 +89,12 @@ export class QemuSourceDriver {
   readonly #settings: DriveSettings;
   readonly #emit: (event: DriveEvent) => void;
   #changed: ChangedSettings | undefined;
-  #switchAsked = false;
   #switched = false;
   /** QEMU completes in precopy, and has stopped the guest for it; 7.2 does not tell. */
   #completing = false;
   #cancelled = false;
   #held = true;
-  #previous: RoundResult | undefined;
-  readonly #rounds: PrecopyRounds;
+  readonly #decision: SwitchDecision;
   /** Resolved by an event that is worth a look. */
   #woken = Promise.withResolvers<void>();
 
@@ -110,7 +102,9 @@ export class QemuSourceDriver {
     this.#qmp = qmp;
     this.#settings = settings;
     this.#emit = emit;
-    this.#rounds = new PrecopyRounds(this.#downtimeLimitMs);
+    this.#decision = new SwitchDecision(settings, this.#downtimeLimitMs, (result) => {
+      emit({ kind: "round", result });
+    });
     qmp.onEvent(({ name, data }) => {
       // A short postcopy may be over between two looks; QEMU's events leave nothing out.
       if (name === "MIGRATION" && data["status"] === "postcopy-active") this.#noteSwitch();
@@ -121,7 +115,7 @@ export class QemuSourceDriver {
 
   /** The precopy round that is under way, from 1; 0 before the first. */
   get round(): number {
-    return this.#rounds.current;
+    return this.#decision.round;
   }
 
   /** What QEMU may complete in by itself: only `auto` leaves that to it. */
@@ -136,20 +130,17 @@ export class QemuSourceDriver {
     return maxBandwidth === 0 ? UNLIMITED_BYTES_PER_SECOND : Math.round(maxBandwidth);
   }
 
-  /** Switches on what is needed. @throws DriveError, QmpError when this QEMU cannot migrate now. */
+  /**
+   * Switches on what is needed, at a QEMU whose guest runs.
+   * @throws DriveError, QmpError when this QEMU cannot migrate now.
+   */
   async prepare(): Promise<void> {
-    const { running, status } = await this.#qmp.execute("query-status", {}, statusSchema);
-    if (!running) {
-      throw new DriveError("NOT_RUNNING", `The guest does not run: QEMU is in state ${status}`, {
-        hint: "in postmigrate it has moved already; else cont lets it run",
-      });
-    }
     const { "blocked-reasons": blocked = [] } = await queryMigrate(this.#qmp);
     if (blocked.length > 0) {
       throw new DriveError("BLOCKED", `QEMU cannot migrate this guest: ${blocked.join("; ")}`);
     }
     await refuseDeadlyMultifd(this.#qmp);
-    const { keep, preempt, maxPostcopyBandwidth } = this.#settings;
+    const { keep, preempt, maxPostcopyBandwidth, tls } = this.#settings;
     this.#changed = await ChangedSettings.change(this.#qmp, {
       needed: { "postcopy-ram": true, ...(preempt ? { "postcopy-preempt": true } : {}) },
       // Off as well where it was not asked for: the other end has to agree.
@@ -162,6 +153,7 @@ export class QemuSourceDriver {
         "max-postcopy-bandwidth": Math.round(maxPostcopyBandwidth),
         "downtime-limit": this.#downtimeLimitMs,
       },
+      tls,
     });
   }
 
@@ -172,7 +164,7 @@ export class QemuSourceDriver {
 
   /** Switches over as soon as QEMU can. */
   switchover(): void {
-    this.#switchAsked = true;
+    this.#decision.asked = true;
   }
 
   /** Whether the guest may run at the peer: from the switch, or the end of precopy, on. */
@@ -303,7 +295,7 @@ export class QemuSourceDriver {
 
   async #followPrecopy(began: number): Promise<void> {
     if (this.#switched || this.#cancelled) return;
-    const reason = this.#reasonToSwitch(began);
+    const reason = this.#decision.reason(this.reply, performance.now() - began);
     if (reason === undefined) return await this.#letGo();
     // From before QEMU hears of it: a cancel must not come behind it.
     this.#switched = true;
@@ -319,42 +311,11 @@ export class QemuSourceDriver {
     this.#emit({ kind: "switchover", reason, dirtyPages });
   }
 
-  /** Under --keep: so little that QEMU would complete by itself before the next look. */
-  #littleIsLeft(): boolean {
-    const rest = this.reply.ram?.remaining ?? 0;
-    const little = Math.max(KEEP_REST_BYTES, KEEP_REST_MS * this.#rounds.bytesPerMs);
-    if (rest === 0 || rest > little) return false;
-    const { policy } = this.#settings;
-    // The end of the first round says nothing of how much is dirty.
-    return policy.kind !== "rounds" || this.round > 1 || policy.rounds === 1;
-  }
-
   /** Full speed, once QEMU has measured its rate. */
   async #letGo(): Promise<void> {
     if (!this.#held || (this.reply.ram?.mbps ?? 0) === 0) return;
     this.#held = false;
     await this.#qmp.run("migrate-set-parameters", { "max-bandwidth": this.#precopyBytesPerSecond });
-  }
-
-  /** Why it is time to switch over; undefined while it is not. */
-  #reasonToSwitch(began: number): string | undefined {
-    const { policy, keep, downtimeLimitMs } = this.#settings;
-    if (this.#switchAsked) return "the operator asked for it";
-    if (policy.kind === "now") return "asked to switch at once";
-    const elapsedMs = performance.now() - began;
-    if (policy.kind === "after" && elapsedMs >= policy.ms) {
-      return `asked to switch after ${policy.ms} ms`;
-    }
-    const result = this.#rounds.take(this.reply, performance.now());
-    if (keep && this.#littleIsLeft()) return "little is left to send";
-    if (result === undefined) return undefined;
-    const previous = this.#previous;
-    this.#previous = result;
-    this.#emit({ kind: "round", result });
-    const decision = decideAfterRound(policy, result, previous, elapsedMs, downtimeLimitMs, true);
-    if (decision.action === "postcopy") return decision.reason;
-    // What fits QEMU completes by itself, unless it has to be seen whether the peer runs the guest.
-    return decision.action === "complete" && keep ? decision.reason : undefined;
   }
 }
 

@@ -1,6 +1,12 @@
 /** A guest that is kept: its pages go to files, its device state stays as it came. */
 import { punchHole } from "../../../syscalls/fallocate.ts";
-import type { DestGuest, DeviceLoading, ReceiveBuffer } from "../../dest/guest.ts";
+import type {
+  ArrivedPart,
+  DestGuest,
+  DeviceLoading,
+  ReceiveBuffer,
+  StreamFacts,
+} from "../../dest/guest.ts";
 import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { targetPages } from "../../ram/block.ts";
@@ -8,10 +14,15 @@ import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
 import { uuidText } from "../../stream/uuid.ts";
+import { bootId } from "../../util/processes.ts";
 import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import { SnapshotFiles } from "./files.ts";
+import { ARRIVAL_FORMAT, PAGE_TO_COME } from "./arrival.ts";
+import type { Arrival, TakenOver } from "./arrival.ts";
+import { readArrivedPages } from "./arrived-pages.ts";
 import {
+  ARRIVAL_FILE,
   manifestBytesMax,
   MANIFEST_FILE,
   PACKAGE_FILE,
@@ -29,12 +40,15 @@ import { PrecopyStoreSink } from "./store-sink.ts";
 import type { StoreData } from "./store-sink.ts";
 
 const MANIFEST_DRAFT = `${MANIFEST_FILE}.tmp`;
+const ARRIVAL_DRAFT = `${ARRIVAL_FILE}.tmp`;
 
 /**
  * Shorter runs of zeros keep the room that was reserved for them: ext4 takes up to a millisecond a
  * hole, and the memory that a guest has never used comes in long runs.
  */
 const PUNCH_PAGES_MIN = 16;
+
+const SUM_BYTES = 4;
 
 /** What was kept, for the report. */
 export interface KeptSnapshot {
@@ -61,12 +75,19 @@ export class SnapshotDestGuest implements DestGuest {
   #blocks: RamBlock[] = [];
   #uuid: string | undefined;
   #package: Uint8Array | undefined;
+  /** The package as the manifest names it, once it is durable. */
+  #packageFile: ManifestFile | undefined;
   #vmDescription: Uint8Array | undefined;
   #data: StoreData | undefined;
+  readonly #takenOver: TakenOver | undefined;
 
-  /** `directory` exists and is empty; `kept` is told once the snapshot is complete. */
-  constructor(directory: string, kept: (snapshot: KeptSnapshot) => void) {
+  /**
+   * `directory` is ours (directory.ts), and empty but for a guest that is to be resumed. `kept` is
+   * told once the snapshot is complete.
+   */
+  constructor(directory: string, kept: (snapshot: KeptSnapshot) => void, takenOver?: TakenOver) {
     this.#files = new SnapshotFiles(directory);
+    this.#takenOver = takenOver;
     this.#kept = kept;
   }
 
@@ -97,12 +118,21 @@ export class SnapshotDestGuest implements DestGuest {
     const sums = this.#blocks.map((block) => {
       const shared = new SharedArrayBuffer(targetPages(block) * 4);
       new Uint32Array(shared).fill(ZERO_PAGE_SUM);
-      this.#files.reserveFile(sumsFile(block.index), shared.byteLength);
       return shared;
     });
-    this.#files.reserveFile(MANIFEST_DRAFT, manifestBytesMax(this.#blocks.length));
-    this.#data = { directory: this.#files.directory, files, sums };
+    const sumFiles = this.#blocks.map((block) => this.#reserveSums(block));
+    for (const draft of [MANIFEST_DRAFT, ARRIVAL_DRAFT]) {
+      this.#files.reserveFile(draft, manifestBytesMax(this.#blocks.length));
+    }
+    this.#data = { directory: this.#files.directory, files, sums, sumFiles };
     return this.#blocks;
+  }
+
+  #reserveSums({ index, length }: RamBlock): number {
+    const bytes = (length / TARGET_PAGE_SIZE) * SUM_BYTES;
+    const fd = this.#files.create(sumsFile(index), bytes);
+    this.#files.reserve(fd, sumsFile(index), 0, bytes, bytes);
+    return fd;
   }
 
   /**
@@ -126,6 +156,59 @@ export class SnapshotDestGuest implements DestGuest {
     this.#files.reserve(files[block.index] ?? -1, ramFile(block.index), offset, bytes, needed);
   }
 
+  /**
+   * The guest is about to be taken over: says durably what another process needs to take the rest,
+   * if this one cannot (arrival.ts).
+   */
+  takeOver({ received }: PageState, facts: StreamFacts): void {
+    const { sums } = this.#store();
+    for (const block of this.#blocks) {
+      const slots = sumsOf(sums, block).slice();
+      received[block.index]?.forEachClearRange((first, end) => {
+        slots.fill(PAGE_TO_COME, first, end);
+      });
+      this.#files.write(sumsFile(block.index), new Uint8Array(slots.buffer));
+    }
+    const arrival: Arrival = {
+      format: ARRIVAL_FORMAT,
+      version: SNAPSHOT_VERSION,
+      program: `${PROGRAM} ${VERSION}`,
+      bootId: bootId(),
+      machineType: this.#machineType,
+      uuid: this.#uuid,
+      ...facts,
+      blocks: this.#blocks.map(({ name, length, pageSize }) => ({ name, length, pageSize })),
+      package: this.#keepPackage(),
+    };
+    this.#files.write(ARRIVAL_DRAFT, jsonBytes(arrival));
+    this.#files.publish(ARRIVAL_DRAFT, ARRIVAL_FILE);
+  }
+
+  /** Goes on where another process was when it ended: reads what is here, page by page. */
+  resume(): ArrivedPart {
+    const { directory } = this.#files;
+    if (this.#takenOver === undefined) throw new Error("there is no guest to resume");
+    const { arrival, package: bytes } = this.#takenOver;
+    this.#package = bytes;
+    this.#packageFile = arrival.package;
+    this.#machineType = arrival.machineType;
+    this.#uuid = arrival.uuid;
+    this.#blocks = arrival.blocks.map((block, index) => ({ ...block, index, address: 0 }));
+    const arrived = this.#blocks.map((block) => readArrivedPages(this.#files, block));
+    const [files, sumFiles, sums] = [
+      arrived.map(({ file }) => file),
+      arrived.map(({ sumFile }) => sumFile),
+      arrived.map((pages) => pages.sums),
+    ];
+    this.#data = { directory, files, sums, sumFiles };
+    const { ramSectionId, sourceIsOurs } = arrival;
+    const received = arrived.map((pages) => pages.received);
+    return {
+      ...{ blocks: this.#blocks, received, ramSectionId, sourceIsOurs },
+      sameBoot: arrival.bootId === bootId(),
+    };
+  }
+
   storeSink(pages: PageState, buffer: ReceiveBuffer): PrecopyStoreSink {
     return new PrecopyStoreSink(this.#store(), pages, buffer);
   }
@@ -145,8 +228,6 @@ export class SnapshotDestGuest implements DestGuest {
 
   /** Makes all files durable, and only then says by the manifest that they are a snapshot. */
   finish(commit: () => void): void {
-    const bytes = this.#package;
-    if (bytes === undefined) throw new Error("a package without device state was accepted");
     const blocks = this.#blocks.map((block) => this.#finishBlock(block));
     const described = this.#vmDescription;
     const manifest: Manifest = {
@@ -158,17 +239,24 @@ export class SnapshotDestGuest implements DestGuest {
       targetPageSize: TARGET_PAGE_SIZE,
       uuid: this.#uuid,
       blocks,
-      package: this.#writeFile(PACKAGE_FILE, bytes),
+      package: this.#keepPackage(),
       vmDescription:
         described === undefined ? undefined : this.#writeFile(VM_DESCRIPTION_FILE, described),
     };
-    const text = new TextEncoder().encode(`${JSON.stringify(manifest, null, 2)}\n`);
-    this.#files.write(MANIFEST_DRAFT, text);
+    this.#files.write(MANIFEST_DRAFT, jsonBytes(manifest));
     commit();
     this.#files.publish(MANIFEST_DRAFT, MANIFEST_FILE);
+    for (const name of [ARRIVAL_FILE, ARRIVAL_DRAFT]) this.#files.remove(name);
     const pagesStored = blocks.reduce((sum, block) => sum + block.pagesStored, 0);
     const { directory } = this.#files;
-    this.#kept({ directory, pagesStored, deviceBytes: bytes.length });
+    this.#kept({ directory, pagesStored, deviceBytes: manifest.package.bytes });
+  }
+
+  /** Makes the device state durable, unless it is. */
+  #keepPackage(): ManifestFile {
+    if (this.#package === undefined) throw new Error("there is no device state");
+    this.#packageFile ??= this.#writeFile(PACKAGE_FILE, this.#package);
+    return this.#packageFile;
   }
 
   #writeFile(file: string, bytes: Uint8Array): ManifestFile {
@@ -177,7 +265,7 @@ export class SnapshotDestGuest implements DestGuest {
   }
 
   #finishBlock(block: RamBlock): ManifestBlock {
-    const { files, sums } = this.#store();
+    const { files, sums, sumFiles } = this.#store();
     // Copied out: a file cannot be written from shared memory.
     const of = sumsOf(sums, block).slice();
     const fd = files[block.index] ?? -1;
@@ -186,6 +274,7 @@ export class SnapshotDestGuest implements DestGuest {
     this.#files.close(fd, ramFile(block.index));
     const bytes = new Uint8Array(of.buffer);
     this.#files.write(sumsFile(block.index), bytes);
+    this.#files.close(sumFiles[block.index] ?? -1, sumsFile(block.index));
     return {
       name: block.name,
       length: block.length,
@@ -210,6 +299,10 @@ function punchZeroRuns(fd: number, sums: Uint32Array): number {
     punchHole(fd, page * TARGET_PAGE_SIZE, count * TARGET_PAGE_SIZE);
   });
   return zeros;
+}
+
+function jsonBytes(value: Manifest | Arrival): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
 }
 
 function sumsOf(sums: readonly SharedArrayBuffer[], block: RamBlock): Uint32Array {

@@ -8,15 +8,17 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
+  readSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { PostcopyError } from "../../util/errors.ts";
+import { syncDirectory } from "../../util/durable.ts";
 import { Reservation } from "./reservation.ts";
-import { noSpace } from "./store-error.ts";
+import { storeErrorOf } from "./store-error.ts";
 
-const { O_CREAT, O_WRONLY } = constants;
+const { O_CREAT, O_RDWR, O_WRONLY } = constants;
 /** A guest's memory holds its secrets: nobody but the owner reads it. */
 const MODE = 0o600;
 
@@ -31,8 +33,15 @@ export class SnapshotFiles {
 
   /** Makes a sparse file of `length` bytes, which nobody has made before; its descriptor. */
   create(name: string, length: number): number {
-    const fd = this.#act("create", name, (path) => openSync(path, "wx+", MODE));
-    this.#act("size", name, () => ftruncateSync(fd, length));
+    const fd = this.#act(name, (path) => openSync(path, "wx+", MODE));
+    this.#act(name, () => ftruncateSync(fd, length));
+    return fd;
+  }
+
+  /** Opens a file of `length` bytes that an earlier process made. What is cut off is a hole. */
+  reopen(name: string, length: number): number {
+    const fd = this.#act(name, (path) => openSync(path, O_RDWR));
+    this.#act(name, () => ftruncateSync(fd, length));
     return fd;
   }
 
@@ -46,7 +55,7 @@ export class SnapshotFiles {
 
   /** Room for a file of up to `length` bytes that `write` will write. */
   reserveFile(name: string, length: number): void {
-    const fd = this.#act("create", name, (path) => openSync(path, O_WRONLY | O_CREAT, MODE));
+    const fd = this.#act(name, (path) => openSync(path, O_WRONLY | O_CREAT, MODE));
     try {
       this.reserve(fd, name, 0, length, length);
     } finally {
@@ -56,7 +65,7 @@ export class SnapshotFiles {
 
   /** Writes a whole file into the room that is reserved for it, and makes it durable. */
   write(name: string, bytes: Uint8Array): void {
-    this.#act("write", name, (path) => {
+    this.#act(name, (path) => {
       // Not truncated before it is written: that would give the room away.
       const fd = openSync(path, O_WRONLY | O_CREAT, MODE);
       try {
@@ -69,9 +78,29 @@ export class SnapshotFiles {
     });
   }
 
+  /** Fills `bytes` from the start of an open file; what is behind its end stays as it is. */
+  read(fd: number, name: string, bytes: Uint8Array): void {
+    this.#act(name, () => {
+      for (let done = 0; done < bytes.length;) {
+        const got = readSync(fd, bytes, done, bytes.length - done, done);
+        if (got === 0) return;
+        done += got;
+      }
+    });
+  }
+
+  /** Removes a file that is of no more use, and does no harm where it cannot be. */
+  remove(name: string): void {
+    try {
+      rmSync(join(this.directory, name), { force: true });
+    } catch {
+      // The snapshot is none the worse.
+    }
+  }
+
   /** Makes what was written through a descriptor durable. */
   sync(fd: number, name: string): void {
-    this.#act("write", name, () => fsyncSync(fd));
+    this.#act(name, () => fsyncSync(fd));
   }
 
   /** Makes it durable, and closes it. */
@@ -82,31 +111,18 @@ export class SnapshotFiles {
 
   /** Gives a file its final name, once everything else of the directory is durable. */
   publish(from: string, name: string): void {
-    this.#act("write", name, (path) => {
+    this.#act(name, (path) => {
       syncDirectory(this.directory);
       renameSync(join(this.directory, from), path);
       syncDirectory(this.directory);
     });
   }
 
-  #act<Result>(what: string, name: string, act: (path: string) => Result): Result {
+  #act<Result>(name: string, act: (path: string) => Result): Result {
     try {
       return act(join(this.directory, name));
     } catch (cause) {
-      const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-      if (code === "ENOSPC" || code === "EDQUOT") throw noSpace(this.directory, cause);
-      const message = `Cannot ${what} ${name} in ${this.directory}`;
-      throw new PostcopyError("CANNOT_STORE", message, { cause });
+      throw storeErrorOf(this.directory, name, cause);
     }
-  }
-}
-
-/** Makes the names in a directory durable. */
-export function syncDirectory(directory: string): void {
-  const fd = openSync(directory, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -10,6 +10,8 @@
  *     package.bin     the device state: LISTEN, devices, PINGs, RUN. As it came; of a guest that
  *                     completed in precopy, made of the sections behind its memory
  *     vm-description.json  QEMU's description of those sections, if one came
+ *     arrival.json    of a guest that is taken over and not whole yet: see arrival.ts
+ *     lock            empty; only where a directory cannot be locked itself (NFS)
  *     working-set.bin which pages the guest asked for when it was restored: see working-set.ts
  */
 import { createHash } from "node:crypto";
@@ -17,6 +19,8 @@ import { createHash } from "node:crypto";
 export const MANIFEST_FILE = "manifest.json";
 export const PACKAGE_FILE = "package.bin";
 export const VM_DESCRIPTION_FILE = "vm-description.json";
+export const ARRIVAL_FILE = "arrival.json";
+export const LOCK_FILE = "lock";
 /**
  * Raised when a snapshot of today could be misread by an older program. An entry of the manifest
  * that is not always there does not raise it: a program that does not know it refuses the manifest.
@@ -36,7 +40,7 @@ export function sumsFile(index: number): string {
 
 /** Whether a name is one that this program gives: what may be removed from a half snapshot. */
 export function isSnapshotFile(name: string): boolean {
-  return /^(manifest\.json(\.tmp)?|package\.bin|vm-description\.json|working-set\.bin(\.\d+\.tmp)?|ram-\d+\.(bin|crc32))$/.test(
+  return /^((manifest|arrival)\.json(\.tmp)?|package\.bin|vm-description\.json|working-set\.bin(\.\d+\.tmp)?|ram-\d+\.(bin|crc32))$/.test(
     name,
   );
 }

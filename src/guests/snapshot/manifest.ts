@@ -1,5 +1,4 @@
 /** The manifest as it is read back: nothing in it is taken on trust. */
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";
 import {
@@ -9,8 +8,11 @@ import {
   TARGET_PAGE_SIZE,
 } from "../../stream/constants.ts";
 import { UsageError } from "../../util/errors.ts";
+import { readRegular } from "../../util/files.ts";
 import { damagedSnapshot, NOTHING_SENT } from "./damage.ts";
+import { whatIsInstead } from "./directory.ts";
 import {
+  manifestBytesMax,
   MANIFEST_FILE,
   PACKAGE_FILE,
   ramFile,
@@ -23,20 +25,28 @@ import type { Manifest } from "./layout.ts";
 
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
-function fileSchema<Name extends string>(name: Name) {
+/** A file that is covered as a whole. */
+export function fileSchema<Name extends string>(name: Name) {
   return z.strictObject({ file: z.literal(name), bytes: z.int().positive(), sha256: digest });
 }
 
-/** A length need not be whole host pages: QEMU's memory of 3 MiB in pages of 2 MiB is none. */
+/**
+ * What there is to know of a RAM block, wherever it lies. A length need not be whole host pages:
+ * QEMU's memory of 3 MiB in pages of 2 MiB is none.
+ */
+export const blockShape = {
+  name: z.string().min(1).max(255),
+  length: z.int().positive().max(RAM_BYTES_MAX).multipleOf(TARGET_PAGE_SIZE),
+  pageSize: z
+    .int()
+    .min(TARGET_PAGE_SIZE)
+    .max(HOST_PAGE_SIZE_MAX)
+    .refine((size) => Number.isInteger(Math.log2(size)), "is not a power of two"),
+};
+
 const blockSchema = z
   .strictObject({
-    name: z.string().min(1).max(255),
-    length: z.int().positive().max(RAM_BYTES_MAX).multipleOf(TARGET_PAGE_SIZE),
-    pageSize: z
-      .int()
-      .min(TARGET_PAGE_SIZE)
-      .max(HOST_PAGE_SIZE_MAX)
-      .refine((size) => Number.isInteger(Math.log2(size)), "is not a power of two"),
+    ...blockShape,
     file: z.string(),
     sums: z.string(),
     sumsSha256: digest,
@@ -90,10 +100,12 @@ export const manifestSchema = z.strictObject({
 export function readManifest(directory: string): Manifest {
   let text: string;
   try {
-    text = readFileSync(join(directory, MANIFEST_FILE), "utf8");
+    const bytes = readRegular(join(directory, MANIFEST_FILE), manifestBytesMax(RAM_BLOCKS_MAX));
+    text = new TextDecoder().decode(bytes);
   } catch (cause) {
     const absent = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
-    const half = "it has no manifest: no snapshot was ever completed there";
+    const half =
+      whatIsInstead(directory) ?? "it has no manifest: no snapshot was ever completed there";
     throw new UsageError(
       "NO_SNAPSHOT",
       `${directory} ${absent ? "is not a snapshot" : "cannot be read as a snapshot"}`,

@@ -2,14 +2,19 @@
  * Opens a snapshot for serving. Everything but the pages themselves is checked here, before anybody
  * is connected to; each page is checked when it is read.
  */
-import { fstatSync, openSync, readFileSync } from "node:fs";
+import { fstatSync } from "node:fs";
 import { join } from "node:path";
 import type { RamBlock } from "../../ram/block.ts";
-import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { checkTables } from "../../ram/tables.ts";
+import { PACKAGE_BYTES_MAX, TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { checkPackageHead, scanPackageTail } from "../../stream/package.ts";
+import { openRegular, readRegular } from "../../util/files.ts";
 import { damagedSnapshot, NOTHING_SENT } from "./damage.ts";
 import { sha256 } from "./layout.ts";
 import { readManifest } from "./manifest.ts";
+
+/** A checksum, as it is read and as it is shared, and the bits of the source. */
+const BYTES_A_PAGE = 9;
 
 /** A snapshot that can be served. Plain data: it crosses to workers. */
 export interface OpenedSnapshot {
@@ -33,6 +38,7 @@ export function openSnapshot(directory: string): OpenedSnapshot {
   const blocks = manifest.blocks.map(({ name, length, pageSize }, index): RamBlock => {
     return { index, name, length, pageSize, address: 0 };
   });
+  checkTables(blocks, BYTES_A_PAGE);
   const descriptors = manifest.blocks.map(({ file, length }) => {
     const fd = openFile(directory, file);
     const { size } = fstatSync(fd);
@@ -40,8 +46,8 @@ export function openSnapshot(directory: string): OpenedSnapshot {
     throw damaged(directory, file, `has ${size} bytes, its block has ${length}`);
   });
   const sums = manifest.blocks.map((block) => {
-    const bytes = readChecked(directory, block.sums, block.sumsSha256);
     const words = block.length / TARGET_PAGE_SIZE;
+    const bytes = readChecked(directory, block.sums, block.sumsSha256, words * 4);
     if (bytes.length !== words * 4) {
       throw damaged(directory, block.sums, `has ${bytes.length} bytes for ${words} pages`);
     }
@@ -50,7 +56,7 @@ export function openSnapshot(directory: string): OpenedSnapshot {
     return shared;
   });
   const { package: device, machineType, uuid } = manifest;
-  const bytes = readChecked(directory, device.file, device.sha256);
+  const bytes = readChecked(directory, device.file, device.sha256, PACKAGE_BYTES_MAX);
   checkPackageHead(bytes);
   scanPackageTail(bytes);
   const files = manifest.blocks.map(({ file }) => file);
@@ -59,16 +65,21 @@ export function openSnapshot(directory: string): OpenedSnapshot {
 
 function openFile(directory: string, name: string): number {
   try {
-    return openSync(join(directory, name), "r");
+    return openRegular(join(directory, name));
   } catch (cause) {
     throw damaged(directory, name, "cannot be opened", cause);
   }
 }
 
-function readChecked(directory: string, name: string, expected: string): Uint8Array {
+function readChecked(
+  directory: string,
+  name: string,
+  expected: string,
+  bytesMax: number,
+): Uint8Array {
   let bytes: Uint8Array;
   try {
-    bytes = new Uint8Array(readFileSync(join(directory, name)));
+    bytes = readRegular(join(directory, name), bytesMax);
   } catch (cause) {
     throw damaged(directory, name, "cannot be read", cause);
   }

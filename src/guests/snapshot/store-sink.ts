@@ -2,7 +2,6 @@
  * Pages into the files of a snapshot. They are written with pwrite(2) rather than through a
  * mapping, so that a full disk is an error with a name instead of a signal.
  */
-import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import type { PageSink, ReceiveBuffer } from "../../dest/guest.ts";
@@ -11,7 +10,7 @@ import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
-import { ramFile } from "./layout.ts";
+import { ramFile, sumsFile } from "./layout.ts";
 import { storeError } from "./store-error.ts";
 
 /** What a thread needs to write pages. Plain data. */
@@ -19,12 +18,18 @@ export interface StoreData {
   directory: string;
   /** Descriptors of the RAM files, by block. */
   files: number[];
+  /** Descriptors of the files of checksums, by block. */
+  sumFiles: number[];
   /** The checksums of all pages, by block. */
   sums: SharedArrayBuffer[];
 }
 
 /** Zeros written at once over pages that held something else. */
 const ZEROS_BYTES = 256 * 1024;
+
+/** Checksums that are written at once; a run of pages has fewer. */
+const SUMS_AT_ONCE = 1024;
+const SUM_BYTES = 4;
 
 /** Takes pages of every phase; one thread uses a StoreSink. */
 export class StoreSink implements PageSink {
@@ -34,8 +39,13 @@ export class StoreSink implements PageSink {
   readonly #buffer: ReceiveBuffer;
   readonly #control: Int32Array<SharedArrayBuffer> | undefined;
   readonly #zeros = mapScratch(ZEROS_BYTES);
+  readonly #written = mapScratch(SUMS_AT_ONCE * SUM_BYTES);
+  readonly #copied = new Uint32Array(this.#written.bytes.buffer, 0, SUMS_AT_ONCE);
 
-  /** `control` is the destination's control block after LISTEN, when missing pages are counted. */
+  /**
+   * `control` is the destination's control block after LISTEN, when missing pages are counted, and
+   * their checksums say in the file that they have arrived (arrival.ts).
+   */
   constructor(
     data: StoreData,
     pages: PageState,
@@ -50,7 +60,7 @@ export class StoreSink implements PageSink {
   }
 
   pages(block: RamBlock, offset: number, at: number, count: number): void {
-    this.#write(block, offset, this.#buffer.address + at, count * TARGET_PAGE_SIZE);
+    this.#writePages(block, offset, this.#buffer.address + at, count * TARGET_PAGE_SIZE);
     const sums = this.#sums[block.index];
     const first = offset / TARGET_PAGE_SIZE;
     for (let i = 0; i < count && sums !== undefined; i++) {
@@ -66,7 +76,7 @@ export class StoreSink implements PageSink {
     for (let page = first; page < first + count && sums !== undefined; page++) {
       // A hole is zeros already; only what held something else has to be written over.
       if (sums[page] !== ZERO_PAGE_SUM) {
-        this.#write(block, page * TARGET_PAGE_SIZE, this.#zeros.address, TARGET_PAGE_SIZE);
+        this.#writePages(block, page * TARGET_PAGE_SIZE, this.#zeros.address, TARGET_PAGE_SIZE);
       }
       sums[page] = ZERO_PAGE_SUM;
     }
@@ -80,6 +90,7 @@ export class StoreSink implements PageSink {
       received.setRange(first, count);
       return;
     }
+    this.#writeSums(block, first, count);
     let fresh = 0;
     for (let page = first; page < first + count; page++) {
       if (received.set(page)) fresh++;
@@ -87,12 +98,28 @@ export class StoreSink implements PageSink {
     Atomics.sub(this.#control, WORD.missing, fresh);
   }
 
-  #write(block: RamBlock, offset: number, address: number, length: number): void {
-    const fd = this.#data.files[block.index] ?? -1;
+  #writePages({ index }: RamBlock, offset: number, address: number, length: number): void {
+    this.#write(this.#data.files[index] ?? -1, ramFile(index), address, length, offset);
+  }
+
+  #writeSums({ index }: RamBlock, first: number, count: number): void {
+    const sums = this.#sums[index];
+    if (sums === undefined) throw new Error("no checksums");
+    const fd = this.#data.sumFiles[index] ?? -1;
+    for (let from = first; from < first + count; from += SUMS_AT_ONCE) {
+      const part = Math.min(SUMS_AT_ONCE, first + count - from);
+      this.#copied.set(sums.subarray(from, from + part));
+      this.#write(fd, sumsFile(index), this.#written.address, part * SUM_BYTES, from * SUM_BYTES);
+    }
+  }
+
+  #write(fd: number, name: string, address: number, length: number, offset: number): void {
     for (let done = 0; done < length;) {
       const result = writeAt(fd, address + done, length - done, offset + done);
-      if (result <= 0)
-        throw storeError(this.#data.directory, ramFile(block.index), "pwrite", -result);
+      if (result <= 0) {
+        const details = `, ${length - done} bytes at ${offset + done}`;
+        throw storeError(this.#data.directory, name, "pwrite", -result, details);
+      }
       done += result;
     }
   }
@@ -112,8 +139,9 @@ export class PrecopyStoreSink extends StoreSink {
     const fd = this.#stored.files[block.index] ?? -1;
     const result = readAt(fd, this.#page.address, TARGET_PAGE_SIZE, offset);
     if (result !== TARGET_PAGE_SIZE) {
-      const errno = result < 0 ? -result : ERRNO.EIO;
-      throw storeError(this.#stored.directory, ramFile(block.index), "pread", errno);
+      const details = `, ${TARGET_PAGE_SIZE} bytes at ${offset}`;
+      const errno = Math.max(0, -result);
+      throw storeError(this.#stored.directory, ramFile(block.index), "pread", errno, details);
     }
     page.set(this.#page.bytes);
   }

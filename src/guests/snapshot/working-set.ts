@@ -10,10 +10,11 @@
  * asked for in more restores first, then what was asked for earlier. A page that was sent ahead is
  * asked for no more and keeps its number.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RamBlock } from "../../ram/block.ts";
 import { totalPages } from "../../ram/block.ts";
+import { readRegular } from "../../util/files.ts";
 
 export const WORKING_SET_FILE = "working-set.bin";
 
@@ -95,7 +96,8 @@ function merge({ pages, restores }: WorkingSet, requests: Uint32Array): WorkingS
 function read(directory: string, blocks: readonly RamBlock[]): WorkingSet | undefined | "damaged" {
   let bytes: Uint8Array;
   try {
-    bytes = new Uint8Array(readFileSync(join(directory, WORKING_SET_FILE)));
+    const bytesMax = 4 * (HEADER_WORDS + ENTRY_WORDS * totalPages(blocks));
+    bytes = readRegular(join(directory, WORKING_SET_FILE), bytesMax);
   } catch (error) {
     const absent = error instanceof Error && "code" in error && error.code === "ENOENT";
     return absent ? undefined : "damaged";

@@ -5,7 +5,7 @@ import { pipeReader } from "../../channel/pipe-reader.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { checkPackageHead, scanPackageTail } from "../../stream/package.ts";
 import { walkStream } from "../../stream/walk.ts";
-import { PostcopyError, StreamError } from "../../util/errors.ts";
+import { errorChain, PostcopyError, StreamError } from "../../util/errors.ts";
 import { dropDraft, openDraft } from "./draft.ts";
 import type { Draft } from "./draft.ts";
 import { identityOf, sameFile } from "./identity.ts";
@@ -39,6 +39,8 @@ export const INDEX_PROGRESS_WORDS = 2;
 export interface BuiltIndex {
   stream: OpenedStream;
   draft: Draft | undefined;
+  /** Why there is no draft of an index that would have been worth keeping. */
+  unkept: string | undefined;
 }
 
 /** @throws StreamError for a stream that cannot be served, with the byte; PostcopyError. */
@@ -54,7 +56,7 @@ export function buildIndex(task: IndexTask): BuiltIndex {
     return draft;
   };
   const scan = new StreamScan(
-    { descriptor: packed ? -1 : file.fd, side: () => openedDraft().fd },
+    { descriptor: packed ? -1 : file.fd, side: openedDraft },
     (at) => (progress[INDEX_PROGRESS_AT] = at),
   );
   try {
@@ -62,11 +64,19 @@ export function buildIndex(task: IndexTask): BuiltIndex {
     walkStream(packed ? pipeReader(task.unpackedFd, task.path) : file.reader, scan);
     const stream = finish(task, scan, file.fd);
     checkUnchanged(task, file.fd);
-    if (scan.isMapped) return { stream, draft: undefined };
-    const { fd } = openedDraft();
-    const facts = { ...stream, file: task.identity, opening: task.opening };
-    writeIndex(fd, indexFacts(facts, scan), { ...stream, sums: stream.sums ?? [] });
-    return { stream: { ...stream, sideDescriptor: fd }, draft };
+    if (scan.isMapped) return { stream, draft: undefined, unkept: undefined };
+    const facts = indexFacts({ ...stream, file: task.identity, opening: task.opening }, scan);
+    try {
+      const made = openedDraft();
+      writeIndex(made, facts, { ...stream, sums: stream.sums ?? [] });
+      return { stream: { ...stream, sideDescriptor: made.fd }, draft: made, unkept: undefined };
+    } catch (error) {
+      // Where every page lies in the file itself, the next use has to read it again, and that is all.
+      if (scan.sideBytes > 0 || !(error instanceof PostcopyError)) throw error;
+      if (draft !== undefined) dropDraft(draft);
+      progress[INDEX_PROGRESS_DRAFT] = 0;
+      return { stream, draft: undefined, unkept: errorChain(error) };
+    }
   } catch (error) {
     if (draft !== undefined) dropDraft(draft);
     closeSync(file.fd);

@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { tryLock } from "../../../syscalls/flock.ts";
 import { PostcopyError } from "../../util/errors.ts";
-import { syncDirectory } from "../snapshot/files.ts";
+import { syncDirectory } from "../../util/durable.ts";
 
 const { O_RDWR, O_CREAT } = constants;
 /** A guest's memory holds its secrets: nobody but the owner reads it. */
@@ -42,18 +42,21 @@ export interface Draft {
   fd: number;
   /** Where it lies for now; undefined if it has no name. */
   path: string | undefined;
+  /** The same, for people. */
+  place: string;
 }
 
 /** @throws PostcopyError CANNOT_STORE when there is no place for one. */
 export function openDraft(file: string): Draft {
   const path = draftPath(file);
   const fd = openLocked(path);
-  if (fd !== undefined) return { fd, path };
+  if (fd !== undefined) return { fd, path, place: path };
   const directory = temporaryDirectory();
   try {
     const temporary = mkdtempSync(join(directory, "postcopy-"));
     try {
-      return { fd: openSync(join(temporary, "index"), "wx+", MODE), path: undefined };
+      const unnamed = openSync(join(temporary, "index"), "wx+", MODE);
+      return { fd: unnamed, path: undefined, place: `a temporary file in ${directory}` };
     } finally {
       rmSync(temporary, { recursive: true });
     }

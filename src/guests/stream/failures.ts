@@ -3,13 +3,25 @@ import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { PostcopyError } from "../../util/errors.ts";
 
-/** NO_SPACE or CANNOT_STORE for a call that failed with `errno` (0: it wrote nothing). */
-export function storeFailure(call: string, errno: number): PostcopyError {
-  const cause = new SyscallError(call, errno === 0 ? ERRNO.EIO : errno, "the index");
+/**
+ * NO_SPACE or CANNOT_STORE for a call that failed with `errno` (0: it wrote nothing). `place` says
+ * which file it was about.
+ */
+export function storeFailure(call: string, errno: number, place: string): PostcopyError {
+  const cause = new SyscallError(call, errno === 0 ? ERRNO.EIO : errno, place);
   if (errno === ERRNO.ENOSPC || errno === ERRNO.EDQUOT || errno === ERRNO.EFBIG) {
     const message = "There is no space left for the index, or for the pages that were unpacked";
     const hint = "free space beside the file; or set TMPDIR, if the file's directory is read-only";
     return new PostcopyError("NO_SPACE", message, { cause, hint });
   }
-  return new PostcopyError("CANNOT_STORE", "The index cannot be written", { cause });
+  const hint = "copy the file to another disk, or set TMPDIR, if its directory is read-only";
+  return new PostcopyError("CANNOT_STORE", "The index cannot be written", { cause, hint });
+}
+
+/** The same for what a function of node:fs threw; anything else is given back as it is. */
+export function storeFailureOf(thrown: unknown, place: string): unknown {
+  if (!(thrown instanceof Error && "errno" in thrown && "syscall" in thrown)) return thrown;
+  const { errno, syscall } = thrown;
+  if (typeof errno !== "number" || typeof syscall !== "string") return thrown;
+  return storeFailure(syscall, Math.abs(errno), place);
 }

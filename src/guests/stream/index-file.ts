@@ -16,15 +16,25 @@ import { fstatSync, fsyncSync, readSync, writeSync } from "node:fs";
 import * as z from "zod";
 import { getU64, putU64 } from "../../../syscalls/memory.ts";
 import type { RamBlock } from "../../ram/block.ts";
+import { checkTables } from "../../ram/tables.ts";
 import {
   HOST_PAGE_SIZE_MAX,
+  MACHINE_NAME_BYTES_MAX,
+  NAME_BYTES_MAX,
   PACKAGE_BYTES_MAX,
   RAM_BLOCKS_MAX,
   RAM_BYTES_MAX,
   TARGET_PAGE_SIZE,
 } from "../../stream/constants.ts";
+import { checkPackageHead, scanPackageTail } from "../../stream/package.ts";
+import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
+import type { Draft } from "./draft.ts";
+import { storeFailureOf } from "./failures.ts";
+import { sideOffset, ZERO_PAGE } from "./where.ts";
 
+/** Where a page lies, and its checksum. */
+const BYTES_A_PAGE = 12;
 const MAGIC = "PCINDEX2";
 const FOOTER_BYTES = 64;
 const DIGEST_BYTES = 32;
@@ -44,18 +54,23 @@ const headSchema = z.strictObject({
   }),
   /** SHA-256 of the first bytes of the file. */
   opening: z.string(),
-  machineType: z.string(),
+  machineType: z.string().max(MACHINE_NAME_BYTES_MAX),
   uuid: z.guid().optional(),
   blocks: z
     .array(
       z.strictObject({
-        name: z.string().min(1),
+        name: z.string().min(1).max(NAME_BYTES_MAX),
         length: z.int().positive().max(RAM_BYTES_MAX).multipleOf(TARGET_PAGE_SIZE),
-        pageSize: z.int().min(TARGET_PAGE_SIZE).max(HOST_PAGE_SIZE_MAX),
+        pageSize: z
+          .int()
+          .min(TARGET_PAGE_SIZE)
+          .max(HOST_PAGE_SIZE_MAX)
+          .refine((size) => Number.isInteger(Math.log2(size))),
       }),
     )
     .min(1)
-    .max(RAM_BLOCKS_MAX),
+    .max(RAM_BLOCKS_MAX)
+    .refine((blocks) => new Set(blocks.map(({ name }) => name)).size === blocks.length),
   sideBytes: z.int().nonnegative(),
   packageBytes: z.int().positive().max(PACKAGE_BYTES_MAX),
 });
@@ -75,14 +90,28 @@ export type IndexFacts = Omit<IndexHead, "program" | "blocks" | "packageBytes"> 
   blocks: readonly RamBlock[];
 };
 
-/** Writes everything behind the decoded pages, and makes the file durable. */
+/**
+ * Writes everything behind the decoded pages, and makes the file durable.
+ * @throws PostcopyError NO_SPACE, CANNOT_STORE.
+ */
 export function writeIndex(
-  fd: number,
+  { fd, place }: Pick<Draft, "fd" | "place">,
   facts: IndexFacts,
   content: Pick<IndexContent, "where" | "sums" | "package">,
 ): void {
-  const tablesAt = facts.sideBytes;
-  const writer = new HashingWriter(fd, tablesAt);
+  try {
+    writeAll(new HashingWriter(fd, facts.sideBytes), facts, content);
+    fsyncSync(fd);
+  } catch (error) {
+    throw storeFailureOf(error, place);
+  }
+}
+
+function writeAll(
+  writer: HashingWriter,
+  facts: IndexFacts,
+  content: Pick<IndexContent, "where" | "sums" | "package">,
+): void {
   for (const [index, where] of content.where.entries()) {
     writer.shared(where);
     writer.shared(content.sums[index] ?? new SharedArrayBuffer(0));
@@ -97,10 +126,9 @@ export function writeIndex(
   const jsonAt = writer.at;
   const json = new TextEncoder().encode(JSON.stringify(head));
   writer.bytes(json);
-  const footer = footerOf(tablesAt, jsonAt, json.length);
+  const footer = footerOf(facts.sideBytes, jsonAt, json.length);
   writer.bytes(footer.subarray(0, FOOTER_BYTES - DIGEST_BYTES));
   writer.digest();
-  fsyncSync(fd);
 }
 
 function footerOf(tablesAt: number, jsonAt: number, jsonBytes: number): Uint8Array {
@@ -154,6 +182,14 @@ class HashingWriter {
 
 /** Reads an index back; a string says why it cannot be used. */
 export function readIndex(fd: number): IndexContent | string {
+  try {
+    return readAll(fd);
+  } catch (error) {
+    return `cannot be read (${error instanceof Error ? error.message : String(error)})`;
+  }
+}
+
+function readAll(fd: number): IndexContent | string {
   const { size } = fstatSync(fd);
   const footer = new Uint8Array(FOOTER_BYTES);
   if (size < FOOTER_BYTES || !readWhole(fd, footer, size - FOOTER_BYTES)) return "is cut off";
@@ -174,6 +210,7 @@ export function readIndex(fd: number): IndexContent | string {
   if (head.sideBytes !== tablesAt || tablesAt + 12 * pages + head.packageBytes !== jsonAt) {
     return "is damaged";
   }
+  checkTables(head.blocks, BYTES_A_PAGE);
   const reader = new HashingReader(fd, tablesAt);
   const where: SharedArrayBuffer[] = [];
   const sums: SharedArrayBuffer[] = [];
@@ -183,10 +220,34 @@ export function readIndex(fd: number): IndexContent | string {
   }
   const device = reader.bytes(new Uint8Array(head.packageBytes));
   reader.bytes(new Uint8Array(jsonBytes));
+  if (!isPackage(device)) return "is damaged";
   const digest = reader.digest(footer.subarray(0, FOOTER_BYTES - DIGEST_BYTES));
   const expected = footer.subarray(FOOTER_BYTES - DIGEST_BYTES);
   if (Buffer.compare(digest, expected) !== 0) return "is damaged";
+  const ends = { file: head.file.size, side: head.sideBytes };
+  if (!where.every((places) => areWithin(new Float64Array(places), ends))) return "is damaged";
   return { head, where, sums, package: device };
+}
+
+/** Whether every page lies in one of the two files as a whole: a digest proves no good will. */
+function areWithin(where: Float64Array, ends: { file: number; side: number }): boolean {
+  return where.every((place) => {
+    if (place === ZERO_PAGE) return true;
+    const at = place < 0 ? sideOffset(place) : place;
+    const end = place < 0 ? ends.side : ends.file;
+    return Number.isSafeInteger(at) && at + TARGET_PAGE_SIZE <= end;
+  });
+}
+
+function isPackage(bytes: Uint8Array): boolean {
+  try {
+    checkPackageHead(bytes);
+    scanPackageTail(bytes);
+    return true;
+  } catch (error) {
+    if (error instanceof StreamError) return false;
+    throw error;
+  }
 }
 
 function parseHead(json: Uint8Array): IndexHead | undefined {

@@ -5,6 +5,7 @@ import { FileReader } from "../../channel/file-reader.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { readSavedFile } from "../../stream/saved-file.ts";
 import type { SavedFile } from "../../stream/saved-file.ts";
+import { openRegular } from "../../util/files.ts";
 import { indexPath } from "./draft.ts";
 import { identityOf } from "./identity.ts";
 import { readIndex } from "./index-file.ts";
@@ -40,7 +41,7 @@ function openingOf(fd: number): string {
 export function openIndexed(file: RecognisedFile): OpenedStream | string | undefined {
   let fd: number;
   try {
-    fd = openSync(indexPath(file.path), "r");
+    fd = openRegular(indexPath(file.path));
   } catch {
     return undefined;
   }

@@ -1,6 +1,7 @@
 /** Where the pages of a saved stream lie: in the file itself, or decoded beside it. */
 import { fstatSync } from "node:fs";
 import type { RamBlock } from "../../ram/block.ts";
+import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import type { PageTable } from "../stored/pages.ts";
 import { indexPath } from "./draft.ts";
@@ -49,9 +50,13 @@ export class StreamTable implements PageTable {
   }
 
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {
-    const page = `The page at ${offset} of "${block.name}" in ${this.#stream.path}`;
-    const hint = "the page was not sent, and the guest does not go on without it";
-    return new PostcopyError("DAMAGED_FILE", `${page} ${what}`, { cause, hint });
+    const page = offset / TARGET_PAGE_SIZE;
+    const path = this.pathOf(block.index, page);
+    const at = this.offsetOf(block.index, page);
+    const message = `The page at ${offset} of "${block.name}", at byte ${at} of ${path}, ${what}`;
+    const remedy = path === this.#stream.path ? "put the file right" : "remove the index";
+    const hint = `the page was not sent, and the guest waits for it: ${remedy} first`;
+    return new PostcopyError("DAMAGED_FILE", message, { cause, hint });
   }
 
   #at(block: number, page: number): number {

@@ -8,8 +8,10 @@ import { readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { checkTables } from "../../ram/tables.ts";
 import type { Command } from "../../stream/command.ts";
 import { inflatePage } from "../../stream/compressed-page.ts";
+import { DiscardLimit } from "../../stream/discard-limit.ts";
 import { targetPageSizeOf } from "../../stream/header.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import { packageOfSections } from "../../stream/package.ts";
@@ -18,11 +20,14 @@ import { uuidText } from "../../stream/uuid.ts";
 import { decodeXbzrle } from "../../stream/xbzrle.ts";
 import { StreamError } from "../../util/errors.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
+import type { Draft } from "./draft.ts";
 import { storeFailure } from "./failures.ts";
 import { inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
 /** Capabilities of a stream that this pass can make sense of. */
 const KNOWN_CAPABILITIES: ReadonlySet<string> = new Set(["mapped-ram"]);
+/** Where a page lies, and its checksum. */
+const BYTES_A_PAGE = 12;
 /** Progress is told once in so many pages. */
 const PROGRESS_PAGES = 1024;
 
@@ -31,7 +36,7 @@ export interface ScanFiles {
   /** The file, where its pages can be served from it; -1 where its body is compressed. */
   descriptor: number;
   /** The side file, made when it is first needed. */
-  side: () => number;
+  side: () => Pick<Draft, "fd" | "place">;
 }
 
 export class StreamScan implements StreamVisitor {
@@ -50,6 +55,7 @@ export class StreamScan implements StreamVisitor {
   readonly #bases: number[] = [];
   /** The reader's window, which stays the same for the whole walk. */
   #source: Buffer | undefined;
+  #discardLimit: DiscardLimit | undefined;
 
   /** `progress` is told the stream offset now and then. */
   constructor(files: ScanFiles, progress: (at: number) => void) {
@@ -78,7 +84,9 @@ export class StreamScan implements StreamVisitor {
   }
 
   ramStart(blocks: readonly WalkedBlock[]): void {
+    checkTables(blocks, BYTES_A_PAGE);
     this.blocks = blocks;
+    this.#discardLimit = new DiscardLimit(blocks.reduce((sum, { length }) => sum + length, 0));
     let base = 0;
     for (const { length, mappedRam } of blocks) {
       const pages = length / TARGET_PAGE_SIZE;
@@ -92,6 +100,7 @@ export class StreamScan implements StreamVisitor {
 
   command(command: Command): void {
     if (command.kind !== "postcopyRamDiscard") return;
+    this.#discardLimit?.take(command.ranges);
     const index = this.blocks.findIndex(({ name }) => name === command.block);
     for (const { start, length } of command.ranges) {
       const first = Math.floor(start / TARGET_PAGE_SIZE);
@@ -163,7 +172,7 @@ export class StreamScan implements StreamVisitor {
       bytes.fill(0);
       return;
     }
-    const fd = where < 0 ? this.#files.side() : this.#files.descriptor;
+    const fd = where < 0 ? this.#files.side().fd : this.#files.descriptor;
     const offset = where < 0 ? sideOffset(where) : where;
     const got = readAt(fd, address, TARGET_PAGE_SIZE, offset);
     if (got === TARGET_PAGE_SIZE && pageSum(bytes) === sum) return;
@@ -176,10 +185,10 @@ export class StreamScan implements StreamVisitor {
   /** Writes the scratch page into the side file; the number that says where it is. */
   #keep(offset: number): number {
     const { address } = this.#scratch;
-    const fd = this.#files.side();
+    const { fd, place } = this.#files.side();
     for (let done = 0; done < TARGET_PAGE_SIZE;) {
       const result = writeAt(fd, address + done, TARGET_PAGE_SIZE - done, offset + done);
-      if (result <= 0) throw storeFailure("pwrite", -result);
+      if (result <= 0) throw storeFailure("pwrite", -result, place);
       done += result;
     }
     this.sideBytes = Math.max(this.sideBytes, offset + TARGET_PAGE_SIZE);

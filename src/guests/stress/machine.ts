@@ -2,9 +2,9 @@
  * How the stress guest appears on the wire: its machine type, which a QEMU refuses by name, and its
  * one device.
  */
-import { readFileSync } from "node:fs";
 import { StreamWriter } from "../../stream/writer.ts";
 import { writeFooter, writeFullSection } from "../../stream/section.ts";
+import { bootId } from "../../util/processes.ts";
 import type { StressSetup } from "./setup.ts";
 import { encodeStressState } from "./state-codec.ts";
 import { saveStressState, STRESS_STATE_VERSION } from "./state.ts";
@@ -14,11 +14,6 @@ export const STRESS_MACHINE = "postcopy-stress-1";
 /** Name of the device section. */
 export const STRESS_DEVICE = "stress";
 const STRESS_SECTION_ID = 2;
-
-/** What tells one boot of one host from every other: clocks compare only within it. */
-export function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
-}
 
 /** The device state of a parked guest as a FULL section with its footer. */
 export function encodeStressDevice(setup: StressSetup): Uint8Array {

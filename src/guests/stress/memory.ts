@@ -1,10 +1,11 @@
 /** The memory of a stress guest in this process. */
-import { readFileSync } from "node:fs";
 import { SyscallError } from "../../../syscalls/error.ts";
-import { mapAnonymous } from "../../../syscalls/memory.ts";
+import { mapAnonymous, Mapping } from "../../../syscalls/memory.ts";
 import type { RamBlock } from "../../ram/block.ts";
+import { availableBytes } from "../../ram/tables.ts";
 import { HostError } from "../../util/errors.ts";
 import { formatBytes } from "../../util/units.ts";
+import type { MemoryRange } from "./page-map.ts";
 import { PAGE_SIZE_SMALL } from "./parameters.ts";
 
 /** What a block is made from: a line of MEM_SIZE, or of `blockLayout`. */
@@ -15,7 +16,7 @@ export interface BlockPlan {
 }
 
 /**
- * Maps the blocks of a guest; they live as long as the process.
+ * Maps the blocks of a guest, for `unmapBlocks` to give back.
  * @throws HostError NO_MEMORY when the host has not so much left, of this page size.
  */
 export function mapBlocks(plans: readonly BlockPlan[]): RamBlock[] {
@@ -36,10 +37,14 @@ export function mapBlocks(plans: readonly BlockPlan[]): RamBlock[] {
   });
 }
 
+/** Gives back the memory of a guest that runs here no more, and that nobody looks at any more. */
+export function unmapBlocks(blocks: readonly MemoryRange[]): void {
+  for (const { address, length } of blocks) new Mapping(address, length)[Symbol.dispose]();
+}
+
 /** Memory is promised without being there, and then the kernel kills somebody: so ask first. */
 function checkAvailable(wanted: number): void {
-  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync("/proc/meminfo", "latin1"));
-  const available = match === null ? Infinity : Number(match[1]) * 1024;
+  const available = availableBytes();
   if (wanted <= available) return;
   throw new HostError(
     "NO_MEMORY",

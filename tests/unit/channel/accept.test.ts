@@ -50,10 +50,12 @@ class Door implements Disposable {
 
   /** Accepts; `warned` is called with each warning, in the middle of accepting. */
   accept(stopFd: number, warned?: () => void): Accepted {
-    const accepted = acceptMigration(this.listener.fd, stopFd, (message) => {
+    const warn = (message: string): void => {
       this.warnings.push(message);
       warned?.();
-    });
+    };
+    const listenFd = this.listener.fd;
+    const accepted = acceptMigration({ listenFd, stopFd, linkTimeoutMs: 30_000, warn });
     for (const fd of [accepted.main, ...accepted.others]) this.descriptors.add(fd);
     return accepted;
   }
@@ -223,7 +225,7 @@ describe("the migration is found", () => {
 });
 
 describe("while nobody speaks", () => {
-  test("sixteen are kept, and each further one is turned away with a warning", async () => {
+  test("sixteen are kept, and the oldest makes room for each further one", async () => {
     await using watchdog = await startWatchdog();
     using door = new Door();
     const silent = Array.from({ length: 16 }, () => door.connect());
@@ -234,8 +236,21 @@ describe("while nobody speaks", () => {
     });
     expect(isPeerOf(main, silent[9] ?? -1)).toBe(true);
     expect(others).toHaveLength(15);
-    const warning = "More than 16 silent connections: one was turned away";
+    const warning = "More than 16 silent connections: the oldest was dropped";
     expect(door.warnings).toEqual([warning, warning]);
+    for (const fd of silent.slice(0, 2)) expect(readInto(fd, scratch.address, 1)).toBe(0);
+  });
+
+  test("a thousand bar nobody's way, and are not told of one by one", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Door();
+    for (let i = 0; i < 1000; i++) door.connect(i % 2 === 0 ? undefined : STRANGER);
+    const source = door.connect(OPENING);
+    const { main, others } = door.accept(watchdog.stopFd);
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(others).toHaveLength(15);
+    expect(door.warnings).toHaveLength(20);
+    expect(door.warnings.at(-1)).toEndWith("(more within a minute are only counted)");
   });
 
   test("a stop ends the waiting, and closes what had been accepted", async () => {

@@ -15,6 +15,7 @@ import {
 import type { SocketAddress } from "../../../syscalls/socket.ts";
 import { StoppedError } from "../../../src/channel/channel.ts";
 import { connectTo } from "../../../src/channel/connect.ts";
+import type { Way } from "../../../src/channel/connect.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { PostcopyError } from "../../../src/util/errors.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
@@ -28,6 +29,11 @@ const FIXTURE = import.meta.resolve("../../fixtures/channel-ends.ts");
 const startEnd = () => startThread<typeof ChannelEndsFixture>(FIXTURE);
 
 const LOOPBACK = { family: "inet", host: "127.0.0.1", port: 0 } as const;
+
+/** The way to `addresses`, for `patienceMs`. */
+function to(addresses: readonly SocketAddress[], patienceMs: number): Way {
+  return { addresses, patienceMs, linkTimeoutMs: 30_000 };
+}
 
 /** An address on which nobody listens: its port was free a moment ago. */
 function deafAddress(): SocketAddress {
@@ -49,7 +55,7 @@ describe("connecting", () => {
     using descriptors = new Descriptors();
     const listener = openListener([LOOPBACK]);
     descriptors.add(listener.fd);
-    const fd = descriptors.add(connectTo([listener.address], watchdog.stopFd, 5000));
+    const fd = descriptors.add(connectTo(to([listener.address], 5000), watchdog.stopFd));
     readable(listener.fd);
     const server = descriptors.add(acceptConnection(listener.fd));
     writeBytes(fd, Uint8Array.of(1));
@@ -62,7 +68,7 @@ describe("connecting", () => {
     const listener = openListener([LOOPBACK]);
     descriptors.add(listener.fd);
     const addresses = [deafAddress(), listener.address];
-    descriptors.add(connectTo(addresses, watchdog.stopFd, 5000));
+    descriptors.add(connectTo(to(addresses, 5000), watchdog.stopFd));
     readable(listener.fd);
   });
 
@@ -85,7 +91,7 @@ describe("connecting", () => {
     const began = performance.now();
     let failure: unknown;
     try {
-      connectTo([address], descriptors.event(), 150);
+      connectTo(to([address], 150), descriptors.event());
     } catch (error) {
       failure = error;
     }
@@ -106,8 +112,8 @@ describe("connecting", () => {
     using descriptors = new Descriptors();
     const listener = openListener([LOOPBACK]);
     descriptors.add(listener.fd);
-    descriptors.add(connectTo([listener.address], watchdog.stopFd, 0));
-    expect(() => connectTo([deafAddress()], watchdog.stopFd, 0)).toThrow("Cannot connect");
+    descriptors.add(connectTo(to([listener.address], 0), watchdog.stopFd));
+    expect(() => connectTo(to([deafAddress()], 0), watchdog.stopFd)).toThrow("Cannot connect");
   });
 
   test("to a unix socket whose backlog is full waits for room in it", async () => {
@@ -121,7 +127,7 @@ describe("connecting", () => {
     while (result === 0) result = startConnect(descriptors.add(makeSocket("unix")), address);
     expect(result).toBe(-ERRNO.EAGAIN);
     const stopFd = descriptors.event();
-    expect(() => connectTo([address], stopFd, 60)).toThrow("Cannot connect");
+    expect(() => connectTo(to([address], 60), stopFd)).toThrow("Cannot connect");
 
     const readyFd = descriptors.event();
     const connecting = end.call("connect", [address], stopFd, 8000, readyFd);
@@ -147,6 +153,6 @@ describe("connecting", () => {
     raiseEventDescriptor(stopFd);
     const failure: unknown = await connecting.catch((error: unknown) => error);
     expect(String(failure)).toBe("StoppedError: Stopped on request");
-    expect(() => connectTo([deafAddress()], stopFd, 60_000)).toThrow(StoppedError);
+    expect(() => connectTo(to([deafAddress()], 60_000), stopFd)).toThrow(StoppedError);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { lstatSync, statSync, symlinkSync } from "node:fs";
+import { lstatSync, fstatSync, statSync, symlinkSync } from "node:fs";
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { bindAndListen, makeSocket, startConnect } from "../../../syscalls/socket.ts";
@@ -81,13 +81,17 @@ describe("a listener on TCP", () => {
 });
 
 describe("a listener on a unix socket", () => {
-  test("lets only its owner in", async () => {
+  test("lets only its owner in, from its first moment on", async () => {
     using descriptors = new Descriptors();
     await using directory = new TemporaryDirectory("listen");
     const path = directory.file("socket");
+    // The most that others could get; and the mode is that of the socket before it has a name.
+    const before = process.umask(0);
     const listener = openListener([unix(path)]);
+    process.umask(before);
     descriptors.add(listener.fd);
     expect(listener.address).toEqual(unix(path));
+    expect(fstatSync(listener.fd).mode & 0o777).toBe(0o600);
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(answers(path)).toBe(true);
   });

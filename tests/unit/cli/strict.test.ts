@@ -6,6 +6,7 @@ import {
   defineStrictCommand,
   optionalFlag,
   optionalWord,
+  repeatedFlag,
   requiredFlag,
 } from "../../../src/commands/strict.ts";
 import { UsageError } from "../../../src/util/errors.ts";
@@ -26,6 +27,7 @@ const command = defineStrictCommand({
       description: "How long the guest may stand",
     }),
     mode: optionalFlag(z.enum(["fast", "safe"]), { valueHint: "MODE", description: "How to" }),
+    times: repeatedFlag(durationSchema, { valueHint: "DURATION", description: "When" }),
     name: optionalWord(z.string(), "A name"),
     ...COMMON_FLAGS,
   },
@@ -55,11 +57,19 @@ test("text becomes typed options, in camel case, with defaults", () => {
     pageBytes: 4096,
     downtimeLimit: 2000,
     mode: undefined,
+    times: [],
     name: undefined,
     json: false,
     quiet: true,
     verbose: false,
   });
+});
+
+test("a flag that may be repeated gives all its values, each checked", () => {
+  expect(command.parse(["--guest", "x", "--times", "2s", "--times=300ms"])).toMatchObject({
+    times: [2000, 300],
+  });
+  expect(refusal("--guest", "x", "--times", "2s", "--times", "soon")).toStartWith("Flag --times:");
 });
 
 test("a missing flag is named with its value and what it is for", () => {

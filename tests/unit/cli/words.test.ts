@@ -9,6 +9,7 @@ const SHAPES: FlagShapes = {
   "max-bandwidth": { kind: "value", valueHint: "RATE" },
   json: { kind: "switch" },
   verbose: { kind: "switch", alias: "v" },
+  allow: { kind: "list", valueHint: "ADDRESS" },
   name: { kind: "word" },
 };
 
@@ -23,6 +24,8 @@ test.each([
   [["--guest", "-"], { guest: "-" }],
   [["--json", "-v", "word"], { json: true, verbose: true, name: "word" }],
   [["--", "--guest"], { name: "--guest" }],
+  [["--allow", "a"], { allow: ["a"] }],
+  [["--allow", "a", "--json", "--allow=b"], { allow: ["a", "b"], json: true }],
   [["-"], { name: "-" }],
   [[], {}],
 ])("%j is understood", (argv, wanted) => {
@@ -40,6 +43,7 @@ test.each([
   [["-vv"], "UNKNOWN_FLAG", '"-vv"', "--help lists the flags"],
   [["--guest"], "MISSING_VALUE", "Flag --guest has no value", "write --guest GUEST"],
   [["--guest", "--json"], "MISSING_VALUE", "Flag --guest has no value", "write --guest GUEST"],
+  [["--allow", "a", "--allow"], "MISSING_VALUE", "Flag --allow has no value", "--allow ADDRESS"],
   [["--guest="], "MISSING_VALUE", "Flag --guest has no value", "write --guest GUEST"],
   [["--guest", ""], "MISSING_VALUE", "Flag --guest has no value", "write --guest GUEST"],
   [["--json=true"], "UNWANTED_VALUE", "Flag --json takes no value", "write --json"],

@@ -19,6 +19,7 @@ import type { ReturnPathMessage } from "../../../src/stream/return-path.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import {
+  BEFORE_PACKAGE,
   advise,
   bytesOf,
   description,
@@ -27,6 +28,7 @@ import {
   listen,
   opening,
   openReturnPath,
+  packaged,
   ping,
   ramEnd,
   ramStart,
@@ -34,7 +36,19 @@ import {
   zeroPages,
 } from "../../helpers/hand-made-stream.ts";
 import type { Piece } from "../../helpers/hand-made-stream.ts";
+import { startThread } from "../../helpers/test-thread.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
+import type * as DescriptorsFixture from "../../fixtures/descriptors.ts";
+
+/** What `act` throws. */
+function failureOf(act: () => unknown): unknown {
+  try {
+    act();
+  } catch (error) {
+    return error;
+  }
+  throw new Error("nothing was thrown");
+}
 
 /** A guest that takes everything and runs nothing; what became of it. */
 function takeAnyGuest(): { guest: DestGuest; life: string[] } {
@@ -72,12 +86,12 @@ class IncomingBench implements Disposable {
   readonly life: string[];
   readonly context: IncomingContext;
   readonly #descriptors = new Descriptors();
-  readonly #sourceFd: number;
+  readonly sourceFd: number;
 
   /** `broken` says which messages of the return path the link fails to carry. */
   constructor(broken: (message: ReturnPathMessage) => boolean = () => false) {
     const [fd, sourceFd] = this.#descriptors.pair();
-    this.#sourceFd = sourceFd;
+    this.sourceFd = sourceFd;
     const stopFd = this.#descriptors.event();
     const { guest, life } = takeAnyGuest();
     this.life = life;
@@ -92,7 +106,8 @@ class IncomingBench implements Disposable {
       guest,
       shared: this.shared,
       features: FEATURES_OURS,
-      silenceLimitMs: 5000,
+      linkTimeoutMs: 5000,
+      othersMayCome: false,
       multifd: undefined,
       lockMemory: false,
       announceMemory: () => undefined,
@@ -103,13 +118,18 @@ class IncomingBench implements Disposable {
   /** What the source says, all at once. */
   feed(...pieces: readonly Piece[]): this {
     const bytes = bytesOf(...pieces);
-    expect(writeBytes(this.#sourceFd, bytes)).toBe(bytes.length);
+    expect(writeBytes(this.sourceFd, bytes)).toBe(bytes.length);
     return this;
+  }
+
+  /** Closes the end that is under test. */
+  closeOurs(): void {
+    this.#descriptors.close(this.context.channel.fd);
   }
 
   /** Nothing more will come. */
   hangUp(): this {
-    this.#descriptors.close(this.#sourceFd);
+    this.#descriptors.close(this.sourceFd);
     return this;
   }
 
@@ -163,12 +183,66 @@ describe("a guest that is whole", () => {
   });
 });
 
+/** What a source has said when it falls silent, in words, and what it should have gone on with. */
+const SILENCES: Readonly<Record<string, { said: readonly Piece[]; due: string }>> = {
+  "behind the magic": { said: [(writer) => writer.u32(0x5145_564d)], due: "RAM blocks" },
+  "behind the configuration": { said: [opening()], due: "RAM blocks" },
+  "behind PING": { said: [...START, ping(1)], due: "RAM blocks" },
+  "behind ADVISE": { said: [...START, ping(1), advise()], due: "RAM blocks" },
+  "within the list of RAM blocks": {
+    said: [
+      ...[...START, ping(1), advise()],
+      (writer) => writer.raw(bytesOf(ramStart()).subarray(0, 30)),
+    ],
+    due: "RAM blocks",
+  },
+  "behind the head of the package": {
+    said: [...BEFORE_PACKAGE, (writer) => writer.raw(bytesOf(packaged()).subarray(0, 9))],
+    due: "device state",
+  },
+  "within the package": {
+    said: [...BEFORE_PACKAGE, (writer) => writer.raw(bytesOf(packaged()).subarray(0, 100))],
+    due: "device state",
+  },
+};
+
 describe("a source that falls silent", () => {
-  test("before the list of RAM blocks is not waited for for ever", () => {
+  for (const [where, { said, due }] of Object.entries(SILENCES)) {
+    test(`${where} is not waited for for ever`, () => {
+      using bench = new IncomingBench();
+      bench.context.linkTimeoutMs = 30;
+      bench.feed(...said);
+      const failure = failureOf(() => bench.run());
+      expect(failure).toMatchObject({ code: "PEER_SLOW" });
+      expect(String(failure)).toMatch(new RegExp(`did not send the .*${due} within \\d`));
+      if (said.includes(openReturnPath)) {
+        expect(bench.sent.at(-1)).toEqual({ kind: "shut", status: 1 });
+      }
+    });
+
+    test(`${where}, or rather dribbles, is not waited for either`, async () => {
+      const fixture = import.meta.resolve("../../fixtures/descriptors.ts");
+      await using dribbler = await startThread<typeof DescriptorsFixture>(fixture);
+      using bench = new IncomingBench();
+      bench.context.linkTimeoutMs = 60;
+      const rest = bytesOf(...BEFORE_PACKAGE, packaged()).subarray(bytesOf(...said).length);
+      const dribbling = dribbler.call("dribbleOn", bench.feed(...said).sourceFd, rest, 10);
+      expect(failureOf(() => bench.run())).toMatchObject({ code: "PEER_SLOW" });
+      bench.closeOurs();
+      expect(await dribbling).toBeLessThan(rest.length);
+    });
+  }
+
+  test("in its opening, while others may come, was nobody, and nothing is decided", () => {
     using bench = new IncomingBench();
-    bench.context.silenceLimitMs = 30;
-    bench.feed((writer) => writer.u32(0x5145_564d));
-    expect(() => bench.run()).toThrow("the source sent nothing for 0 s");
+    bench.context.linkTimeoutMs = 30;
+    bench.context.othersMayCome = true;
+    bench.feed(...START, ping(1), advise());
+    expect(bench.run()).toBeUndefined();
+    expect(bench.sent).toEqual([{ kind: "pong", value: 1 }]);
+    const { control } = bench.shared;
+    expect(Atomics.load(control, WORD.returnPathOpen)).toBe(0);
+    expect(Atomics.load(control, WORD.fate)).toBe(FATE.open);
   });
 
   test("afterwards may take its time", () => {
@@ -225,7 +299,7 @@ describe("a stream that ends by itself", () => {
 
   test("may not have discarded anything: that would never come", () => {
     using bench = new IncomingBench();
-    bench.feed(...START, advise(), ramStart(), ramEnd(zeroPages()), discard(), eof);
+    bench.feed(...START, advise(), ramStart(), discard(), ramEnd(zeroPages()), eof);
     expect(() => bench.run()).toThrow("The stream ended in state DISCARD");
     expect(bench.life).toEqual([]);
   });
@@ -273,7 +347,7 @@ describe("a guest that completes in precopy and is kept", () => {
 
   test("without a description of one that stays is refused after a while", () => {
     using bench = keeping();
-    bench.context.silenceLimitMs = 30;
+    bench.context.linkTimeoutMs = 30;
     bench.feed(...START, ...MEMORY_ONLY, ...DEVICES, eof);
     expect(() => bench.run()).toThrow("sends no description of its device state");
     expect(bench.sent.at(-1)).toEqual({ kind: "shut", status: 1 });
@@ -283,10 +357,10 @@ describe("a guest that completes in precopy and is kept", () => {
   test("is refused when the source falls silent, or goes, within device state", () => {
     for (const goes of [true, false]) {
       using bench = keeping();
-      bench.context.silenceLimitMs = 30;
+      bench.context.linkTimeoutMs = 30;
       bench.feed(...START, ...MEMORY_ONLY, ...DEVICES, eof, (writer) => writer.u8(6));
       if (goes) bench.hangUp();
-      expect(() => bench.run()).toThrow(goes ? "The stream ends within" : "sent nothing for 0 s");
+      expect(() => bench.run()).toThrow(goes ? "The stream ends within" : "sent nothing for 30 ms");
       expect(bench.life).toEqual([]);
     }
   });
@@ -323,8 +397,15 @@ describe("a guest that completes in precopy and is kept", () => {
 
   test("may not have discarded anything", () => {
     using bench = keeping();
-    bench.feed(...START, advise(), ...MEMORY_ONLY, discard(), ...END);
+    bench.feed(...START, advise(), ramStart(), discard(), ramEnd(zeroPages()), ...END);
     expect(() => bench.run()).toThrow("The stream ended in state DISCARD");
+  });
+
+  test("has no command behind its memory", () => {
+    using bench = keeping();
+    bench.feed(...START, advise(), ...MEMORY_ONLY, discard(), ...END);
+    const what = "POSTCOPY_RAM_DISCARD came after guest memory had ended";
+    expect(() => bench.run()).toThrow(what);
   });
 
   test("is none of this program's own guests, and none without devices", () => {

@@ -1,7 +1,10 @@
 import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { FATE } from "../../../src/dest/refusal.ts";
 import { createDestShared, DestShared, WORD } from "../../../src/dest/shared.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
+import { PROJECT_ROOT } from "../../helpers/spawn.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { waitingBytes, writeBytes } from "../../fixtures/descriptors.ts";
 import type * as PostcopyThreads from "../../fixtures/postcopy-threads.ts";
@@ -23,7 +26,8 @@ async function endOfMainChannel(
   const stopFd = descriptors.event();
   const pages = { received: [], removed: [], unpopulated: [], requestedAt: [] };
   let end: string | undefined;
-  const listening = thread.call("listenUntilEnd", { shared: data, blocks: [], pages, fd, stopFd });
+  const order = { shared: data, blocks: [], pages, fd, stopFd, linkTimeoutMs: 30_000 };
+  const listening = thread.call("listenUntilEnd", order);
   const ended = listening.then(
     () => (end = "whole"),
     (error: unknown) => (end = error instanceof Error ? error.message : String(error)),
@@ -50,4 +54,67 @@ test("an urgent channel that has ended brings nothing more", async () => {
 
 test("without an urgent channel nothing more comes", async () => {
   expect(await endOfMainChannel(false, () => undefined)).toBe(LACKING);
+});
+
+/** A source that sends nothing at all; `words` of the control block are set. */
+async function listenToSilence(
+  words: Readonly<Record<number, number>>,
+  act: (control: Int32Array<SharedArrayBuffer>, end: Promise<string>) => Promise<void>,
+): Promise<void> {
+  using descriptors = new Descriptors();
+  await using thread = await startThread<typeof PostcopyThreads>(POSTCOPY);
+  const data = createDestShared();
+  const { control } = new DestShared(data);
+  for (const [word, value] of Object.entries(words)) Atomics.store(control, Number(word), value);
+  const [fd] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const pages = { received: [], removed: [], unpopulated: [], requestedAt: [] };
+  const order = { shared: data, blocks: [], pages, fd, stopFd, linkTimeoutMs: 30 };
+  const listening = thread.call("listenUntilEnd", order);
+  const end = listening.then(
+    () => "whole",
+    (error: unknown) => (error instanceof Error ? error.message : String(error)),
+  );
+  await act(control, end);
+}
+
+const RUNS = { [WORD.fate]: FATE.runs };
+
+test("a source that is silent before the guest runs is given up", async () => {
+  await listenToSilence({ [WORD.missing]: 1 }, async (_, end) => {
+    expect(await end).toBe("the source sent nothing for 30 ms");
+  });
+});
+
+test("a source may be silent while the guest runs and lacks pages, and need not end", async () => {
+  await listenToSilence({ [WORD.missing]: 1, ...RUNS }, async (control, end) => {
+    // Others that are as silent show that the time has passed.
+    await listenToSilence({ [WORD.missing]: 1 }, async (_, other) => void (await other));
+    await listenToSilence({ [WORD.missing]: 0, ...RUNS }, async (_, other) => {
+      expect(await other).toBe("whole");
+    });
+    const still = Promise.race([end, Promise.resolve("waiting")]);
+    expect(await still).toBe("waiting");
+    Atomics.store(control, WORD.missing, 0);
+    expect(await end).toBe("whole");
+  });
+});
+
+test("nothing else gives the guest's memory back to the kernel: it would read zeros", async () => {
+  const files = [...new Bun.Glob("src/**/*.ts").scanSync({ cwd: PROJECT_ROOT })].sort();
+  const found: string[] = [];
+  for (const file of files) {
+    const text = await Bun.file(join(PROJECT_ROOT, file)).text();
+    if (/\.unregister\(|userfaultFd.*closeDescriptor|closeDescriptor.*userfaultFd/.test(text)) {
+      found.push(file);
+    }
+    // Its own, of memory that is only watched; or one that is only asked what it can do.
+    if (/userfault\.close\(/.test(text)) found.push(`${file}: closes`);
+  }
+  expect(found).toEqual([
+    "src/check/kernel.ts: closes",
+    "src/dest/listen.ts",
+    "src/dest/listen.ts: closes",
+    "src/ram/dirty-tracking.ts: closes",
+  ]);
 });

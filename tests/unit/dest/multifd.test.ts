@@ -223,6 +223,20 @@ test("silent connections are kept open to the end", async () => {
   expect(poll.wait(0)).toBe(0);
 });
 
+test("whoever comes over and over does not bar the channels' way", async () => {
+  await using bench = await Bench.open();
+  for (let i = 0; i < 300; i++) {
+    bench.connect(i % 2 === 0 ? undefined : new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
+  }
+  bench.connect(new MultifdPackets("none").hello(0).sync(0).take());
+  bench.start();
+  bench.barrier.flush();
+  bench.barrier.end();
+  const { channels, descriptors, warnings } = await bench.result();
+  expect([channels, descriptors.length]).toEqual([1, 17]);
+  expect(warnings).toHaveLength(20);
+});
+
 test("strangers, and whoever comes from elsewhere, are turned away", async () => {
   await using bench = await Bench.open();
   const stranger = bench.connect(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));

@@ -123,7 +123,7 @@ describe("a host page of several target pages", () => {
 requireOrSkip(needUserfaultfd(), needHugePages(2))(
   "a real huge page arrives whole for a thread that waits for its middle",
   async () => {
-    using _pages = new HugePages(2);
+    await using _pages = await HugePages.add(2);
     using arriving = new ArrivingMemory({ pages: [1024], pageSize: HUGE_PAGE_BYTES, huge: true });
     await using guest = await startThread<typeof GuestMemory>(GUEST);
     const { placer, buffer } = arriving.placer(1);

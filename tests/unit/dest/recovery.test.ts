@@ -20,6 +20,7 @@ import { writeBytes } from "../../fixtures/descriptors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import type { TestThread } from "../../helpers/test-thread.ts";
+import type * as DescriptorsFixture from "../../fixtures/descriptors.ts";
 import type * as Fixture from "../../fixtures/recovering.ts";
 
 const PAGE = 4096;
@@ -35,6 +36,7 @@ class Bench implements AsyncDisposable {
   readonly pages = attachPageState(this.pageData, BLOCKS);
   readonly descriptors = new Descriptors();
   readonly stopFd = this.descriptors.event();
+  linkTimeoutMs = 30_000;
   readonly #door = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   readonly #thread: TestThread<typeof Fixture>;
 
@@ -52,8 +54,9 @@ class Bench implements AsyncDisposable {
   /** Starts to recover; then the next `count` bytes are read. */
   recover(count = 0, timeoutMs = Infinity): Promise<Awaited<ReturnType<typeof Fixture.recover>>> {
     const [fd] = this.descriptors.pair();
-    const { data: shared, pageData: pages, stopFd } = this;
-    const task = { shared, pages, blocks: BLOCKS, fd, listenFd: this.#door.fd, stopFd, timeoutMs };
+    const { data: shared, pageData: pages, stopFd, linkTimeoutMs } = this;
+    const listenFd = this.#door.fd;
+    const task = { shared, pages, blocks: BLOCKS, fd, listenFd, stopFd, timeoutMs, linkTimeoutMs };
     const running = this.#thread.call("recover", task, count);
     running.catch(() => undefined);
     return running;
@@ -139,6 +142,12 @@ const VIOLATIONS: [name: string, says: Command[], words: string][] = [
     [{ kind: "recvBitmap", block: "pc.ram" }, { kind: "postcopyListen" }],
     "POSTCOPY_LISTEN came in a recovery",
   ],
+  ["the same question twice", [...ASK, ...ASK], 'asks twice what is here of "pc.ram"'],
+  [
+    "PINGs without end",
+    [...ASK, ...Array.from({ length: 17 }, (_, value): Command => ({ kind: "ping", value }))],
+    "more than 16 PINGs in a recovery",
+  ],
 ];
 
 for (const [name, says, words] of VIOLATIONS) {
@@ -152,6 +161,30 @@ for (const [name, says, words] of VIOLATIONS) {
     expect(warnings.join("\n")).toContain(words);
   });
 }
+
+test("a source that comes back and falls silent, or dribbles, does not keep the others out", async () => {
+  for (const dribbles of [false, true]) {
+    await using bench = await Bench.open();
+    bench.linkTimeoutMs = 60;
+    const recovering = bench.recover();
+    const first = bench.source({ kind: "recvBitmap", block: "pc.ram" });
+    if (dribbles) {
+      const fixture = import.meta.resolve("../../fixtures/descriptors.ts");
+      await using dribbler = await startThread<typeof DescriptorsFixture>(fixture);
+      const writer = new StreamWriter();
+      for (let i = 0; i < 50; i++) writeCommand(writer, { kind: "ping", value: i });
+      const pings = writer.bytes.slice();
+      expect(await dribbler.call("dribbleOn", first.fd, pings, 5)).toBeLessThan(pings.length);
+    }
+    const { reader } = bench.source(...ASK, { kind: "postcopyResume" });
+    expect(readReturnPathMessage(reader)).toMatchObject({ kind: "receivedBitmap" });
+    const { events } = await recovering;
+    const warnings = events.flatMap((event) => (event.kind === "warning" ? [event.message] : []));
+    expect(warnings.join()).toMatch(
+      /The recovery failed: the source did not resume within [\d.]+ ms/,
+    );
+  }
+});
 
 test("whoever gives up waiting does so at once", async () => {
   await using bench = await Bench.open();

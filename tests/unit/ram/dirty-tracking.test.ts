@@ -242,21 +242,24 @@ trackingTest("no write is lost while a scan runs", async () => {
   expect([...copy]).toEqual([...counts]);
 });
 
-requireOrSkip(needDirtyTracking(), needHugePages(4))("dirty huge pages are found whole", () => {
-  using _pages = new HugePages(4);
-  using tracked = new Tracked([4], HUGE_PAGE_BYTES, ({ address }) => {
-    for (let page = 0; page < 4; page++) {
-      scratchAt(address + page * HUGE_PAGE_BYTES, 1).bytes[0] = 1;
-    }
-  });
-  expect(tracked.collect()).toEqual([[]]);
-  tracked.write(5);
-  tracked.write(3 * 512 + 511);
-  expect(tracked.collect()).toEqual([
-    [
-      [0, 512],
-      [1536, 512],
-    ],
-  ]);
-  expect(tracked.collect()).toEqual([[]]);
-});
+requireOrSkip(needDirtyTracking(), needHugePages(4))(
+  "dirty huge pages are found whole",
+  async () => {
+    await using _pages = await HugePages.add(4);
+    using tracked = new Tracked([4], HUGE_PAGE_BYTES, ({ address }) => {
+      for (let page = 0; page < 4; page++) {
+        scratchAt(address + page * HUGE_PAGE_BYTES, 1).bytes[0] = 1;
+      }
+    });
+    expect(tracked.collect()).toEqual([[]]);
+    tracked.write(5);
+    tracked.write(3 * 512 + 511);
+    expect(tracked.collect()).toEqual([
+      [
+        [0, 512],
+        [1536, 512],
+      ],
+    ]);
+    expect(tracked.collect()).toEqual([[]]);
+  },
+);

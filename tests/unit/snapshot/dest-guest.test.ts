@@ -112,6 +112,19 @@ test("a page that went from data to zeros in any phase reads as zeros", async ()
   expect([ram[0], ram[PAGE], ram[2 * PAGE]]).toEqual([0, 0, 3]);
 });
 
+test("a page that comes twice in postcopy is kept as it came last, and its checksum is right", async () => {
+  await using directory = new TemporaryDirectory("kept");
+  const kept = new KeptGuest(directory.path, SETUP);
+  kept.store(kept.postcopy, 0, 0, filledPage(1), filledPage(2));
+  kept.store(kept.postcopy, 0, 1, filledPage(9));
+  kept.finish();
+  const pages = new StoredPages(new SnapshotTable(openSnapshot(directory.path)));
+  const target = new Uint8Array(2 * PAGE);
+  // A page is checked against its checksum as it is read.
+  for (const offset of [0, PAGE]) pages.copyPage(kept.block(0), offset, target, offset);
+  expect([target[0], target[PAGE]]).toEqual([1, 9]);
+});
+
 test("a page with the CRC of zeros is not taken for zeros, when it comes or when it goes", async () => {
   const page = pageLikeZeros();
   expect(Bun.hash.crc32(page)).toBe(Bun.hash.crc32(new Uint8Array(PAGE)));

@@ -1,7 +1,12 @@
 /** Device state split into sections whose bodies nobody knows: what is proven is always true. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { splitDeviceSections } from "../../../src/stream/device-sections.ts";
+import {
+  CANDIDATES_MAX,
+  LookLimit,
+  LOOKS_MAX,
+  splitDeviceSections,
+} from "../../../src/stream/device-sections.ts";
 import type { DeviceStretch } from "../../../src/stream/device-sections.ts";
 import { writeFooter, writeFullSection } from "../../../src/stream/section.ts";
 import { StreamWriter } from "../../../src/stream/writer.ts";
@@ -159,6 +164,43 @@ describe("a body that looks like two sections", () => {
       ...{ idstr: section?.idstr ?? "", instanceId: 0, bytes: undefined },
     }));
     expect(splitDeviceSections(bytes, described)).toEqual(truth);
+  });
+});
+
+describe("state that is made to take long", () => {
+  /** Sections 1 and 2 by turns, each of which can end at every footer of its own that follows. */
+  const hostile = (sections: number): Uint8Array => {
+    const parts = Array.from({ length: sections }, (_, i) => {
+      return boundary(1 + (i % 2), 2 - (i % 2), `d${i}`);
+    });
+    return new Uint8Array(
+      Buffer.concat([
+        written([device(1, "first")]).bytes.slice(0, -5),
+        ...parts,
+        written([]).bytes,
+        Uint8Array.of(0x7e, 0, 0, 0, 2 - ((sections - 1) % 2)),
+      ]),
+    );
+  };
+
+  test("is looked at a few times, however much of it there is", () => {
+    for (const sections of [1000, 10_000, 60_000]) {
+      const limit = new LookLimit();
+      const stretches = splitDeviceSections(hostile(sections), undefined, limit);
+      expect(stretches.reduce((sum, { at, end }) => sum + end - at, 0)).toBeGreaterThan(sections);
+      expect(LOOKS_MAX - limit.left).toBeLessThanOrEqual(4 * (sections + 1));
+    }
+  });
+
+  test("is one stretch of which nothing is proven where it has too many sections", () => {
+    const bytes = hostile(CANDIDATES_MAX + 1);
+    const limit = new LookLimit();
+    const whole = [{ section: undefined, at: 0, end: bytes.length, proven: false }];
+    expect(splitDeviceSections(bytes, undefined, limit)).toEqual(whole);
+    expect(LOOKS_MAX - limit.left).toBe(0);
+    expect(splitDeviceSections(hostile(100), undefined, new LookLimit(50))).toEqual([
+      { section: undefined, at: 0, end: hostile(100).length, proven: false },
+    ]);
   });
 });
 

@@ -17,6 +17,8 @@ import {
   WINDOW_BYTES_MAX,
 } from "../../../syscalls/memory.ts";
 import type { Scratch } from "../../../syscalls/memory.ts";
+import type * as ScratchThread from "../../fixtures/scratch.ts";
+import { startThread } from "../../helpers/test-thread.ts";
 
 const GIBIBYTE = 2 ** 30;
 
@@ -148,4 +150,16 @@ test("scratch memory stays where it is and keeps its bytes through garbage colle
       expect(scratch.bytes.buffer.byteLength % 4096).toBe(0);
     }
   }
+});
+
+test("scratch memory is given back by the thread that mapped it", async () => {
+  const address = import.meta.resolve("../../fixtures/scratch.ts");
+  await using thread = await startThread<typeof ScratchThread>(address);
+  const kept = mapScratch(4096).address;
+  // Behind small pieces a large one, at whose start nothing else will soon be mapped.
+  const [, , large = 0] = await thread.call("mapSome", [1, 4096, GIBIBYTE]);
+  expect(isMapped(large)).toBe(true);
+  await thread.call("giveBack");
+  expect(isMapped(large)).toBe(false);
+  expect(isMapped(kept)).toBe(true);
 });

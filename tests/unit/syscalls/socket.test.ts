@@ -14,6 +14,7 @@ import {
   localAddress,
   makeSocket,
   peekBytes,
+  peerProcess,
   remoteAddress,
   shutdownSocket,
   startConnect,
@@ -91,6 +92,18 @@ describe("a connection over", () => {
     expect(address).toMatchObject({ family: "inet6", host: "::1" });
   });
 
+  test("a unix socket tells which process listens there", async () => {
+    using descriptors = new Descriptors();
+    await using directory = new TemporaryDirectory("cred");
+    const address = { family: "unix", path: directory.file("socket") } as const;
+    listenOn(descriptors, address);
+    const fd = descriptors.add(makeSocket("unix"));
+    expect(startConnect(fd, address)).toBe(0);
+    expect(peerProcess(fd)).toBe(process.pid);
+    const [inet] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+    expect(peerProcess(inet)).toBe(0);
+  });
+
   test("a unix socket, whose path may have 107 bytes", async () => {
     using descriptors = new Descriptors();
     await using directory = new TemporaryDirectory("socket");
@@ -164,25 +177,30 @@ describe("shutting down", () => {
   });
 });
 
-test("TCP connections are tuned: no delay, and a dead peer is noticed in two minutes", () => {
+test("TCP connections are tuned: no delay, and a dead peer is noticed in the time that is given", () => {
   using descriptors = new Descriptors();
   const fd = descriptors.add(makeSocket("inet"));
-  tuneTcp(fd);
+  tuneTcp(fd, 30_000);
   limitUnsent(fd, 128 * 1024);
   const tcp = (name: number): number => option(fd, IP.IPPROTO_TCP, name);
   expect({
     noDelay: tcp(TCP.TCP_NODELAY),
     keepAlive: option(fd, SOCKET.SOL_SOCKET, SOCKET.SO_KEEPALIVE),
-    noticedAfter: tcp(TCP.TCP_KEEPIDLE) + tcp(TCP.TCP_KEEPINTVL) * tcp(TCP.TCP_KEEPCNT),
+    firstProbe: tcp(TCP.TCP_KEEPIDLE),
+    furtherProbes: tcp(TCP.TCP_KEEPINTVL),
     userTimeout: tcp(TCP.TCP_USER_TIMEOUT),
     unsent: tcp(TCP.TCP_NOTSENT_LOWAT),
   }).toEqual({
     noDelay: 1,
     keepAlive: 1,
-    noticedAfter: 120,
-    userTimeout: 120_000,
+    firstProbe: 10,
+    furtherProbes: 5,
+    userTimeout: 30_000,
     unsent: 131_072,
   });
+  // The kernel counts these in whole seconds, and takes no 0.
+  tuneTcp(fd, 1000);
+  expect([tcp(TCP.TCP_KEEPIDLE), tcp(TCP.TCP_KEEPINTVL)]).toEqual([1, 1]);
   const [unixSocket] = descriptors.pair();
   expect(() => limitUnsent(unixSocket, 1)).toThrow("setsockopt");
 });

@@ -11,9 +11,10 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
   const { fd } = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   const crew = new DestCrew({
     guest: { kind: "stress", expected: undefined },
-    arrival: { kind: "listen", fd },
+    arrival: { kind: "listen", allow: [], fd },
     lockMemory: false,
     recoverTimeoutMs: Infinity,
+    linkTimeoutMs: 30_000,
     connected: () => undefined,
     event: () => undefined,
   });
@@ -25,6 +26,15 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
   await expect(running).rejects.toThrow("out of luck");
   crew.end();
   return fd;
+}
+
+/** How many threads were told to end. */
+async function toldToEnd(): Promise<number> {
+  // They are told as soon as they are known to be ready.
+  await Bun.sleep(0);
+  const end = { kind: "end" };
+  return FakeWorker.made.filter(({ tasks }) => tasks.some((task) => Bun.deepEquals(task, end)))
+    .length;
 }
 
 function isOpen(fd: number): boolean {
@@ -44,12 +54,15 @@ describe("the listening socket", () => {
       incoming.say({ kind: "failed", error });
     });
     expect(isOpen(fd)).toBe(false);
+    expect(await toldToEnd()).toBe(FakeWorker.made.length);
   });
 
   test("stays open under a thread that may still be at work with it", async () => {
     using _ = fakeWorkers();
     const fd = await failedCrew((incoming) => incoming.onerror?.({ message: "out of luck" }));
     expect(isOpen(fd)).toBe(true);
+    // What they have mapped is the other's to work with.
+    expect(await toldToEnd()).toBe(0);
     closeDescriptor(fd);
   });
 });

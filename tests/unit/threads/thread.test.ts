@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { Thread } from "../../../src/threads/thread.ts";
-import { waitUntil } from "../../helpers/deadline.ts";
+import { LONG_TEST_MS, waitUntil } from "../../helpers/deadline.ts";
 import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
 
 /** A thread whose worker the test plays. */
@@ -33,6 +34,11 @@ describe("a worker that fails outside of its task", () => {
     // What it was at it has ended after all.
     worker.say({ kind: "done", result: "late" });
     thread.end();
+    await waitUntil(() => worker.tasks.length > 1, "the end to be told");
+    expect(worker.tasks).toEqual([{ kind: "task", task: "a task" }, { kind: "end" }]);
+    // It gives back what it has mapped first, which nobody else can.
+    expect(worker.terminated).toBe(false);
+    worker.say({ kind: "ended" });
     expect(worker.terminated).toBe(true);
   });
 
@@ -46,6 +52,59 @@ describe("a worker that fails outside of its task", () => {
     expect(worker.tasks).toEqual([]);
     expect(thread.busy).toBe(false);
     thread.end();
-    expect(worker.terminated).toBe(true);
+    await waitUntil(() => worker.terminated, "the end of the worker");
   });
 });
+
+describe("a worker that ends by itself", () => {
+  test("fails its task, and every later one", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    await waitUntil(() => worker.tasks.length > 0, "the task to be given");
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("Error: the listen thread ended by itself");
+    // It is at nothing any more, so what it used may be closed.
+    expect(thread.busy).toBe(false);
+    expect(await failureOf(thread.run("another"))).toContain("ended by itself");
+    expect(worker.tasks).toEqual([{ kind: "task", task: "a task" }]);
+  });
+
+  test("says why, where an error was heard before", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    worker.onerror?.({ message: "out of luck" });
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("Error: listen: out of luck");
+    expect(thread.busy).toBe(false);
+  });
+
+  test("fails nothing where it has no task", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    const task = thread.run("a task");
+    worker.say({ kind: "done", result: "well" });
+    worker.onclose?.();
+    expect(await failureOf(task)).toBe("none");
+  });
+});
+test(
+  "a thread that has ended leaves nothing mapped: not even its way into the kernel",
+  async () => {
+    const stubs = (): number => {
+      return readFileSync("/proc/self/maps", "latin1").split("postcopy-syscall").length - 1;
+    };
+    const before = stubs();
+    for (let i = 0; i < 3; i++) {
+      const thread = new Thread<null, never, void>("return-path", () => {});
+      expect(await failureOf(thread.run(null))).toContain("TypeError");
+      thread.end();
+    }
+    await waitUntil(() => stubs() <= before, "the memory of the threads to be given back");
+  },
+  LONG_TEST_MS,
+);

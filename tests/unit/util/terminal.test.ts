@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { createPaint, Terminal, wantsColours } from "../../../src/util/terminal.ts";
+import { createPaint, harmless, Terminal, wantsColours } from "../../../src/util/terminal.ts";
 
 const ERASE_TO_END = "\u001b[K";
 const CONTROL = new RegExp(`(\\r|${RegExp.escape(ERASE_TO_END)})`);
@@ -64,6 +64,17 @@ describe("on a terminal", () => {
     terminal.writeLines("text");
     expect(stream.text).toBe("text\n");
   });
+});
+
+test("what a terminal would obey is shown instead, but for colours of our own", () => {
+  const stream = new RecordingStream(false);
+  const title = "\u001b]0;owned\u0007";
+  new Terminal(stream, {}).writeLines(`block "${title}\u009b2J\r" of 1 MiB\n\tnext`);
+  const shown = 'block "\\x1b]0;owned\\x07\\x9b2J\\x0d" of 1 MiB\n\tnext\n';
+  expect(stream.text).toBe(shown);
+  const red = createPaint(true).red("x");
+  expect(harmless(red)).toBe(red);
+  expect(harmless("\u001b[2Jé")).toBe("\\x1b[2Jé");
 });
 
 test("elsewhere there is no status line", () => {

@@ -1,0 +1,109 @@
+/** The report of a QEMU that was driven, put together from its own figures. */
+import { guestRequests } from "../guests/qemu/keep.ts";
+import { qemuFigures } from "../guests/qemu/migration.ts";
+import type { QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import type { SourcePhase } from "../report/counters.ts";
+import type { Round, SourceReport, Switchover } from "../report/report.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { errorChain } from "../util/errors.ts";
+import { VERSION } from "../util/version.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import { ratePerSecond } from "./timeline.ts";
+import type { Timeline } from "./timeline.ts";
+
+export type DriveMoment = "connected" | "precopy" | "stopped" | "postcopy" | "drained" | "resumed";
+
+/** What a report is made of. */
+export interface FinishedDrive {
+  driver: QemuSourceDriver;
+  timeline: Timeline<DriveMoment>;
+  options: { keep: boolean; preempt: boolean };
+  /** Of the monitor. */
+  socket: string;
+  peer: string;
+  /** Of the QEMU. */
+  version: string;
+  phase: SourcePhase;
+  rounds: Round[];
+  switchover: Switchover | null;
+  failure: Error | undefined;
+  cancelled: boolean;
+}
+
+/** The report of a drive that has ended. */
+export function driveReport(drive: FinishedDrive): SourceReport {
+  const { driver, timeline, options, failure } = drive;
+  const { ram } = driver.reply;
+  const early = driver.atSwitch?.ram ?? ram;
+  const times = {
+    setup: timeline.ms("start", "precopy"),
+    precopy: timeline.ms("precopy", "stopped"),
+    device: timeline.ms("stopped", "postcopy"),
+    postcopy: timeline.ms("postcopy", "drained"),
+    toRunning: null,
+    toDrained: timeline.ms("start", "drained"),
+    total: timeline.elapsedMs,
+  };
+  const bytes = {
+    precopy: ram?.["precopy-bytes"] ?? 0,
+    package: ram?.["downtime-bytes"] ?? 0,
+    postcopy: ram?.["postcopy-bytes"] ?? 0,
+    requested: 0,
+    total: ram?.transferred ?? 0,
+  };
+  const requests = guestRequests(driver.reply);
+  const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
+  const stood = options.keep ? timeline.ms("stopped", "resumed") : null;
+  return {
+    role: "source",
+    version: REPORT_VERSION,
+    program: VERSION,
+    startedAt: timeline.startedAt,
+    guest: `the guest of QEMU at ${drive.socket}`,
+    peer: drive.peer,
+    outcome: failure === undefined ? "completed" : drive.cancelled ? "cancelled" : "failed",
+    error: failure === undefined ? null : { code, message: errorChain(failure) },
+    downtime: downtimeOf(drive),
+    times,
+    rates: {
+      precopy: ratePerSecond(bytes.precopy, times.precopy),
+      postcopy: ratePerSecond(bytes.postcopy, times.postcopy),
+    },
+    memory: { guestBytes: ram?.total ?? 0, peakRssBytes: peakResidentBytes() },
+    // Its faults are of an earlier life, when it received its guest.
+    qemu: {
+      ...qemuFigures(drive.version, driver.reply, null, stood),
+      ...{ blocktimeMs: null, latencyMeanNs: null, latencyBuckets: null, requests },
+    },
+    phase: drive.phase,
+    recoveries: driver.recoveries,
+    urgentChannel: options.preempt,
+    switchover: drive.switchover,
+    rounds: drive.rounds,
+    pages: {
+      total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
+      precopyNormal: early?.normal ?? 0,
+      precopyZero: early?.duplicate ?? 0,
+      owed: drive.switchover?.dirtyPages ?? 0,
+      pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
+      pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
+      requestedNormal: 0,
+      requestedZero: 0,
+    },
+    requests: { received: requests, served: requests, duplicate: 0 },
+    bytes,
+    workingSet: null,
+    requestServiceNs: null,
+  };
+}
+
+/**
+ * After a completion in precopy the peer runs the guest when QEMU is done, or sooner. After postcopy
+ * only the peer knows when it ran.
+ */
+function downtimeOf({ driver, timeline }: FinishedDrive): SourceReport["downtime"] {
+  const ms = timeline.ms("stopped", "drained");
+  if (ms === null || driver.atSwitch !== undefined) return null;
+  return { ms, method: "acknowledged" };
+}

@@ -1,0 +1,82 @@
+/**
+ * What earlier sends of a kept guest have left in the journal. A guest in files may be sent as often
+ * as one likes, also at the same time; but one that was handed over by a process that ended before
+ * all of it was there probably runs at its peer, on its disk, and waits for the rest.
+ */
+import { existsSync, realpathSync } from "node:fs";
+import { resolve } from "node:path";
+import { samePeer } from "../journal/entry.ts";
+import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
+import type { FoundEntry, Journal } from "../journal/journal.ts";
+import { PostcopyError } from "../util/errors.ts";
+import { isAlive, startedByShell } from "../util/processes.ts";
+import { shellLine } from "../util/shell.ts";
+import { PROGRAM } from "../util/version.ts";
+import type { Output } from "./common.ts";
+import type { StoredWord } from "./stored-guest.ts";
+
+/** How the journal knows a guest in files: by its place, whatever leads there. */
+export function storedIdentity(word: StoredWord): JournalGuest {
+  const path = word.kind === "snapshot" ? word.directory : word.file;
+  // One that is not there is found out when it is opened.
+  return { kind: "stored", path: existsSync(path) ? realpathSync(path) : resolve(path) };
+}
+
+/** What the operator said about them. */
+export interface EarlierSendsOptions {
+  /** Send the rest. */
+  resume: boolean;
+  /** Send another copy. */
+  again: boolean;
+}
+
+/**
+ * The unfinished sends of a guest to a peer, which a new one takes the place of.
+ * @throws PostcopyError SPLIT_BRAIN when there are some and neither flag was given; BAD_JOURNAL.
+ */
+export function unfinishedSends(
+  journal: Journal,
+  guest: JournalGuest,
+  peer: PeerKey,
+  options: EarlierSendsOptions,
+  output: Output,
+): FoundEntry[] {
+  const unfinished = journal.entriesOf(guest).filter(({ entry }) => !isAlive(entry.sender));
+  const here = unfinished.filter(({ entry }) => samePeer(entry.peer, peer));
+  for (const found of unfinished) {
+    if (here.includes(found)) continue;
+    output.warn("UNFINISHED_SEND", `${handedOver(found.entry)}; this is another copy`);
+  }
+  const last = here.at(-1);
+  if (last === undefined || options.resume || options.again) return here;
+  const finish = `${sameCommand("--resume")}${tellQemu(peer)}`;
+  throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
+    hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
+  });
+}
+
+/** What happened, and where the guest is now. */
+function handedOver({ guest, peer, since, sender }: JournalEntry): string {
+  const whose = guest.kind === "stored" ? `The guest of ${guest.path}` : "The guest";
+  return (
+    `${whose} was handed to ${placeOf(peer)} at ${since} by process ${sender.pid}, which ended ` +
+    "before all of it was known to be there: it probably runs there"
+  );
+}
+
+function placeOf(peer: JournalPeer): string {
+  if (peer.kind === "address") return peer.text;
+  const pid = peer.process === null ? "unknown" : startedByShell(peer.process.pid);
+  return `the QEMU that was started for it (process ${pid})`;
+}
+
+/** The command line of this process, with a word more. */
+function sameCommand(word: string): string {
+  return `${shellLine([PROGRAM, ...process.argv.slice(2)])} ${word}`;
+}
+
+/** What a QEMU has to be told before. One that was started here is told for the operator. */
+function tellQemu(peer: PeerKey): string {
+  if (peer.kind === "run") return "";
+  return ` (a QEMU there has to be told before, at its monitor: migrate_recover ${peer.text})`;
+}

@@ -1,0 +1,26 @@
+/** What TLS knows of a link that is not there, or no more: the cause of what the threads saw. */
+import { ThreadError } from "../threads/thread.ts";
+import type { TlsBridge } from "../threads/tls-bridge.ts";
+import { errorRecord } from "../util/errors.ts";
+import type { ErrorRecord } from "../util/errors.ts";
+
+/** How such a link shows in a thread. */
+const LINK_CODES: ReadonlySet<string> = new Set([
+  "CANNOT_CONNECT",
+  "PEER_CLOSED",
+  "ECONNRESET",
+  "EPIPE",
+]);
+
+/** The error at the end of a chain. */
+export function deepestCause(record: ErrorRecord): ErrorRecord {
+  return record.cause === undefined ? record : deepestCause(record.cause);
+}
+
+/** The error with what the bridge knows of it, if it is about the link. */
+export function withTlsFailure(record: ErrorRecord, bridge: TlsBridge | undefined): ThreadError {
+  const last = deepestCause(record);
+  const why = bridge?.failure;
+  if (why !== undefined && LINK_CODES.has(last.code)) last.cause = errorRecord(why);
+  return new ThreadError(record);
+}

@@ -1,0 +1,121 @@
+/**
+ * The bridge of a source: whoever connects to its private unix socket is joined with a connection of
+ * its own to the destination, over TLS. That this one stands is said by a first byte (JOINED).
+ */
+import { chmodSync } from "node:fs";
+import type { UnixSocketListener } from "bun";
+import { formatSocketPeer } from "../channel/address.ts";
+import { cannotConnect } from "../channel/connect.ts";
+import { JOINED } from "../channel/joined.ts";
+import type { SocketAddress } from "../../syscalls/socket.ts";
+import { errorRecord } from "../util/errors.ts";
+import { DRAIN_TIMEOUT_MS, systemError } from "./bridge.ts";
+import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
+import { dial } from "./dial.ts";
+import { endedUnheard, TlsError } from "./failures.ts";
+import { JOINT_HANDLERS, socketState } from "./joint.ts";
+import type { BridgeSocket, SocketState } from "./joint.ts";
+import { Joints } from "./joints.ts";
+
+/** Pause between two tries to connect. */
+const RETRY_PAUSE_MS = 50;
+
+type ConnectTask = Extract<BridgeTask, { kind: "connect" }>;
+
+export class ConnectingBridge implements Bridge {
+  readonly address: SocketAddress;
+  readonly #task: ConnectTask;
+  readonly #tell: TellBridge;
+  readonly #listener: UnixSocketListener<SocketState>;
+  readonly #joints = new Joints();
+  /** Somebody was there: from now on whoever connects tries again by itself. */
+  #found = false;
+  /** The destination has said something, on any connection. */
+  #heard = false;
+  #closing = false;
+
+  constructor(task: ConnectTask, tell: TellBridge) {
+    this.#task = task;
+    this.#tell = tell;
+    this.address = { family: "unix", path: task.path };
+    this.#listener = Bun.listen<SocketState>({
+      unix: task.path,
+      allowHalfOpen: true,
+      socket: { ...JOINT_HANDLERS, open: (socket) => void this.#serve(socket) },
+    });
+    // Its directory keeps others out already.
+    chmodSync(task.path, 0o600);
+  }
+
+  /** One of our threads has connected. */
+  async #serve(local: BridgeSocket): Promise<void> {
+    local.data = socketState("this program");
+    local.pause();
+    try {
+      const remote = await this.#connect(local);
+      if (local.data.closed || this.#closing) {
+        remote.terminate();
+        return;
+      }
+      local.write(Uint8Array.of(JOINED));
+      this.#joints.join(local, remote);
+      this.#tell({ kind: "secured", peer: remote.data.peer });
+    } catch (error) {
+      this.#fail(error);
+      local.end();
+    }
+  }
+
+  /** Who has ever said something has taken our certificate: what ends now is not for that. */
+  #noteUnheard(peer: string): void {
+    if (!this.#heard) this.#fail(endedUnheard(peer));
+  }
+
+  #fail(error: unknown): void {
+    this.#tell({ kind: "failed", error: errorRecord(error) });
+  }
+
+  /** Tries every address until one answers, as long as patience lasts and the thread is there. */
+  async #connect(local: BridgeSocket): Promise<BridgeSocket> {
+    const deadline = performance.now() + (this.#found ? 0 : this.#task.patienceMs);
+    for (let tries = 1; ; tries++) {
+      const result = await this.#tryAll(Math.max(0, deadline - performance.now()));
+      if (!(result instanceof Error)) return result;
+      if (performance.now() >= deadline || local.data.closed) {
+        throw cannotConnect(this.#task.addresses, result);
+      }
+      if (tries === 1) this.#tell({ kind: "waiting" });
+      await Bun.sleep(RETRY_PAUSE_MS);
+    }
+  }
+
+  /** The last error where nobody is there. @throws TlsError of somebody who will not change. */
+  async #tryAll(patienceMs: number): Promise<BridgeSocket | Error> {
+    const { addresses, credentials, hostname, linkTimeoutMs } = this.#task;
+    const told = {
+      heard: (): void => void (this.#heard = true),
+      broke: (error: TlsError): void => this.#fail(error),
+    };
+    let failure = new Error("there is no address");
+    for (const address of addresses) {
+      if (address.family === "unix") throw new Error("TLS over a unix socket");
+      const unheard = (): void => this.#noteUnheard(formatSocketPeer(address));
+      const options = { address, credentials, hostname, patienceMs, linkTimeoutMs, ...told };
+      try {
+        const socket = await dial({ ...options, endedUnheard: unheard });
+        this.#found = true;
+        return socket;
+      } catch (error) {
+        if (error instanceof TlsError || !(error instanceof Error)) throw error;
+        failure = systemError("connect", error, address);
+      }
+    }
+    return failure;
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#listener.stop();
+    await this.#joints.drain(DRAIN_TIMEOUT_MS);
+  }
+}

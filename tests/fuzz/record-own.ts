@@ -1,0 +1,64 @@
+/**
+ * What our own two ends say to each other, with an urgent channel and over a link that breaks; and
+ * what a QEMU that receives a guest of ours says back.
+ */
+import { waitUntil } from "../helpers/deadline.ts";
+import { startDest, startSource } from "../helpers/migration.ts";
+import { RECOVERY } from "./constants.ts";
+import { Tap } from "./tap.ts";
+import type { Tapped } from "./tap.ts";
+
+const GUEST = "stress:size=1MiB,workers=1,duration=10ms,rate=1MiB/s";
+const QEVM = Buffer.from("QEVM");
+const PCUR = Buffer.from("PCUR");
+
+function joined(parts: readonly Buffer[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+function begins({ forward }: Tapped, start: Buffer): boolean {
+  return Buffer.concat(forward).subarray(0, start.length).equals(start);
+}
+
+/** Records our own source and our own destination. */
+export async function recordOwn(): Promise<Map<string, Uint8Array>> {
+  const recordings = new Map<string, Uint8Array>();
+  await using dest = await startDest({ guest: "stress" });
+  await using tap = await Tap.start(dest.peer);
+  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "512KiB/s"];
+  await using source = startSource({ to: tap.uri, guest: GUEST, flags });
+  await dest.phase("postcopy");
+  await waitUntil(() => tap.connections.some((each) => begins(each, PCUR)), "an urgent channel");
+  tap.cut();
+  const [sent, received] = [await source.end(), await dest.end()];
+  if (sent.exitCode !== 0 || received.exitCode !== 0)
+    throw new Error(sent.stderr + received.stderr);
+  for (const connection of tap.connections) {
+    const { forward, back } = connection;
+    if (begins(connection, QEVM)) {
+      recordings.set("broken.own.cut", joined(forward));
+      recordings.set("back.own.cut", joined(back));
+    } else if (begins(connection, PCUR)) recordings.set("urgent.own", joined(forward));
+    else if (begins(connection, RECOVERY)) {
+      recordings.set("recovery.own", joined(forward));
+      recordings.set("back.own.recovery", joined(back));
+    }
+  }
+  return recordings;
+}
+
+/** The same without an accident: a whole stream, and a whole return path. */
+export async function recordOwnWhole(): Promise<Map<string, Uint8Array>> {
+  await using dest = await startDest({ guest: "stress" });
+  await using tap = await Tap.start(dest.peer);
+  await using source = startSource({ to: tap.uri, guest: GUEST, flags: ["--switchover", "now"] });
+  const [sent, received] = [await source.end(), await dest.end()];
+  if (sent.exitCode !== 0 || received.exitCode !== 0)
+    throw new Error(sent.stderr + received.stderr);
+  const main = tap.connections.find((each) => begins(each, QEVM));
+  if (main === undefined) throw new Error("no stream went by");
+  return new Map([
+    ["stream.own", joined(main.forward)],
+    ["back.own", joined(main.back)],
+  ]);
+}

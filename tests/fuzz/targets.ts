@@ -1,0 +1,15 @@
+/** All that mutated bytes are given to. */
+import type { Target } from "./target.ts";
+import { CHANNEL_TARGETS } from "./targets/channels.ts";
+import { DEST_TARGETS } from "./targets/dest.ts";
+import { FILE_TARGETS } from "./targets/files.ts";
+import { MONITOR_TARGETS } from "./targets/monitor.ts";
+import { SOURCE_TARGETS } from "./targets/source.ts";
+
+export const TARGETS: readonly Target[] = [
+  ...DEST_TARGETS,
+  ...FILE_TARGETS,
+  ...CHANNEL_TARGETS,
+  ...SOURCE_TARGETS,
+  ...MONITOR_TARGETS,
+];
