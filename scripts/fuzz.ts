@@ -4,8 +4,8 @@
  *     npm run fuzz -- [--cases N] [--seed S] [--from N] [--processes N] [--workers N] [--record]
  *
  * Every case is an error with a code, or right. What is not is printed with its number, by which it
- * can be run again, and its input is kept, cut down to what matters, in .cache/fuzz-findings. At the
- * end mutated bytes are given to whole processes.
+ * can be run again, and its input is kept in .cache/fuzz-findings; cut down to what matters, unless
+ * its process died or hung. At the end mutated bytes are given to whole processes.
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ import { describeSummary, runCampaign } from "../tests/fuzz/campaign.ts";
 import { readMaterials } from "../tests/fuzz/cases.ts";
 import { runProcessCase } from "../tests/fuzz/processes.ts";
 import { RECORDINGS, recordAll } from "../tests/fuzz/recordings.ts";
-import { shrinkCase } from "../tests/fuzz/shrink.ts";
+import { inputOf, shrinkCase } from "../tests/fuzz/shrink.ts";
 import type { CaseResult } from "../tests/fuzz/worker.ts";
 import { PROJECT_ROOT } from "../tests/helpers/spawn.ts";
 
@@ -104,11 +104,16 @@ async function keepInputs(
 ): Promise<void> {
   const place = join(PROJECT_ROOT, ".cache", "fuzz-findings");
   mkdirSync(place, { recursive: true });
-  for (const { number } of findings) {
-    const { name, bytes } = await shrinkCase(seed, number, directory);
+  for (const { number, edits } of findings) {
+    const { name, bytes } = inputOf(seed, number, directory);
     const path = join(place, `${seed}-${number}.bin`);
     writeFileSync(path, bytes);
     console.log(`case ${number} (${name}): ${bytes.length} bytes in ${path}`);
+    // A process that died or hung said nothing of what was done: it would be ours that does so.
+    if (edits === undefined) continue;
+    const small = await shrinkCase(seed, number, directory);
+    writeFileSync(path, small);
+    console.log(`case ${number}: cut down to ${small.length} bytes`);
   }
 }
 

@@ -10,12 +10,12 @@
 import { parseArgs } from "node:util";
 
 import { RingWork } from "./soak/ring-work.ts";
-import { Dice } from "./soak/dice.ts";
+import { Random } from "../tests/helpers/random.ts";
 import { moveOverBrokenLinks, resumeAfterKills } from "./soak/link-works.ts";
 import { qemusThere, throughQemus } from "./soak/qemu-works.ts";
 
 /** One thing to do; says in a few words what it was. */
-type Work = (dice: Dice) => Promise<string>;
+type Work = (dice: Random) => Promise<string>;
 
 const HOUR_MS = 3_600_000;
 /** Migrations of the ring between two lines of progress. */
@@ -38,7 +38,7 @@ async function limited<T>(what: string, work: Promise<T>): Promise<T> {
   }
 }
 
-async function soakRing(hops: number, dice: Dice): Promise<string> {
+async function soakRing(hops: number, dice: Random): Promise<string> {
   await using ring = await RingWork.start();
   while (ring.hops < hops) {
     say(`${ring.hops}/${hops} ${await limited("the ring", ring.turn(dice, RING_TURN))}`);
@@ -46,7 +46,7 @@ async function soakRing(hops: number, dice: Dice): Promise<string> {
   return ring.verdict();
 }
 
-async function soak(hours: number, dice: Dice): Promise<string> {
+async function soak(hours: number, dice: Random): Promise<string> {
   await using ring = await RingWork.start();
   const works: [name: string, work: Work][] = [
     ["ring", (random) => ring.turn(random, RING_TURN)],
@@ -73,7 +73,7 @@ const { values } = parseArgs({
   },
 });
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
-const dice = new Dice(seed);
+const dice = new Random(seed);
 const began = performance.now();
 say(`seed ${seed}`);
 try {

@@ -5,7 +5,7 @@ import { expectMoved, pages, startDest, startSource } from "../../tests/helpers/
 import type { RoleEnd } from "../../tests/helpers/migration.ts";
 import { DEFAULT_LIFE_MS } from "../../tests/helpers/spawn.ts";
 import { TemporaryDirectory } from "../../tests/helpers/temporary-directory.ts";
-import type { Dice } from "./dice.ts";
+import type { Random } from "../../tests/helpers/random.ts";
 
 /** Longer than a role lives that hangs, whose end then says what it was at. */
 const LIFE_MS = 2 * DEFAULT_LIFE_MS;
@@ -23,7 +23,7 @@ function expectEnded(...ends: readonly RoleEnd<unknown>[]): void {
 }
 
 /** A stress guest moves while its link breaks a few times, some of them in recoveries. */
-export async function moveOverBrokenLinks(dice: Dice): Promise<string> {
+export async function moveOverBrokenLinks(dice: Random): Promise<string> {
   const size = `${dice.pick([32, 48, 64])}MiB`;
   const guest = `stress:size=${size},rate=${dice.pick(["4MiB/s", "unlimited"])},duration=200ms`;
   const switchover = dice.pick(["now", "rounds=1"]);
@@ -64,7 +64,7 @@ export async function moveOverBrokenLinks(dice: Dice): Promise<string> {
 }
 
 /** A kept stress guest is sent by a source that is killed, and by others that go on for it. */
-export async function resumeAfterKills(dice: Dice): Promise<string> {
+export async function resumeAfterKills(dice: Random): Promise<string> {
   await using directory = new TemporaryDirectory("soak");
   const size = `${dice.pick([16, 48])}MiB`;
   const kept = `snapshot:${directory.file("guest")}`;

@@ -17,7 +17,7 @@ import type { QemuVersion } from "../../tests/helpers/qemu-versions.ts";
 import { startQemu } from "../../tests/helpers/qemu.ts";
 import type { Qemu } from "../../tests/helpers/qemu.ts";
 import { TemporaryDirectory } from "../../tests/helpers/temporary-directory.ts";
-import type { Dice } from "./dice.ts";
+import type { Random } from "../../tests/helpers/random.ts";
 
 /** The versions that this machine has. */
 export function qemusThere(): QemuVersion[] {
@@ -53,7 +53,7 @@ async function restoreWithKill(snapshot: string, destination: Qemu): Promise<voi
 }
 
 /** A guest from one QEMU into a snapshot, and from there into another. */
-export async function throughQemus(dice: Dice): Promise<string> {
+export async function throughQemus(dice: Random): Promise<string> {
   const versions = qemusThere();
   const [from, to] = [dice.pick(versions), dice.pick(versions)];
   const machine = machineOf(versions.indexOf(from) < versions.indexOf(to) ? from : to);

@@ -3,7 +3,7 @@ import { waitUntil } from "../../tests/helpers/deadline.ts";
 import { isFlat, Ring } from "../../tests/helpers/ring.ts";
 import type { Hop, RingFigures } from "../../tests/helpers/ring.ts";
 import { TemporaryDirectory } from "../../tests/helpers/temporary-directory.ts";
-import type { Dice } from "./dice.ts";
+import type { Random } from "../../tests/helpers/random.ts";
 
 const MEMBERS = 3;
 const LIFE_MS = 24 * 3_600_000;
@@ -22,7 +22,7 @@ const POLICIES: readonly Hop["switchover"][] = [
   { kind: "auto" },
 ];
 
-function stressGuest(dice: Dice): string {
+function stressGuest(dice: Random): string {
   const keys = [
     `size=${dice.pick([16, 24, 32])}MiB`,
     `workers=${dice.between(1, 3)}`,
@@ -55,7 +55,7 @@ export class RingWork implements AsyncDisposable {
   }
 
   /** A guest goes so many members far, and is audited. */
-  async turn(dice: Dice, hops: number): Promise<string> {
+  async turn(dice: Random, hops: number): Promise<string> {
     const guest = stressGuest(dice);
     await this.#ring.create(guest);
     for (let hop = 0; hop < hops; hop++) {

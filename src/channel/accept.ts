@@ -1,7 +1,6 @@
-/** Finding the migration among those who connect; in the incoming thread. */
+/** Finding the migration among those who connect; in the incoming and in the listen thread. */
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
-import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { peekBytes } from "../../syscalls/socket.ts";
 import {
@@ -14,8 +13,7 @@ import {
 import { AllowList } from "./allow.ts";
 import type { AllowRule } from "./allow.ts";
 import { StoppedError, waitReady } from "./channel.ts";
-import { LimitedWarnings } from "./limited-warnings.ts";
-import type { Warn } from "./limited-warnings.ts";
+import type { LimitedWarnings } from "./limited-warnings.ts";
 import { tuneConnection } from "./tune.ts";
 
 /**
@@ -27,6 +25,8 @@ const SILENT_MAX = 16;
 const MULTIFD_MAX = MULTIFD_CHANNELS_MAX + 1;
 const MAGIC_BYTES = 4;
 const DRIBBLE_PAUSE_MS = 1;
+/** How long this process may go on without a descriptor to spare, before one is asked for again. */
+const FULL_PAUSE_MS = 20;
 /** The other end will send no more. */
 const HUNG_UP = POLL.POLLRDHUP | POLL.POLLHUP | POLL.POLLERR;
 
@@ -37,9 +37,10 @@ export interface Entrance {
   stopFd: number;
   /** After how long a link on which nothing arrives is dead. */
   linkTimeoutMs: number;
-  /** From where one may connect (default: from anywhere). */
-  allow?: readonly AllowRule[];
-  warn: Warn;
+  /** From where one may connect; from anywhere if it is empty. */
+  allow: readonly AllowRule[];
+  /** Those of its thread: whoever comes again and again is told of no more often. */
+  warnings: LimitedWarnings;
 }
 
 /** The migration's main connection, and those that were there when it was found. */
@@ -49,28 +50,8 @@ export interface Accepted {
   others: number[];
 }
 
-/**
- * Accepts connections until one begins as a migration stream does. Whoever sends something else is
- * turned away with a warning; whoever stays silent is kept aside, because QEMU 7.2 opens its
- * preempt channel, on which it sends nothing, beside the main one and in any order. So are multifd
- * channels, which may come first and do not wait for the main one to speak.
- */
-export function acceptMigration(entrance: Entrance): Accepted {
-  const accepted = new Door(entrance, STREAM_MAGIC).open(Infinity);
-  if (accepted === undefined) throw new Error("nobody was waited for");
-  return accepted;
-}
-
 /** The command RECV_BITMAP, without the length of its payload: what a recovery begins with. */
 const RECOVERY_START = ((SECTION.command << 16) | COMMAND.recvBitmap) << 8;
-
-/**
- * The same for a source that comes back after its link broke: it begins with a command. Undefined
- * when none did within `timeoutMs`.
- */
-export function acceptRecovery(entrance: Entrance, timeoutMs: number): Accepted | undefined {
-  return new Door(entrance, RECOVERY_START).open(timeoutMs);
-}
 
 type Verdict =
   | "migration"
@@ -81,10 +62,16 @@ type Verdict =
   /** Closed or reset before it said anything. */
   | "gone";
 
-class Door {
+/**
+ * Accepts connections until one begins as a migration stream does. Whoever sends something else is
+ * turned away with a warning; whoever stays silent is kept aside, because QEMU 7.2 opens its
+ * preempt channel, on which it sends nothing, beside the main one and in any order. So are multifd
+ * channels, which may come first and do not wait for the main one to speak. A thread has one, and
+ * opens it as often as it likes: what it is made of lives as long as the thread.
+ */
+export class Door {
   readonly #entrance: Entrance;
   readonly #allow: AllowList;
-  readonly #warnings: LimitedWarnings;
   /** The first bytes of who is awaited. */
   readonly #start: number;
   readonly #poll = new PollSet();
@@ -93,43 +80,65 @@ class Door {
   readonly #slots: readonly number[];
   readonly #peek = mapScratch(MAGIC_BYTES);
   /** Oldest first. */
-  readonly #silent: number[] = [];
-  readonly #multifd: number[] = [];
+  #silent: number[] = [];
+  #multifd: number[] = [];
 
-  constructor(entrance: Entrance, start: number) {
+  private constructor(entrance: Entrance, start: number) {
     this.#start = start;
     this.#entrance = entrance;
-    this.#warnings = new LimitedWarnings(entrance.warn);
-    this.#allow = new AllowList(entrance.allow ?? [], (message) => this.#warnings.say(message));
+    this.#allow = new AllowList(entrance.allow, (message) => entrance.warnings.say(message));
     this.#stopSlot = this.#poll.add(entrance.stopFd, POLL.POLLIN);
     this.#listenSlot = this.#poll.add(entrance.listenFd, POLL.POLLIN);
     const length = SILENT_MAX + MULTIFD_MAX;
     this.#slots = Array.from({ length }, () => this.#poll.add(-1, 0));
   }
 
+  /** For a source that begins a migration. */
+  static forMigration(entrance: Entrance): Door {
+    return new Door(entrance, STREAM_MAGIC);
+  }
+
+  /** For a source that comes back after its link broke: it begins with a command. */
+  static forRecovery(entrance: Entrance): Door {
+    return new Door(entrance, RECOVERY_START);
+  }
+
+  /**
+   * Waits for who is awaited; undefined when nobody came within `timeoutMs`.
+   * @throws StoppedError when the stop descriptor is raised.
+   */
   open(timeoutMs: number): Accepted | undefined {
     const deadline = performance.now() + timeoutMs;
-    for (;;) {
-      const leftMs = deadline - performance.now();
-      if (leftMs <= 0) {
-        [...this.#silent, ...this.#multifd].forEach(closeDescriptor);
-        return undefined;
+    try {
+      for (;;) {
+        const leftMs = deadline - performance.now();
+        if (leftMs <= 0) return undefined;
+        const main = this.#turn(leftMs);
+        if (main === undefined) continue;
+        const silent = this.#silent.filter((other) => other !== main);
+        const others = [...silent, ...this.#multifd];
+        [this.#silent, this.#multifd] = [[], []];
+        return { main, others };
       }
-      const ready = this.#wait(leftMs);
-      let dribbles = false;
-      for (const { fd, events } of ready) {
-        const verdict = this.#judge(fd, (events & HUNG_UP) !== 0);
-        if (verdict === "migration") {
-          const silent = this.#silent.filter((other) => other !== fd);
-          return { main: fd, others: [...silent, ...this.#multifd] };
-        }
-        if (verdict === "undecided") dribbles = true;
-        else this.#sort(fd, verdict);
-      }
-      if (this.#poll.ready(this.#listenSlot) !== 0) this.#take();
-      // A peer that dribbles: look again a little later instead of spinning on a ready socket.
-      else if (dribbles) this.#pause();
+    } finally {
+      [...this.#silent, ...this.#multifd].forEach(closeDescriptor);
+      [this.#silent, this.#multifd] = [[], []];
     }
+  }
+
+  /** Waits once, and handles what it brings; the connection of who is awaited, if it is there. */
+  #turn(timeoutMs: number): number | undefined {
+    let dribbles = false;
+    for (const { fd, events } of this.#wait(timeoutMs)) {
+      const verdict = this.#judge(fd, (events & HUNG_UP) !== 0);
+      if (verdict === "migration") return fd;
+      if (verdict === "undecided") dribbles = true;
+      else this.#sort(fd, verdict);
+    }
+    if (this.#poll.ready(this.#listenSlot) !== 0) this.#take();
+    // A peer that dribbles: look again a little later instead of spinning on a ready socket.
+    else if (dribbles) this.#pause(DRIBBLE_PAUSE_MS);
+    return undefined;
   }
 
   /** Waits until somebody connects or speaks. Of a multifd channel only its end is of interest. */
@@ -140,10 +149,7 @@ class Door {
       this.#poll.set(slot, all[i] ?? -1, POLL.POLLRDHUP | speaks);
     });
     this.#poll.wait(timeoutMs);
-    if (this.#poll.ready(this.#stopSlot) !== 0) {
-      all.forEach(closeDescriptor);
-      throw new StoppedError();
-    }
+    if (this.#poll.ready(this.#stopSlot) !== 0) throw new StoppedError();
     return all
       .map((fd, i) => ({ fd, events: this.#poll.ready(this.#slots[i] ?? -1) }))
       .filter(({ events }) => events !== 0);
@@ -163,9 +169,9 @@ class Door {
     return migration ? "migration" : "multifd";
   }
 
-  #pause(): void {
+  #pause(ms: number): void {
     const { stopFd } = this.#entrance;
-    waitReady(stopFd, POLL.POLLIN, stopFd, DRIBBLE_PAUSE_MS);
+    waitReady(stopFd, POLL.POLLIN, stopFd, ms);
   }
 
   #sort(fd: number, verdict: Exclude<Verdict, "migration" | "undecided">): void {
@@ -176,7 +182,9 @@ class Door {
       return;
     }
     if (verdict !== "gone") {
-      this.#warnings.say("A connection that is not a QEMU migration stream was turned away");
+      this.#entrance.warnings.say(
+        "A connection that is not a QEMU migration stream was turned away",
+      );
     }
     closeDescriptor(fd);
   }
@@ -184,17 +192,27 @@ class Door {
   #take(): void {
     const { listenFd, linkTimeoutMs } = this.#entrance;
     const fd = this.#allow.accept(listenFd);
-    // Most failures mean that whoever connected has gone; these would fail again for ever.
-    if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) check("accept4", fd, `fd ${listenFd}`);
+    if (fd === -ERRNO.EMFILE || fd === -ERRNO.ENFILE) {
+      // A guest may depend on who is awaited, so strangers that use up all there is must not end it.
+      this.#dropOldest("No descriptor is left for a further connection");
+      this.#pause(FULL_PAUSE_MS);
+      return;
+    }
+    // Other failures mean that whoever connected has gone.
     if (fd < 0) return;
-    const [oldest] = this.#silent;
-    if (oldest !== undefined && this.#silent.length === SILENT_MAX) {
-      this.#warnings.say(`More than ${SILENT_MAX} silent connections: the oldest was dropped`);
-      this.#silent.shift();
-      closeDescriptor(oldest);
+    if (this.#silent.length === SILENT_MAX) {
+      this.#dropOldest(`More than ${SILENT_MAX} silent connections`);
     }
     tuneConnection(fd, linkTimeoutMs);
     this.#silent.push(fd);
+  }
+
+  /** Makes room: the one that has been silent for longest goes, if there is one. */
+  #dropOldest(why: string): void {
+    const oldest = this.#silent.shift();
+    const what = oldest === undefined ? "" : ": the oldest was dropped";
+    this.#entrance.warnings.say(`${why}${what}`);
+    if (oldest !== undefined) closeDescriptor(oldest);
   }
 }
 

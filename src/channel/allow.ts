@@ -1,5 +1,6 @@
 /** `--allow ADDRESS[/PREFIX]`: from where one may connect. */
 import { BlockList, isIP } from "node:net";
+import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { acceptConnection, remoteAddress } from "../../syscalls/socket.ts";
 import { UsageError } from "../util/errors.ts";
@@ -52,13 +53,15 @@ export class AllowList {
     return false;
   }
 
-  /** accept4(2), of those who may connect; -errno as there. */
+  /**
+   * accept4(2); -errno as there, and -EAGAIN for one who may not connect, though others may wait:
+   * they are as many as they like, and the caller has more to do than to turn them away.
+   */
   accept(listenFd: number): number {
-    for (;;) {
-      const fd = acceptConnection(listenFd);
-      if (fd < 0 || this.#allowed === undefined || this.#admitsSocket(fd)) return fd;
-      closeDescriptor(fd);
-    }
+    const fd = acceptConnection(listenFd);
+    if (fd < 0 || this.#allowed === undefined || this.#admitsSocket(fd)) return fd;
+    closeDescriptor(fd);
+    return -ERRNO.EAGAIN;
   }
 
   #admitsSocket(fd: number): boolean {

@@ -15,7 +15,7 @@ import { waitReady } from "./channel.ts";
 import { tuneConnection } from "./tune.ts";
 
 /** Pause between two tries; the peer may be a process that is just being started. */
-const RETRY_PAUSE_MS = 50;
+export const RETRY_PAUSE_MS = 50;
 /** How long the one try without patience may take: a SYN that is lost is sent again after 1 s. */
 const SINGLE_TRY_MS = 3000;
 
@@ -38,7 +38,7 @@ export interface Way {
 export function connectTo(way: Way, stopFd: number, waiting: () => void = () => {}): number {
   const { addresses, patienceMs, linkTimeoutMs } = way;
   const deadline = performance.now() + patienceMs;
-  const leastMs = patienceMs > 0 ? RETRY_PAUSE_MS : Math.min(SINGLE_TRY_MS, linkTimeoutMs);
+  const leastMs = shortestTryMs(way);
   let told = false;
   for (;;) {
     let failure: SyscallError | undefined;
@@ -55,6 +55,11 @@ export function connectTo(way: Way, stopFd: number, waiting: () => void = () => 
     told = true;
     waitReady(stopFd, POLL.POLLIN, stopFd, RETRY_PAUSE_MS);
   }
+}
+
+/** The time that a try has however little patience is left, in milliseconds. */
+export function shortestTryMs({ patienceMs, linkTimeoutMs }: Omit<Way, "addresses">): number {
+  return patienceMs > 0 ? RETRY_PAUSE_MS : Math.min(SINGLE_TRY_MS, linkTimeoutMs);
 }
 
 /** The error of a source that nobody has answered. */

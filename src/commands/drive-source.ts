@@ -27,6 +27,7 @@ import { driveReport } from "./drive-report.ts";
 import type { DriveMoment } from "./drive-report.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { noteMoved, settle } from "./journal.ts";
+import { sayWaiting } from "./run-source.ts";
 import { readCommands } from "./standard-input.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { Timeline } from "./timeline.ts";
@@ -206,9 +207,7 @@ class DrivenSource {
     const { output, peer, options } = this.#job;
     switch (event.kind) {
       case "waiting":
-        log.info(
-          `Nobody is at ${formatPeer(peer)} yet; trying for ${formatDuration(options.connectTimeout)}`,
-        );
+        sayWaiting(formatPeer(peer), options);
         break;
       case "paused":
         output.warn(

@@ -3,8 +3,10 @@
  * as one likes, also at the same time; but one that was handed over by a process that ended before
  * all of it was there probably runs at its peer, on its disk, and waits for the rest.
  */
-import { existsSync, realpathSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
+import { readManifest } from "../guests/snapshot/manifest.ts";
+import { identityOf } from "../guests/stream/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";
@@ -15,11 +17,26 @@ import { PROGRAM } from "../util/version.ts";
 import type { Output } from "./common.ts";
 import type { StoredWord } from "./stored-guest.ts";
 
-/** How the journal knows a guest in files: by its place, whatever leads there. */
+/** How the journal knows a guest in files: by its place, whatever leads there, and what it is. */
 export function storedIdentity(word: StoredWord): JournalGuest {
   const path = word.kind === "snapshot" ? word.directory : word.file;
-  // One that is not there is found out when it is opened.
-  return { kind: "stored", path: existsSync(path) ? realpathSync(path) : resolve(path) };
+  try {
+    return { kind: "stored", path: realpathSync(path), content: contentOf(word) };
+  } catch {
+    // That it is not there, or damaged, is found out when it is opened.
+    return { kind: "stored", path: resolve(path), content: "" };
+  }
+}
+
+/** What stays the same as long as it is the same guest, also when the host is started anew. */
+function contentOf(word: StoredWord): string {
+  if (word.kind === "snapshot") {
+    const { createdAt, package: device } = readManifest(word.directory);
+    return `${createdAt} ${device.sha256}`;
+  }
+  // Neither its inode nor its device: some file systems number them anew when they are mounted.
+  const { size, mtimeNs } = identityOf(statSync(word.file, { bigint: true }));
+  return `${mtimeNs} ${size}`;
 }
 
 /** What the operator said about them. */
@@ -31,8 +48,9 @@ export interface EarlierSendsOptions {
 }
 
 /**
- * The unfinished sends of a guest to a peer, which a new one takes the place of.
- * @throws PostcopyError SPLIT_BRAIN when there are some and neither flag was given; BAD_JOURNAL.
+ * The unfinished sends of a guest to a peer: with `resume`, those that a new one goes on with.
+ * @throws PostcopyError SPLIT_BRAIN when there are some and neither flag was given; AMBIGUOUS;
+ * BAD_JOURNAL.
  */
 export function unfinishedSends(
   journal: Journal,
@@ -42,9 +60,12 @@ export function unfinishedSends(
   output: Output,
 ): FoundEntry[] {
   const unfinished = journal.entriesOf(guest).filter(({ entry }) => !isAlive(entry.sender));
-  const here = unfinished.filter(({ entry }) => samePeer(entry.peer, peer));
+  const same = unfinished.filter(({ entry }) => samePeer(entry.peer, peer));
+  const isElsewhere = options.resume && same.length === 0 && peer.kind === "address";
+  const here = isElsewhere ? onlySend(unfinished) : same;
   for (const found of unfinished) {
-    if (here.includes(found)) continue;
+    // Who sends the rest makes no copy.
+    if (options.resume || here.includes(found)) continue;
     output.warn("UNFINISHED_SEND", `${handedOver(found.entry)}; this is another copy`);
   }
   const last = here.at(-1);
@@ -52,6 +73,20 @@ export function unfinishedSends(
   const finish = `${sameCommand("--resume")}${tellQemu(peer)}`;
   throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
     hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
+  });
+}
+
+/**
+ * The send that is resumed at an address where none was begun: a QEMU that is told to listen again
+ * gets another port. @throws PostcopyError AMBIGUOUS when it could be one of several.
+ */
+function onlySend(unfinished: readonly FoundEntry[]): FoundEntry[] {
+  const sends = unfinished.filter(({ entry }) => entry.peer.kind === "address");
+  if (sends.length <= 1) return sends;
+  const places = sends.map(({ entry }) => `${placeOf(entry.peer)} at ${entry.since}`);
+  const what = `The guest was handed to ${places.join(", and to ")}`;
+  throw new PostcopyError("AMBIGUOUS", `${what}: it is not known which of them waits here`, {
+    hint: "have the destination listen where it did, and resume there; or resume by --no-journal",
   });
 }
 

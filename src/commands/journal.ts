@@ -1,6 +1,7 @@
 /** The journal as the commands use it: its flags, and what becomes of the entry of one send. */
 import * as z from "zod";
 import { defaultJournal, Journal } from "../journal/journal.ts";
+import type { FoundEntry } from "../journal/journal.ts";
 import { removeRecord, writeRecord } from "../journal/record.ts";
 import type { JournalRecord } from "../journal/record.ts";
 import { UsageError, errorChain } from "../util/errors.ts";
@@ -43,6 +44,18 @@ export function noteMoved(record: JournalRecord | undefined, output: Output): vo
 export function settle(record: JournalRecord | undefined, output: Output): void {
   orWarn(output, () => {
     if (record !== undefined) removeRecord(record);
+  });
+}
+
+/** Nothing follows from earlier sends any more. */
+export function forget(journal: Journal, earlier: readonly FoundEntry[], output: Output): void {
+  orWarn(output, () => journal.forget(earlier));
+}
+
+/** Notes that a peer has a part of the guest, and gets the rest from here now. */
+export function noteResumed(record: JournalRecord | undefined, output: Output): void {
+  orWarn(output, () => {
+    if (record !== undefined) writeRecord(record, "committing");
   });
 }
 

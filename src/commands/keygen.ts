@@ -14,11 +14,13 @@ import { defaultFlag, defineStrictCommand, repeatedFlag, requiredWord } from "./
 const DAYS_MAX = 7300;
 const LOCAL_HOSTS = ["localhost", "127.0.0.1", "::1"] as const;
 /** A name as DNS has them (RFC 1123), which may begin with a wildcard. */
-const DNS_NAME = /^(\*\.)?[a-z0-9]([a-z0-9-]{0,62}\.?)*$/i;
+const DNS_NAME =
+  /^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i;
 const DNS_NAME_MAX = 253;
 
-function parseHost(text: string): string {
-  const isName = DNS_NAME.test(text) && text.length <= DNS_NAME_MAX;
+/** A host of --host: a DNS name or an IP address without a zone. @throws UsageError BAD_HOST. */
+export function parseHost(text: string): string {
+  const isName = text.length <= DNS_NAME_MAX && DNS_NAME.test(text);
   if (!text.includes("%") && (isIP(text) !== 0 || isName)) return text;
   throw new UsageError("BAD_HOST", `${quoted(text)} is neither a host name nor an IP address`, {
     hint: "write it as a source would connect to it, without a port",

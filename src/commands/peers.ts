@@ -12,6 +12,7 @@ import type { BridgeListener } from "../threads/tls-bridge.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { UsageError } from "../util/errors.ts";
 import { fromText } from "../util/schemas.ts";
+import type { SecurityOptions } from "./security.ts";
 
 /** A PEER word on the command line. */
 export const peerSchema = fromText(parsePeer);
@@ -42,15 +43,6 @@ function openDescriptor(fd: number): number {
   return fd;
 }
 
-/** How a connection is kept from others. */
-export interface Security {
-  /** The directory of certificates; undefined: tcp is plain. */
-  tls: string | undefined;
-  insecure: boolean;
-  /** After how long a link on which nothing arrives is dead, in milliseconds. */
-  linkTimeout: number;
-}
-
 /** How the source gets to its peer. */
 export interface OpenedRoute {
   route: Route;
@@ -61,7 +53,7 @@ export interface OpenedRoute {
 /** Opens the way to a peer; `waiting` is called where TLS finds nobody there yet. */
 export async function openRoute(
   peer: Peer,
-  options: Security & { tlsHostname: string | undefined; connectTimeout: number },
+  options: SecurityOptions & { connectTimeout: number; linkTimeout: number },
   waiting: () => void,
 ): Promise<OpenedRoute> {
   const { insecure, tls, tlsHostname } = options;
@@ -79,7 +71,12 @@ export async function openRoute(
   const credentials = readCredentials(tls, "client");
   const bridge = new TlsBridge({ waiting });
   const hostname = tlsHostname ?? peer.host;
-  await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
+  try {
+    await bridge.connect({ addresses, credentials, hostname, patienceMs, linkTimeoutMs });
+  } catch (error) {
+    await bridge.close();
+    throw error;
+  }
   const route: Route = { kind: "connect", addresses: [bridge.local], patienceMs, joined: true };
   return { route, bridge };
 }
@@ -96,8 +93,10 @@ export interface OpenedArrival {
 }
 
 /** How the destination is reached, and by whom. */
-export interface ArrivalOptions extends Security {
+export interface ArrivalOptions extends Pick<SecurityOptions, "tls" | "insecure"> {
   allow: AllowRule[];
+  /** After how long a link on which nothing arrives is dead, in milliseconds. */
+  linkTimeout: number;
 }
 
 /** Opens it; `warn` hears of those who are turned away by TLS. */
@@ -138,13 +137,15 @@ async function openTlsArrival(
 ): Promise<OpenedArrival> {
   const credentials = readCredentials(tls, "server");
   const bridge = new TlsBridge(listener);
-  const { fd } = openListener([bridge.local]);
+  let fd = -1;
   try {
+    ({ fd } = openListener([bridge.local]));
     const address = await bridge.listen({ ...options, credentials });
     const arrival = { kind: "listen", fd, allow: [] } as const;
     return { arrival, text: formatSocketPeer(address), path: undefined, bridge };
   } catch (error) {
-    closeDescriptor(fd);
+    if (fd >= 0) closeDescriptor(fd);
+    await bridge.close();
     throw error;
   }
 }

@@ -49,10 +49,11 @@ export async function restoreInQemu(
   const identity = storedIdentity(guest);
   // None of an earlier send: that of another one would be a second guest on the same disk.
   const peer = { kind: "run", command } as const;
-  const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
+  // Those that --again passes over stay noted as long as their QEMUs live.
+  if (journal !== undefined) unfinishedSends(journal, identity, peer, options, output);
   const qemu = new LaunchedQemu(command, options.runLog);
   const launched = { process: processAt(qemu.shellPid) ?? null, monitor: qemu.monitorPath };
-  const record = journal?.record(identity, { ...peer, ...launched }, { replaces });
+  const record = journal?.record(identity, { ...peer, ...launched });
   try {
     // Now, as QEMU takes its time to start: when it is ready, the guest would wait for it.
     if (record !== undefined) writeRecord(record, "committing");

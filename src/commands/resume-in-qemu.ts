@@ -28,7 +28,8 @@ export async function resumeInQemu(
   if (journal === undefined) throw new Error("a command line without a journal was accepted");
   const identity = storedIdentity(guest);
   const key = { kind: "run", command } as const;
-  const replaces = unfinishedSends(journal, identity, key, options, output);
+  // One at a time: each is another QEMU, with a guest of its own.
+  const replaces = unfinishedSends(journal, identity, key, options, output).slice(-1);
   const peer = startedFor(replaces);
   const record = journal.record(identity, peer, { replaces });
   writeRecord(record, "committing");
@@ -44,7 +45,7 @@ export async function resumeInQemu(
         destination: { route, preempt },
         // The link is this host's own: it breaks when that QEMU ends, and never comes back.
         options: { ...options, recoverTimeout: 0 },
-        record,
+        ...{ record, noted: true },
       });
       const end = await run.run();
       const reply = end.failure === undefined ? await awaitMigrationEnd(qemu.qmp) : {};
@@ -62,9 +63,9 @@ export async function resumeInQemu(
   return EXIT.ok;
 }
 
-/** The QEMU of the last of these sends. */
-function startedFor(sends: readonly FoundEntry[]): Extract<JournalPeer, { kind: "run" }> {
-  const peer = sends.at(-1)?.entry.peer;
+/** The QEMU of this send. */
+function startedFor([send]: readonly FoundEntry[]): Extract<JournalPeer, { kind: "run" }> {
+  const peer = send?.entry.peer;
   if (peer?.kind === "run") return peer;
   const what = "No QEMU that this command started waits for the rest of the guest";
   throw new PostcopyError("NOT_WAITING", what, { hint: "send the guest, without --resume" });

@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { FATE } from "../dest/refusal.ts";
+import { FATE, guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -79,6 +79,9 @@ export class DestRun {
   #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
   #source: string;
+  /** What ended the run, as nobody can come any more. */
+  #tlsFailure: Error | undefined;
+  #isOver = false;
 
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
@@ -115,6 +118,7 @@ export class DestRun {
     const { output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
+    void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
     const progress = output.startProgress(() => {
       if (this.#timeline.at("connected") === undefined) connectedMs = this.#timeline.elapsedMs;
@@ -125,15 +129,39 @@ export class DestRun {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
+      if (this.#tlsFailure !== undefined) throw this.#tlsFailure;
       if (!(error instanceof ThreadError)) throw error;
-      throw withTlsFailure(errorRecord(error), this.#opened.bridge);
+      throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
+      this.#isOver = true;
       progress.stop();
       interrupts.exitOnInterrupt();
       crew.end();
       const { path, bridge } = this.#opened;
       if (path !== undefined) removeSocket(path);
       await bridge?.close();
+    }
+  }
+
+  /**
+   * No source can come any more, and what links there were are broken. A wait for one that nothing
+   * else ends is over, also for the rest of a kept guest, which another process can take. A live
+   * guest that runs here is not ended: it goes on with the pages that it has.
+   */
+  #loseTls(why: Error): void {
+    if (this.#isOver) return;
+    const { control } = this.#crew.shared;
+    const missing = Atomics.load(control, WORD.missing);
+    const lacksPages = guestRuns(control) && missing > 0;
+    const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
+    if (isAwaited || (lacksPages && this.#restText() !== undefined)) {
+      this.#tlsFailure = why;
+      this.#crew.stop();
+    } else if (lacksPages) {
+      const message =
+        `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
+        `${formatCount(missing)} of its pages will never come`;
+      this.#job.output.warn("TLS_LOST", message);
     }
   }
 
@@ -194,13 +222,19 @@ export class DestRun {
       }
       return true;
     }
-    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
-    const then = this.#restText() === undefined ? "loses it" : "leaves them to its source";
-    log.warn(
-      `The guest is here already and ${missing} of its pages are not: ending now ${then}. ` +
-        "Interrupt once more to give it up.",
-    );
+    log.warn(`${this.#costText()}. Interrupt once more to give it up.`);
     return false;
+  }
+
+  /** What it costs to end while the guest is here. */
+  #costText(): string {
+    const rest = this.#restText();
+    if (rest !== undefined && this.blocks.length === 0) {
+      return "What is there of the guest is still looked through: ending now leaves it as it is";
+    }
+    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
+    const then = rest === undefined ? "loses it" : "leaves them to its source";
+    return `The guest is here already and ${missing} of its pages are not: ending now ${then}`;
   }
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */
@@ -240,19 +274,14 @@ export class DestRun {
     const { guest, output } = this.#job;
     if (this.#timeline.at("connected") === undefined && !isResumed(guest)) return;
     if (this.#crew.refuse()) {
-      if (guest.kind === "snapshot") forgetArrival(guest.directory);
+      if (guest.kind === "snapshot" && !isResumed(guest)) forgetArrival(guest.directory);
       log.info(this.#refusedText());
       return;
     }
     const left = Atomics.load(this.#crew.shared.control, WORD.missing);
     const rest = this.#restText();
     if (rest !== undefined) {
-      const what =
-        left === 0
-          ? "All of the guest came, but it could not be made durable"
-          : `The guest was taken over and is no whole snapshot: ${formatCount(left)} of its pages ` +
-            "never came";
-      output.warn("GUEST_AT_SOURCE", `${what}${rest}`);
+      output.warn("GUEST_AT_SOURCE", `${this.#partText(left)}${rest}`);
       return;
     }
     if (guest.kind === "snapshot" && this.#timeline.at("postcopy") !== undefined) {
@@ -271,6 +300,19 @@ export class DestRun {
     }
     const what = "The guest ran here and ends with this process";
     output.warn("GUEST_LOST", `${what}: ${formatCount(left)} of its pages never came`);
+  }
+
+  /** What is here of a guest that was taken over to be kept, of which `missing` pages are not. */
+  #partText(missing: number): string {
+    if (missing > 0) {
+      const count = formatCount(missing);
+      return `The guest was taken over and is no whole snapshot: ${count} of its pages never came`;
+    }
+    // Nothing is missing of a guest that was not counted yet, either.
+    if (this.blocks.length === 0) return "What is there of the guest could not be looked through";
+    return this.#timeline.at("drained") === undefined
+      ? "All of the guest came, but it was not made a snapshot"
+      : "All of the guest came, but it could not be made durable";
   }
 
   /** How the rest of a guest is had that was taken over to be kept; undefined if none was. */

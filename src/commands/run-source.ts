@@ -19,7 +19,7 @@ import { Retries } from "../util/retries.ts";
 import { EXIT, errorChain } from "../util/errors.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { settle } from "./journal.ts";
+import { noteResumed, settle } from "./journal.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
@@ -135,7 +135,7 @@ export class SourceRun {
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
-      return this.#finish(crew, result);
+      return await this.#finish(crew, result);
     } finally {
       progress.stop();
       stopListening();
@@ -161,6 +161,8 @@ export class SourceRun {
     if (options.recoverTimeout === 0) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
+    // What made the link over TLS and is no more makes no other.
+    void this.#bridge?.lost.then(() => retries.end());
     // A try waits for nobody: the pauses between them do.
     const once: Route = { ...route, patienceMs: 0 };
     let result: MigrationResult = first;
@@ -221,6 +223,7 @@ export class SourceRun {
     const { output } = this.#job;
     switch (event.kind) {
       case "phase":
+        this.#noteResumed(event.phase);
         this.#timeline.note(event.phase, event.atNs);
         output.events.emit({ event: "phase", phase: event.phase });
         break;
@@ -238,6 +241,12 @@ export class SourceRun {
         output.warn("SOURCE_WARNING", event.message);
         break;
     }
+  }
+
+  /** Of a resumed send: not before the peer has shown that it is the one that waits for the rest. */
+  #noteResumed(phase: SourcePhase): void {
+    const { resume = false, noted = false, record, output } = this.#job;
+    if (resume && !noted && phase === "postcopy") noteResumed(record, output);
   }
 
   /** Before the point of no return the guest stays; after it, the operator must insist. */
@@ -258,7 +267,7 @@ export class SourceRun {
     return false;
   }
 
-  #finish(crew: SourceCrew, result: MigrationResult): SourceEnd {
+  async #finish(crew: SourceCrew, result: MigrationResult): Promise<SourceEnd> {
     const { times } = crew.shared;
     const moments: [SourceMoment, number][] = [
       ["stopped", times[TIME.stopped] ?? 0],
@@ -268,7 +277,7 @@ export class SourceRun {
     const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
     if (result.ok) this.#timeline.note("drained", now);
     if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
-    const failure = result.ok ? undefined : failureOf(crew, result.error, this.#bridge);
+    const failure = result.ok ? undefined : await failureOf(crew, result.error, this.#bridge);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok
       ? undefined

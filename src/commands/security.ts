@@ -30,6 +30,7 @@ export const ALLOW_FLAG = {
 
 /** Values of SECURITY_FLAGS. */
 export interface SecurityOptions {
+  /** The directory of certificates; undefined: tcp is plain. */
   tls: string | undefined;
   tlsHostname: string | undefined;
   insecure: boolean;

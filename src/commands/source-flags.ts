@@ -71,7 +71,8 @@ export const SOURCE_FLAGS = {
   }),
   "link-timeout": defaultFlag(fromText(parseLinkTimeout), {
     valueHint: "DURATION",
-    description: "When a link on which nothing arrives is broken, and a silent peer given up",
+    description:
+      "When a link on which nothing arrives is broken, or a peer given up (not for qemu:)",
     default: "30s",
   }),
   ...SECURITY_FLAGS,

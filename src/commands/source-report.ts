@@ -11,6 +11,7 @@ import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { errorChain, errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
+import { AFTERMATH } from "./broken-link.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import type { SourceJob } from "./run-source.ts";
 import { deepestCause, withTlsFailure } from "./tls-failure.ts";
@@ -32,9 +33,6 @@ export interface FinishedSend {
   failure: ThreadError | undefined;
 }
 
-/** What every thread but the first to notice finds of a broken link. */
-const AFTERMATH: ReadonlySet<string> = new Set(["EPIPE", "PEER_CLOSED", "STOPPED"]);
-
 /** The code of what broke the link: the kernel tells only one thread. */
 export function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): string {
   const codes = [deepestCause(error).code];
@@ -46,18 +44,18 @@ export function brokenBy({ returnPathError }: SourceCrew, error: ErrorRecord): s
  * The return path often knows better why the link ended than the thread that only writes, and TLS,
  * where there is a bridge, better than both.
  */
-export function failureOf(
+export async function failureOf(
   crew: SourceCrew,
   record: ErrorRecord,
   bridge: TlsBridge | undefined,
-): ThreadError {
+): Promise<ThreadError> {
   const last = deepestCause(record);
   if (crew.returnPathError !== undefined && AFTERMATH.has(last.code)) {
     const why = errorRecord(crew.returnPathError);
     // It did not go away by itself: in place of that stands what made this end hang up.
     if (!AFTERMATH.has(why.code)) Object.assign(last, why);
   }
-  return withTlsFailure(record, bridge);
+  return await withTlsFailure(record, bridge);
 }
 
 /** The report of a migration that has ended, well or not. */

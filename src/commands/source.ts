@@ -2,7 +2,6 @@
 import * as z from "zod";
 import { formatPeer } from "../channel/address.ts";
 import { checkRunCommand } from "../guests/qemu/launch.ts";
-import { writeRecord } from "../journal/record.ts";
 import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
@@ -18,12 +17,12 @@ import { auditGuest } from "./audit-guest.ts";
 import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { guestSchema, stressKeysText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
-import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
+import { checkJournal, forget, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { restoreInQemu } from "./restore-in-qemu.ts";
 import { resumeInQemu } from "./resume-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
-import type { SourceJob } from "./run-source.ts";
+import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
@@ -103,13 +102,14 @@ export const source = defineStrictCommand({
       return await sendStress({ ...job, record }, guest.parameters);
     }
     const identity = storedIdentity(guest);
-    const replaces = journal && unfinishedSends(journal, identity, peer, options, output);
-    const record = journal?.record(identity, peer, { replaces });
-    const stored = await openStoredGuest(guest, options, output);
+    const earlier = (journal && unfinishedSends(journal, identity, peer, options, output)) ?? [];
     const { resume } = options;
-    // A guest that is there in part needs no thread to find out when it leaves.
-    if (resume && record !== undefined) writeRecord(record, "committing");
-    return await sendStored({ ...job, ...stored, resume, record });
+    const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
+    const stored = await openStoredGuest(guest, options, output);
+    const end = await sendStored({ ...job, ...stored, resume, record });
+    // Whoever listens there now has the whole guest.
+    if (end.failure === undefined && journal !== undefined) forget(journal, earlier, output);
+    return exitCode(job, end);
   },
 });
 
@@ -159,11 +159,11 @@ function checkOptions(options: SourceCommandOptions): void {
 }
 
 /** A guest that stands still: there is nothing to do for it before or after. */
-async function sendStored(job: StoredJob): Promise<number> {
+async function sendStored(job: StoredJob): Promise<SourceEnd> {
   const end = await new SourceRun(job).run();
   recordWorkingSet(job, end);
   job.output.finish(end.report);
-  return exitCode(job, end);
+  return end;
 }
 
 /** A stress guest is born here, runs while it is sent, and runs on here if that fails. */

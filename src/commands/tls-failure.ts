@@ -3,14 +3,7 @@ import { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { errorRecord } from "../util/errors.ts";
 import type { ErrorRecord } from "../util/errors.ts";
-
-/** How such a link shows in a thread. */
-const LINK_CODES: ReadonlySet<string> = new Set([
-  "CANNOT_CONNECT",
-  "PEER_CLOSED",
-  "ECONNRESET",
-  "EPIPE",
-]);
+import { LINK_CODES } from "./broken-link.ts";
 
 /** The error at the end of a chain. */
 export function deepestCause(record: ErrorRecord): ErrorRecord {
@@ -18,9 +11,14 @@ export function deepestCause(record: ErrorRecord): ErrorRecord {
 }
 
 /** The error with what the bridge knows of it, if it is about the link. */
-export function withTlsFailure(record: ErrorRecord, bridge: TlsBridge | undefined): ThreadError {
+export async function withTlsFailure(
+  record: ErrorRecord,
+  bridge: TlsBridge | undefined,
+): Promise<ThreadError> {
   const last = deepestCause(record);
-  const why = bridge?.failure;
-  if (why !== undefined && LINK_CODES.has(last.code)) last.cause = errorRecord(why);
+  if (bridge !== undefined && LINK_CODES.has(last.code)) {
+    const why = await bridge.failure();
+    if (why !== undefined) last.cause = errorRecord(why);
+  }
   return new ThreadError(record);
 }

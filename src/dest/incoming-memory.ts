@@ -49,7 +49,7 @@ export class IncomingMemory {
   readonly #context: IncomingContext;
   readonly #loader: RamLoader;
   /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
-  readonly #discards = new DiscardList();
+  #discards: DiscardList | undefined;
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
   #discardLimit: DiscardLimit | undefined;
@@ -114,16 +114,16 @@ export class IncomingMemory {
       throw new StreamError("UNEXPECTED", `Section ${id} came after guest memory had ended`);
     }
     if (section.kind === "start") {
+      checkRamSection(section, reader);
       if (this.#ramSectionId !== undefined) {
         throw new StreamError("UNEXPECTED", "The section of guest memory started twice");
       }
-      checkRamSection(section, reader);
       this.#ramSectionId = section.sectionId;
     } else if (section.sectionId !== this.#ramSectionId) {
       throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
     }
     // A page that comes after its range was discarded must not be forgotten with it.
-    this.#discards.flush();
+    this.#discards?.flush();
     for (;;) {
       const end = this.#loader.load();
       this.#account();
@@ -160,6 +160,8 @@ export class IncomingMemory {
     const advice = this.#advice;
     checkTables(setup, BYTES_A_PAGE);
     this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
+    // Not before: those who get no further than the opening are as many as they like.
+    this.#discards = new DiscardList();
     this.#blocks = guest.prepareMemory(setup, advice);
     const summary = pageSizeSummary(this.#blocks);
     if (advice !== undefined && summary !== advice.pageSizeSummary) {
@@ -232,7 +234,7 @@ export class IncomingMemory {
         );
       }
       this.#context.guest.reserve?.(block, start, length);
-      if (block.address !== 0) this.#discards.add(block.address + start, length);
+      if (block.address !== 0) this.#discards?.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
       this.#pages?.received[block.index]?.clearRange(first, last - first);
@@ -262,7 +264,7 @@ export class IncomingMemory {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
     this.#multifd?.end();
-    this.#discards.flush();
+    this.#discards?.flush();
     const missing = settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);

@@ -23,7 +23,7 @@ import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
-import { decideToRun, FATE, refuseGuest, tellRefusal } from "./refusal.ts";
+import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
@@ -87,10 +87,9 @@ export class IncomingLoader {
     }
   }
 
-  /** Goes on with a guest that an earlier process took over: there is no way back for it. */
+  /** Goes on with a guest that an earlier process took over, which was decided to run by then. */
   resume(): IncomingOutcome {
     const { emit, guest, shared } = this.#context;
-    Atomics.store(shared.control, WORD.fate, FATE.runs);
     const part = guest.resume?.();
     if (part === undefined) throw new Error("a guest that cannot be resumed was to be");
     Atomics.store(shared.control, WORD.returnPathOpen, 1);

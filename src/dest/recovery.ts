@@ -4,12 +4,12 @@
  * waits. The source comes back over a new connection, which takes the place of the old one, hears
  * what is here, and sends the rest. It runs in the listen thread.
  */
-import { replaceDescriptor } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, replaceDescriptor } from "../../syscalls/descriptor.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
-import { acceptRecovery } from "../channel/accept.ts";
-import type { AllowRule } from "../channel/allow.ts";
+import type { Door } from "../channel/accept.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import type { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { timeFor } from "../channel/time-limits.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -36,15 +36,15 @@ export interface RecoveryContext {
   shared: DestShared;
   blocks: readonly RamBlock[];
   pages: PageState;
-  listenFd: number;
-  /** From where one may connect there (default: from anywhere). */
-  allow?: readonly AllowRule[];
-  stopFd: number;
+  /** Where the source is awaited. */
+  door: Door;
+  /** Of tries that failed: anybody may try, as often as he likes. */
+  warnings: LimitedWarnings;
   /** How long the source is waited for, over all its tries. */
   timeoutMs: number;
   /** How long one that has come back may take to resume, beside the time for the bitmaps. */
   linkTimeoutMs: number;
-  /** Connections that came with one of the source's: they stay open to the end (`keep`). */
+  /** Takes the connections that were there when the one that resumed came, as its own may be. */
   keep: (descriptors: readonly number[]) => void;
   emit: (event: DestEvent) => void;
 }
@@ -60,24 +60,27 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
   const deadline = performance.now() + timeoutMs;
   Atomics.store(shared.control, WORD.requestsHeld, 1);
   const missing = Atomics.load(shared.control, WORD.missing);
-  warn(
-    context,
-    `${failure.message} with ${missing} pages missing; waiting for the source to resume`,
-  );
+  const message = `${failure.message} with ${missing} pages missing; waiting for the source to resume`;
+  context.emit({ kind: "warning", message });
+  setPhase(context, "paused");
   for (;;) {
     // A source that does not know yet that the link is of no more use would wait for it.
     shutdownSocket(channel.fd);
-    setPhase(context, "paused");
-    if (!takeConnection(context, deadline - performance.now())) throw failure;
+    const accepted = context.door.open(deadline - performance.now());
+    if (accepted === undefined) throw failure;
     try {
+      takeOver(context, accepted.main);
       channel.allow(timeFor(bitmapBytes(context), context.linkTimeoutMs), "resume");
       shakeHands(context);
       channel.allowAnyTime();
       setPhase(context, "postcopy");
+      // One of them may be the preempt channel of a QEMU, which fails without.
+      context.keep(accepted.others);
       return;
     } catch (error) {
+      accepted.others.forEach(closeDescriptor);
       if (!(error instanceof ChannelError) && !(error instanceof StreamError)) throw error;
-      warn(context, `The recovery failed: ${errorChain(error)}`);
+      context.warnings.say(`The recovery failed: ${errorChain(error)}`);
     }
   }
 }
@@ -87,25 +90,13 @@ function bitmapBytes({ pages }: RecoveryContext): number {
   return pages.received.reduce((sum, { shared }) => sum + shared.byteLength, 0);
 }
 
-function warn({ emit }: RecoveryContext, message: string): void {
-  emit({ kind: "warning", message });
-}
-
 function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy"): void {
   shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
   emit({ kind: "phase", phase });
 }
 
-/** The next connection of a source that recovers, if one comes; every thread goes on with it. */
-function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
-  const { channel, shared, listenFd, stopFd, allow = [], linkTimeoutMs } = context;
-  const tell = (message: string): void => warn(context, message);
-  const entrance = { listenFd, stopFd, allow, linkTimeoutMs, warn: tell };
-  const accepted = acceptRecovery(entrance, timeoutMs);
-  if (accepted === undefined) return false;
-  const { main, others } = accepted;
-  // One of them may be the preempt channel of a QEMU, which fails without.
-  context.keep(others);
+/** Every thread goes on with this connection of a source that recovers. */
+function takeOver({ channel, shared }: RecoveryContext, main: number): void {
   // No other thread is in the middle of a message then.
   shared.returnPathLock.lock();
   try {
@@ -114,7 +105,6 @@ function takeConnection(context: RecoveryContext, timeoutMs: number): boolean {
     shared.returnPathLock.unlock();
   }
   channel.restart();
-  return true;
 }
 
 function shakeHands(context: RecoveryContext): void {

@@ -37,8 +37,8 @@ export interface UrgentOptions {
   blocks: readonly RamBlock[];
   /** Listening socket for further connections, -1 where there can be none. */
   listenFd: number;
-  /** From where one may connect there (default: from anywhere). */
-  allow?: readonly AllowRule[];
+  /** From where one may connect there; from anywhere if it is empty. */
+  allow: readonly AllowRule[];
   /** Connections that came with the main one and have said nothing yet. They are closed here. */
   early: readonly number[];
   /** A reading channel and its sink over an urgent connection. */
@@ -91,7 +91,7 @@ export class UrgentChannels {
     const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
     this.#options = options;
     this.#warnings = new LimitedWarnings(options.warn);
-    this.#allow = new AllowList(options.allow ?? [], (message) => this.#warnings.say(message));
+    this.#allow = new AllowList(options.allow, (message) => this.#warnings.say(message));
     this.#poll = poll;
     this.#listening = chosen && options.listenFd >= 0;
     this.#listenSlot = poll.add(this.#listening ? options.listenFd : -1, POLL.POLLIN);
@@ -128,7 +128,7 @@ export class UrgentChannels {
 
   #accept(): void {
     const fd = this.#allow.accept(this.#options.listenFd);
-    // Whoever waited has gone again.
+    // Whoever waited has gone again, or may not connect.
     if (fd === -ERRNO.EAGAIN) return;
     if (fd < 0) {
       // The socket would stay ready and fail for ever, and the guest needs this thread.

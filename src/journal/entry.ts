@@ -15,8 +15,11 @@ const processSchema = z.strictObject({
 
 /** Whose guest it is. */
 const guestSchema = z.discriminatedUnion("kind", [
-  /** Kept in files: a snapshot's directory, or a stream's file, by its real path. */
-  z.strictObject({ kind: z.literal("stored"), path: z.string().min(1) }),
+  /**
+   * Kept in files: a snapshot's directory, or a stream's file, by its real path, and by what tells it
+   * from another that is kept in the same place later.
+   */
+  z.strictObject({ kind: z.literal("stored"), path: z.string().min(1), content: z.string() }),
   /** In a running QEMU: known by its process, or where that cannot be seen by its monitor's socket. */
   z.strictObject({
     kind: z.literal("qemu"),

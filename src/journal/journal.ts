@@ -82,7 +82,8 @@ export class Journal {
     return {
       directory: this.directory,
       name: `${guestKey(guest)}-${sender.pid}-${sender.startTicks}.json`,
-      entry: newEntry({ guest, peer, keep, sender }),
+      // Since when the guest is there is not changed by who sends the rest.
+      entry: { ...newEntry({ guest, peer, keep, sender }), ...sinceOf(replaces) },
       replaces: replaces.map(({ name }) => name),
     };
   }
@@ -136,10 +137,17 @@ export class Journal {
   }
 }
 
+function sinceOf([first]: readonly FoundEntry[]): Partial<Pick<JournalEntry, "since">> {
+  return first === undefined ? {} : { since: first.entry.since };
+}
+
 /** Whether what an entry speaks of is no more, so that it says nothing of any guest that is. */
 function isVoid({ guest, peer, sender }: JournalEntry): boolean {
   if (guest.kind === "stress") return !isAlive(sender);
-  if (guest.kind === "qemu") return guest.process !== null && !isAlive(guest.process);
+  if (guest.kind === "qemu") {
+    // One that cannot be seen ended at the latest with the host.
+    return guest.process === null ? sender.boot !== bootId() : !isAlive(guest.process);
+  }
   if (peer.kind !== "run" || isAlive(sender)) return false;
   // It was in that QEMU, and ended with it. A wrapper may have ended before what it started.
   return (peer.process === null || !isAlive(peer.process)) && !someoneListens(peer.monitor);
@@ -150,7 +158,7 @@ function guestKey(guest: JournalGuest): string {
   const identity = ((): unknown[] => {
     switch (guest.kind) {
       case "stored":
-        return [guest.path];
+        return [guest.path, guest.content];
       case "qemu":
         return [guest.process ?? guest.socket, guest.uuid];
       case "stress":

@@ -12,7 +12,7 @@ export interface JournalRecord {
   /** Name of its file. */
   name: string;
   entry: JournalEntry;
-  /** Files of earlier entries in whose place it comes. */
+  /** Files of earlier entries in whose place it comes: of the send that it goes on with. */
   replaces: readonly string[];
 }
 
@@ -32,7 +32,7 @@ export function writeRecord(record: JournalRecord, state: JournalEntry["state"])
   for (const earlier of replaces) removeFile(join(directory, earlier));
 }
 
-/** Removes an entry, with those that it replaces: nothing follows from them any more. */
-export function removeRecord({ directory, name, replaces }: JournalRecord): void {
-  for (const file of [name, ...replaces]) removeFile(join(directory, file));
+/** Removes an entry: nothing follows from it any more. */
+export function removeRecord({ directory, name }: JournalRecord): void {
+  removeFile(join(directory, name));
 }

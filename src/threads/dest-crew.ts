@@ -7,11 +7,12 @@ import {
 import { Channel, endConnection, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { MultifdResult } from "../dest/multifd.ts";
-import { refuseGuest, tellRefusal } from "../dest/refusal.ts";
+import { decideToRun, refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
+import { attemptAll } from "../util/attempt-all.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import { Thread } from "./thread.ts";
@@ -68,6 +69,8 @@ export class DestCrew {
     this.#options = options;
     this.#data = createDestShared();
     this.shared = new DestShared(this.#data);
+    // Taken over once, it is taken over: whoever gives up, in whatever state, gives nothing back.
+    if (isResumed(options.guest)) decideToRun(this.shared);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#listen = new Thread("listen", (news) => options.event(news));
     this.#fault = new Thread("fault", (news) => options.event(news));
@@ -115,6 +118,9 @@ export class DestCrew {
         this.#others = news.others;
         this.#peer = news.peer;
         this.#options.connected(news.peer);
+        break;
+      case "turnedAway":
+        this.#others = [];
         break;
       case "resuming":
         this.#main = news.fd;
@@ -202,13 +208,19 @@ export class DestCrew {
     // nobody will bring, and ends with the process.
     if (threads.some((thread) => thread?.busy)) return;
     for (const thread of threads) thread?.end();
-    if (this.#main >= 0) endConnection(this.#main);
     const { arrival } = this.#options;
-    if (arrival.kind === "listen") closeDescriptor(arrival.fd);
-    // Once started, the fault or the multifd thread has closed them, or left them to be closed.
-    if (this.#helpers.length === 0) this.#others.forEach(closeDescriptor);
-    this.#multifdResult?.descriptors.forEach(closeDescriptor);
-    const events = [this.#stopFd, this.#faultStopFd, this.#multifdEndFd];
-    for (const fd of events) if (fd >= 0) closeDescriptor(fd);
+    const descriptors = [
+      arrival.kind === "listen" ? arrival.fd : -1,
+      // Once started, the fault or the multifd thread has closed them, or left them to be closed.
+      ...(this.#helpers.length === 0 ? this.#others : []),
+      ...(this.#multifdResult?.descriptors ?? []),
+      ...[this.#stopFd, this.#faultStopFd, this.#multifdEndFd],
+    ].filter((fd) => fd >= 0);
+    attemptAll([
+      () => {
+        if (this.#main >= 0) endConnection(this.#main);
+      },
+      ...descriptors.map((fd) => () => closeDescriptor(fd)),
+    ]);
   }
 }

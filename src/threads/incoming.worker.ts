@@ -8,7 +8,7 @@ import {
 import { monotonicNs } from "../../syscalls/process.ts";
 import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
-import { acceptMigration } from "../channel/accept.ts";
+import { Door } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
 import { tuneConnection } from "../channel/tune.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
@@ -28,15 +28,26 @@ import { serveThread } from "./thread.ts";
 /** Receive buffer of the main channel: many pages a read, and little to move when it is full. */
 const MAIN_BUFFER_BYTES = 1024 * 1024;
 
-function accept(task: IncomingTask, warn: (message: string) => void): Accepted {
+/** What brings one connection after the other. */
+function openArrival(task: IncomingTask, warnings: LimitedWarnings): () => Accepted {
   const { arrival, stopFd, linkTimeoutMs } = task;
   if (arrival.kind === "descriptor") {
-    tuneConnection(arrival.fd, linkTimeoutMs);
-    return { main: arrival.fd, others: [] };
+    return () => {
+      tuneConnection(arrival.fd, linkTimeoutMs);
+      return { main: arrival.fd, others: [] };
+    };
   }
   const { fd: listenFd, allow } = arrival;
-  return acceptMigration({ listenFd, allow, stopFd, linkTimeoutMs, warn });
+  const door = Door.forMigration({ listenFd, allow, stopFd, linkTimeoutMs, warnings });
+  return () => {
+    const accepted = door.open(Infinity);
+    if (accepted === undefined) throw new Error("nobody was waited for");
+    return accepted;
+  };
 }
+
+/** What the other end is called where nothing is known of it. */
+const THE_SOURCE = "the source";
 
 /** Who is at the other end, as far as the socket knows. */
 function describePeer(fd: number): string {
@@ -46,21 +57,27 @@ function describePeer(fd: number): string {
   } catch {
     // Not a socket: a pipe of exec:, say.
   }
-  return "the source";
+  return THE_SOURCE;
+}
+
+/** The connection under its number, and what is made of it once, however many come. */
+interface Line {
+  channel: Channel;
+  returnPath: ReturnPath;
+  shared: DestShared;
 }
 
 /** Puts a guest together that comes over a channel. */
 function openLoader(
   task: IncomingTask,
-  channel: Channel,
+  { channel, returnPath, shared }: Line,
   tell: (news: IncomingNews) => void,
 ): IncomingLoader {
   const { arrival, linkTimeoutMs, lockMemory } = task;
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
-  const shared = new DestShared(task.shared);
   return new IncomingLoader({
     channel,
-    returnPath: new ReturnPath(channel, shared.returnPathLock),
+    returnPath,
     guest: openDestGuest(task.guest, tell),
     shared,
     // A further connection comes only where this process listens.
@@ -84,37 +101,43 @@ function resume(task: IncomingTask, tell: (news: IncomingNews) => void): Incomin
   closeDescriptor(other);
   setNonBlocking(fd, true);
   tell({ kind: "resuming", fd });
-  return openLoader(task, openChannel(task, fd, "the source"), tell).resume();
+  return openLoader(task, openLine(task, fd, THE_SOURCE), tell).resume();
 }
 
-function openChannel({ stopFd }: IncomingTask, fd: number, peer: string): Channel {
-  return new Channel({ fd, stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
+function openLine({ stopFd, shared: data }: IncomingTask, fd: number, peer: string): Line {
+  const channel = new Channel({ fd, stopFd, peer, bufferBytes: MAIN_BUFFER_BYTES });
+  const shared = new DestShared(data);
+  return { channel, shared, returnPath: new ReturnPath(channel, shared.returnPathLock) };
 }
 
 /** Takes connections until one of them brings a guest. */
 function receive(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingOutcome {
-  const warn = (message: string): void => {
+  const warnings = new LimitedWarnings((message) => {
     tell({ kind: "warning", message, atNs: monotonicNs() });
-  };
-  const warnings = new LimitedWarnings(warn);
-  let channel: Channel | undefined;
+  });
+  const accept = openArrival(task, warnings);
+  let line: Line | undefined;
   for (;;) {
-    const { main, others } = accept(task, warn);
+    const { main, others } = accept();
     const peer = describePeer(main);
-    if (channel === undefined) {
-      channel = openChannel(task, main, peer);
+    if (line === undefined) {
+      line = openLine(task, main, peer);
     } else {
       // Main knows the connection by its number.
-      replaceDescriptor(channel.fd, main);
-      channel.startOver(peer);
+      replaceDescriptor(line.channel.fd, main);
+      line.channel.startOver(peer);
     }
-    tell({ kind: "connected", fd: channel.fd, others, peer });
-    const outcome = openLoader(task, channel, tell).run();
+    const { fd } = line.channel;
+    tell({ kind: "connected", fd, others, peer });
+    const outcome = openLoader(task, line, tell).run();
     if (outcome !== undefined) return outcome;
-    shutdownSocket(channel.fd);
+    shutdownSocket(fd);
     others.forEach(closeDescriptor);
+    // Their numbers may be another's from here on: main is not to close them too.
+    tell({ kind: "turnedAway" });
     const time = formatDuration(task.linkTimeoutMs);
-    warnings.say(`${peer} began as a source and got no further in ${time}: it was turned away`);
+    const who = peer === THE_SOURCE ? "Somebody" : peer;
+    warnings.say(`${who} began as a source and got no further in ${time}: it was turned away`);
   }
 }
 

@@ -1,7 +1,9 @@
 /** The destination's listen thread: parked until LISTEN, then the reader of the stream. */
 import { closeDescriptor, raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
+import { Door } from "../channel/accept.ts";
 import { Channel } from "../channel/channel.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { awaitThread } from "../dest/context.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { runListen } from "../dest/listen.ts";
@@ -44,22 +46,29 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   shared.listenThreadSem.post();
   const returnPath = new ReturnPath(channel, shared.returnPathLock);
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
-  const kept: number[] = [];
+  let kept: readonly number[] = [];
   const { blocks } = memory;
+  const warnings = new LimitedWarnings((message) => emit({ kind: "warning", message }));
+  const entrance = { listenFd, stopFd, allow, linkTimeoutMs, warnings };
   const link = {
-    ...{ channel, returnPath, shared, blocks, pages, listenFd, allow, stopFd, linkTimeoutMs, emit },
-    keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
+    ...{ channel, returnPath, shared, blocks, pages, linkTimeoutMs, warnings, emit },
+    keep: (descriptors: readonly number[]): void => {
+      // Those of the link that broke before are of no more use.
+      kept.forEach(closeDescriptor);
+      kept = descriptors;
+    },
   };
+  const door = listenFd < 0 ? undefined : Door.forRecovery(entrance);
   runListen({
     channel,
     returnPath,
     shared,
     resumes: isResumed(task.guest),
     recover:
-      listenFd < 0
+      door === undefined
         ? undefined
         : (failure, timeoutMs = task.recoverTimeoutMs) =>
-            recoverLink({ ...link, timeoutMs }, failure),
+            recoverLink({ ...link, door, timeoutMs }, failure),
     blocks,
     sink,
     counts: placer?.counts,

@@ -193,6 +193,9 @@ export class SourceCrew {
 
   /** Closes what is open and ends the threads; after `run`. */
   end(): void {
+    // A thread that still is at work must not find another file under its descriptors; it ends with
+    // the process.
+    if (this.#migration.busy || this.#returnPath.busy) return;
     this.#migration.end();
     this.#returnPath.end();
     this.#closeLink();

@@ -81,6 +81,8 @@ export interface IncomingTask {
 
 export type IncomingNews =
   | { kind: "connected"; fd: number; others: number[]; peer: string }
+  /** Who was connected did not get far, and the others are closed; somebody else may come. */
+  | { kind: "turnedAway" }
   /** The descriptor under which the source's connection will be, once it has come back. */
   | { kind: "resuming"; fd: number }
   | { kind: "memory"; memory: GuestMemory }

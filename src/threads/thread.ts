@@ -5,7 +5,7 @@
  * A worker that may sit in a system call is never terminated: it is told to stop through shared
  * memory and the stop descriptor, and terminated when it has said that it is done. One that ends by
  * itself (an error outside of its task, process.exit, no memory left) fails its task: whoever waits
- * for it would wait for ever.
+ * for it would wait for ever. One that serves without a task, as that of TLS, is watched by `lost`.
  */
 import { unmapThreadMemory } from "../../syscalls/memory.ts";
 import { PostcopyError, errorRecord } from "../util/errors.ts";
@@ -71,6 +71,8 @@ export class Thread<Task, News, Result> {
   #busy = false;
   /** Why no further task can be given to it. */
   #ended: Error | undefined;
+  #toldToEnd = false;
+  readonly #lost = Promise.withResolvers<Error>();
 
   /** Starts loading the worker; `news` is called for each message it sends while at work. */
   constructor(name: ThreadName, news: (news: News) => void) {
@@ -113,9 +115,15 @@ export class Thread<Task, News, Result> {
     return this.#busy;
   }
 
+  /** Resolves with why when the worker has ended by itself, also one that has no task just now. */
+  get lost(): Promise<Error> {
+    return this.#lost.promise;
+  }
+
   /** Ends an idle worker: it gives back what it has mapped, and is terminated. */
   end(): void {
     if (this.#busy) return;
+    this.#toldToEnd = true;
     this.#ready.promise.then(
       () => this.#tell({ kind: "end" }),
       () => this.#worker.terminate(),
@@ -157,8 +165,10 @@ export class Thread<Task, News, Result> {
 
   /** The worker is no more: it is at nothing, and will never be. */
   #close(): void {
-    this.#fail(this.#ended ?? new Error(`the ${this.name} thread ended by itself`));
+    const why = this.#ended ?? new Error(`the ${this.name} thread ended by itself`);
+    this.#fail(why);
     this.#busy = false;
+    if (!this.#toldToEnd) this.#lost.resolve(why);
   }
 }
 

@@ -2,9 +2,17 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { UNIX_PATH_BYTES_MAX } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import type { BridgeNews, BridgeResult, BridgeTask } from "../tls/bridge.ts";
+import { PostcopyError, UsageError } from "../util/errors.ts";
+import { log } from "../util/log.ts";
 import { Thread, ThreadError } from "./thread.ts";
+
+const DIRECTORY_PREFIX = "postcopy-tls-";
+/** What mkdtemp puts behind it. */
+const RANDOM_PART = "XXXXXX";
+const SOCKET_NAME = "socket";
 
 /** What is heard of a bridge while it works. */
 export interface BridgeListener {
@@ -20,25 +28,30 @@ type ConnectOptions = Omit<Extract<BridgeTask, { kind: "connect" }>, "kind" | "p
 export class TlsBridge {
   /** The other end, by the address of its last connection. */
   peer: string | undefined;
-  /** Why a connection was last not made, or broke, where TLS knows more than its two ends. */
-  failure: ThreadError | undefined;
+  /** Resolves with why when the thread has ended by itself: nothing goes through any more. */
+  readonly lost: Promise<PostcopyError>;
+  #failure: PostcopyError | undefined;
   readonly #listener: BridgeListener;
   readonly #directory: string;
   readonly #thread: Thread<BridgeTask, BridgeNews, BridgeResult>;
 
-  /** Starts the thread; its direction is said next. */
+  /** Starts the thread; its direction is said next. @throws UsageError where TMPDIR is too long. */
   constructor(listener: BridgeListener = {}) {
     this.#listener = listener;
     // Only the owner comes in here, whatever the umask.
-    this.#directory = mkdtempSync(join(tmpdir(), "postcopy-tls-"));
+    checkPath(join(tmpdir(), DIRECTORY_PREFIX + RANDOM_PART, SOCKET_NAME));
+    this.#directory = mkdtempSync(join(tmpdir(), DIRECTORY_PREFIX));
     chmodSync(this.#directory, 0o700);
     process.once("exit", this.#removeDirectory);
     this.#thread = new Thread("tls", (news) => this.#hear(news));
+    this.lost = this.#thread.lost.then((cause) => {
+      return (this.#failure = threadFailed(cause));
+    });
   }
 
   /** The private socket: of a destination its threads listen there, of a source the bridge does. */
   get local(): Extract<SocketAddress, { family: "unix" }> {
-    return { family: "unix", path: join(this.#directory, "socket") };
+    return { family: "unix", path: join(this.#directory, SOCKET_NAME) };
   }
 
   /** Listens for sources; gives where. @throws PostcopyError CANNOT_LISTEN. */
@@ -52,24 +65,19 @@ export class TlsBridge {
   }
 
   async #open(task: BridgeTask): Promise<SocketAddress> {
-    try {
-      const address = await this.#thread.run(task);
-      if (address === undefined) throw new Error("a bridge listens nowhere");
-      return address;
-    } catch (error) {
-      this.#end();
-      throw error;
-    }
+    const address = await this.#thread.run(task);
+    if (address === undefined) throw new Error("a bridge listens nowhere");
+    return address;
   }
 
   #hear(news: BridgeNews): void {
     switch (news.kind) {
       case "secured":
         this.peer = news.peer;
-        this.failure = undefined;
+        this.#failure = undefined;
         break;
       case "failed":
-        this.failure = new ThreadError(news.error);
+        this.#failure = new ThreadError(news.error);
         break;
       case "waiting":
         this.#listener.waiting?.();
@@ -80,22 +88,46 @@ export class TlsBridge {
     }
   }
 
-  /** Lets what is under way go out, and ends the thread. */
+  /**
+   * Why a connection was last not made, or broke, where TLS knows more than its two ends. The thread
+   * has to answer first: all that it has told is then heard, or that it is no more.
+   */
+  async failure(): Promise<PostcopyError | undefined> {
+    await this.#thread.run({ kind: "answer" }).catch((cause: unknown) => {
+      this.#failure = threadFailed(cause);
+    });
+    return this.#failure;
+  }
+
+  /** Lets what is under way go out, and ends the thread, also one that opened nothing. What goes wrong changes no outcome. */
   async close(): Promise<void> {
     try {
       await this.#thread.run({ kind: "close" });
-    } finally {
-      this.#end();
+    } catch (error) {
+      log.warn(`TLS was not ended in order: ${String(error)}`);
     }
-  }
-
-  #end(): void {
     this.#thread.end();
     process.off("exit", this.#removeDirectory);
     this.#removeDirectory();
   }
 
   readonly #removeDirectory = (): void => {
-    rmSync(this.#directory, { recursive: true, force: true });
+    try {
+      rmSync(this.#directory, { recursive: true, force: true });
+    } catch (error) {
+      log.warn(`The directory ${this.#directory} could not be removed: ${String(error)}`);
+    }
   };
+}
+
+function threadFailed(cause: unknown): PostcopyError {
+  return new PostcopyError("THREAD_FAILED", "TLS failed in this program", { cause });
+}
+
+/** Refuses what a unix socket cannot be named. */
+function checkPath(path: string): void {
+  if (Buffer.byteLength(path) <= UNIX_PATH_BYTES_MAX) return;
+  throw new UsageError("BAD_TMPDIR", `${tmpdir()} is too long a path for a socket in it`, {
+    hint: "set TMPDIR to a shorter one, such as /tmp",
+  });
 }

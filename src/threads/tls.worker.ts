@@ -18,6 +18,8 @@ async function run(task: BridgeTask, tell: (news: BridgeNews) => void): Promise<
     case "connect":
       bridge = new ConnectingBridge(task, tell);
       return bridge.address;
+    case "answer":
+      return undefined;
     case "close":
       await bridge?.close();
       return undefined;

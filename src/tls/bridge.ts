@@ -20,7 +20,7 @@ export const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** How long what is under way may take to go out when a bridge is closed. */
 export const DRAIN_TIMEOUT_MS = 5000;
 
-/** What a bridge is told to do: to listen or to connect, and at last to close. */
+/** What a bridge is told to do: to listen or to connect, to show that it is there, at last to close. */
 export type BridgeTask =
   | {
       kind: "listen";
@@ -46,9 +46,10 @@ export type BridgeTask =
       /** Where the unix socket listens that is joined. */
       path: string;
     }
+  | { kind: "answer" }
   | { kind: "close" };
 
-/** Where a bridge listens; of a `close` nothing. */
+/** Where a bridge listens; of other tasks nothing. */
 export type BridgeResult = SocketAddress | undefined;
 
 export type BridgeNews =

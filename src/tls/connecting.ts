@@ -5,20 +5,17 @@
 import { chmodSync } from "node:fs";
 import type { UnixSocketListener } from "bun";
 import { formatSocketPeer } from "../channel/address.ts";
-import { cannotConnect } from "../channel/connect.ts";
+import { cannotConnect, RETRY_PAUSE_MS, shortestTryMs } from "../channel/connect.ts";
 import { JOINED } from "../channel/joined.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import { errorRecord } from "../util/errors.ts";
-import { DRAIN_TIMEOUT_MS, systemError } from "./bridge.ts";
+import { DRAIN_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS, systemError } from "./bridge.ts";
 import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
 import { dial } from "./dial.ts";
 import { endedUnheard, TlsError } from "./failures.ts";
 import { JOINT_HANDLERS, socketState } from "./joint.ts";
 import type { BridgeSocket, SocketState } from "./joint.ts";
 import { Joints } from "./joints.ts";
-
-/** Pause between two tries to connect. */
-const RETRY_PAUSE_MS = 50;
 
 type ConnectTask = Extract<BridgeTask, { kind: "connect" }>;
 
@@ -32,9 +29,12 @@ export class ConnectingBridge implements Bridge {
   #found = false;
   /** The destination has said something, on any connection. */
   #heard = false;
-  #closing = false;
+  /** Ends the connections that are being made. */
+  readonly #closing = new AbortController();
+  readonly #handshakeMs: number;
 
-  constructor(task: ConnectTask, tell: TellBridge) {
+  constructor(task: ConnectTask, tell: TellBridge, handshakeMs = HANDSHAKE_TIMEOUT_MS) {
+    this.#handshakeMs = handshakeMs;
     this.#task = task;
     this.#tell = tell;
     this.address = { family: "unix", path: task.path };
@@ -53,7 +53,7 @@ export class ConnectingBridge implements Bridge {
     local.pause();
     try {
       const remote = await this.#connect(local);
-      if (local.data.closed || this.#closing) {
+      if (local.data.closed || this.#closing.signal.aborted) {
         remote.terminate();
         return;
       }
@@ -61,7 +61,7 @@ export class ConnectingBridge implements Bridge {
       this.#joints.join(local, remote);
       this.#tell({ kind: "secured", peer: remote.data.peer });
     } catch (error) {
-      this.#fail(error);
+      if (!this.#closing.signal.aborted) this.#fail(error);
       local.end();
     }
   }
@@ -77,11 +77,14 @@ export class ConnectingBridge implements Bridge {
 
   /** Tries every address until one answers, as long as patience lasts and the thread is there. */
   async #connect(local: BridgeSocket): Promise<BridgeSocket> {
-    const deadline = performance.now() + (this.#found ? 0 : this.#task.patienceMs);
+    const patienceMs = this.#found ? 0 : this.#task.patienceMs;
+    const deadline = performance.now() + patienceMs;
+    const leastMs = shortestTryMs({ patienceMs, linkTimeoutMs: this.#task.linkTimeoutMs });
     for (let tries = 1; ; tries++) {
-      const result = await this.#tryAll(Math.max(0, deadline - performance.now()));
+      const result = await this.#tryAll(deadline, leastMs);
       if (!(result instanceof Error)) return result;
-      if (performance.now() >= deadline || local.data.closed) {
+      const { aborted } = this.#closing.signal;
+      if (performance.now() >= deadline || local.data.closed || aborted) {
         throw cannotConnect(this.#task.addresses, result);
       }
       if (tries === 1) this.#tell({ kind: "waiting" });
@@ -89,20 +92,27 @@ export class ConnectingBridge implements Bridge {
     }
   }
 
-  /** The last error where nobody is there. @throws TlsError of somebody who will not change. */
-  async #tryAll(patienceMs: number): Promise<BridgeSocket | Error> {
+  /**
+   * Each address has its share of the time until `deadline`, and at least `leastMs`. Gives the last
+   * error where nobody is there. @throws TlsError of somebody who will not change.
+   */
+  async #tryAll(deadline: number, leastMs: number): Promise<BridgeSocket | Error> {
     const { addresses, credentials, hostname, linkTimeoutMs } = this.#task;
-    const told = {
+    const common = {
+      ...{ credentials, hostname, linkTimeoutMs },
+      handshakeMs: this.#handshakeMs,
+      signal: this.#closing.signal,
       heard: (): void => void (this.#heard = true),
       broke: (error: TlsError): void => this.#fail(error),
     };
     let failure = new Error("there is no address");
-    for (const address of addresses) {
+    for (const [index, address] of addresses.entries()) {
       if (address.family === "unix") throw new Error("TLS over a unix socket");
       const unheard = (): void => this.#noteUnheard(formatSocketPeer(address));
-      const options = { address, credentials, hostname, patienceMs, linkTimeoutMs, ...told };
+      const shareMs = (deadline - performance.now()) / (addresses.length - index);
+      const connectMs = Math.max(leastMs, shareMs);
       try {
-        const socket = await dial({ ...options, endedUnheard: unheard });
+        const socket = await dial({ ...common, address, connectMs, endedUnheard: unheard });
         this.#found = true;
         return socket;
       } catch (error) {
@@ -114,8 +124,8 @@ export class ConnectingBridge implements Bridge {
   }
 
   async close(): Promise<void> {
-    this.#closing = true;
     this.#listener.stop();
+    this.#closing.abort();
     await this.#joints.drain(DRAIN_TIMEOUT_MS);
   }
 }

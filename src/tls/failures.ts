@@ -84,6 +84,11 @@ const EXPLANATIONS: readonly Explanation[] = [
   },
 ];
 
+/** A handshake that failed, or only seems to have succeeded, without an error. */
+export function unexplained(): Error {
+  return new Error("the TLS library does not say why");
+}
+
 /** What a failure of a handshake, or after it, says of the peer named `peer`. */
 export function explainTls(peer: string, cause: Error): TlsError {
   const text = `${"code" in cause ? String(cause.code) : ""} ${cause.message}`;

@@ -1,5 +1,5 @@
 /** A directory of certificates, as `--tls` and a QEMU's tls-creds-x509 read it. */
-import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../util/errors.ts";
 import { makeAuthority, makeCredential } from "./certificate.ts";
@@ -28,12 +28,18 @@ export function makeDirectory(directory: string, hosts: readonly string[], days:
   try {
     for (const [name, text] of files) {
       const path = join(directory, name);
-      writeFileSync(path, text, { flag: "wx", mode: 0o600 });
+      const fd = openSync(path, "wx", 0o600);
+      // From here on it is ours to remove, also where there is no room for its text.
       written.push(path);
+      try {
+        writeFileSync(fd, text);
+      } finally {
+        closeSync(fd);
+      }
     }
   } catch (cause) {
     for (const path of written) rmSync(path, { force: true });
-    if (isNew) rmdirSync(directory);
+    if (isNew) rmSync(directory, { recursive: true, force: true });
     throw new UsageError("BAD_DIRECTORY", `${directory} cannot be written to`, { cause });
   }
 }

@@ -19,7 +19,7 @@ import {
   tune,
 } from "./bridge.ts";
 import type { Bridge, BridgeTask, TellBridge } from "./bridge.ts";
-import { explainTls, TlsError } from "./failures.ts";
+import { explainTls, TlsError, unexplained } from "./failures.ts";
 import { JOINT_HANDLERS, socketState } from "./joint.ts";
 import type { BridgeSocket, SocketState } from "./joint.ts";
 import { Joints } from "./joints.ts";
@@ -77,7 +77,7 @@ export class ListeningBridge implements Bridge {
     return {
       ...JOINT_HANDLERS,
       open: (socket) => this.#admit(socket),
-      handshake: (socket, ok, error) => this.#judge(socket, ok ? error : (error ?? unknownError())),
+      handshake: (socket, ok, error) => this.#judge(socket, ok ? error : (error ?? unexplained())),
       close: (socket, error) => {
         const { end, peer } = socket.data;
         if (error !== undefined && end !== undefined) this.#fail(explainTls(peer, error));
@@ -120,7 +120,7 @@ export class ListeningBridge implements Bridge {
     if (!this.#unfinished.has(socket)) return;
     const { peer } = socket.data;
     if (error !== null || !isTrusted(socket)) {
-      const why = explainTls(peer, error ?? unknownError());
+      const why = explainTls(peer, error ?? unexplained());
       this.#warnings.say(`A connection was turned away: ${why.message}`);
       this.#release(socket);
       // Not cut off: the alert that says why is still to go out.
@@ -181,8 +181,4 @@ function peerOf(socket: BridgeSocket): string {
     host,
     port,
   });
-}
-
-function unknownError(): Error {
-  return new Error("the TLS library does not say why");
 }

@@ -23,17 +23,18 @@ export class Retries {
 
   /** Waits for the time of the next try; false when there is none. */
   async next(): Promise<boolean> {
-    if (this.#over) return false;
+    if (this.over) return false;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
     const timer = setTimeout(resolve, this.#pauseMs);
     this.#pauseMs = Math.min(this.#pauseMs * PAUSE_GROWTH, PAUSE_MS_MAX);
     await promise;
     clearTimeout(timer);
-    return !this.#over;
+    return !this.over;
   }
 
-  get #over(): boolean {
+  /** Whether patience is over. */
+  get over(): boolean {
     return this.#ended || performance.now() >= this.#deadline;
   }
 

@@ -7,7 +7,7 @@ import type { CaseResult } from "./worker.ts";
 /** Cases that one process runs: what the program maps for its lifetime is given back then. */
 const CASES_PER_WORKER = 250;
 /** Longest that one case may take, on a machine that has other things to do as well. */
-export const HANG_LIMIT_MS = 60_000;
+const HANG_LIMIT_MS = 60_000;
 /** Most memory that a process may take, with all that it has mapped for cases before. */
 export const MEMORY_MIB_MAX = 1024;
 

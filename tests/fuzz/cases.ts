@@ -14,7 +14,7 @@ import {
 import type { Layout } from "./layout.ts";
 import { mutate } from "./mutate.ts";
 import type { Edit, Material } from "./mutate.ts";
-import { Random } from "./random.ts";
+import { Random } from "../helpers/random.ts";
 import type { Target } from "./target.ts";
 import { TARGETS } from "./targets.ts";
 

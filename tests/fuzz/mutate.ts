@@ -4,7 +4,7 @@
  * that matter.
  */
 import type { Field, Layout, Span } from "./layout.ts";
-import type { Random } from "./random.ts";
+import type { Random } from "../helpers/random.ts";
 
 /** Bytes [at, end) of the original become `bytes`. */
 export interface Edit {

@@ -13,7 +13,7 @@ import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { applyEdits, mutate } from "./mutate.ts";
 import type { Edit, Material } from "./mutate.ts";
-import { Random } from "./random.ts";
+import { Random } from "../helpers/random.ts";
 
 export const PROCESS_KINDS = ["dest", "source", "analyze"] as const;
 export type ProcessKind = (typeof PROCESS_KINDS)[number];

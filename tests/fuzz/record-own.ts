@@ -1,7 +1,4 @@
-/**
- * What our own two ends say to each other, with an urgent channel and over a link that breaks; and
- * what a QEMU that receives a guest of ours says back.
- */
+/** What our own two ends say to each other, with an urgent channel and over a link that breaks. */
 import { waitUntil } from "../helpers/deadline.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import { RECOVERY } from "./constants.ts";

@@ -10,25 +10,35 @@ const TRIES_MAX = 400;
 /** How much of what went wrong has to stay the same. */
 const SAME_CHARACTERS = 40;
 
+/** The input of a case, as it was run, and the name of what it was made of. */
+export function inputOf(
+  seed: number,
+  number: number,
+  directory: string,
+): { name: string; bytes: Uint8Array } {
+  const { material, edits } = caseOf(seed, number, readMaterials(directory));
+  return { name: material.name, bytes: applyEdits(material.bytes, edits) };
+}
+
 /**
- * The smallest input found of a case that is a finding in this process; as it is for one that is
- * none here, as a crash or a hang is.
+ * The smallest input found of a case that is the same finding; as it was for one that is none here.
+ * It is run in this process and without a limit, so only for a case that its own process survived:
+ * a crash or a hang would be one of this process.
  */
 export async function shrinkCase(
   seed: number,
   number: number,
   directory: string,
-): Promise<{ name: string; bytes: Uint8Array }> {
+): Promise<Uint8Array> {
   const recordings = readMaterials(directory);
   const { target, material, edits } = caseOf(seed, number, recordings);
-  const { name } = material;
   const whole = applyEdits(material.bytes, edits);
   const problemOf = async (bytes: Uint8Array): Promise<string | undefined> => {
     const verdict = await runInput(target, bytes, { material, recordings });
     return verdict instanceof Finding ? verdict.message.slice(0, SAME_CHARACTERS) : undefined;
   };
   const problem = await problemOf(whole);
-  if (problem === undefined) return { name, bytes: whole };
+  if (problem === undefined) return whole;
   let tries = 0;
   const still = async (bytes: Uint8Array): Promise<boolean> => {
     return ++tries <= TRIES_MAX && (await problemOf(bytes)) === problem;
@@ -47,5 +57,5 @@ export async function shrinkCase(
     if (await still(applyEdits(material.bytes, without))) all = without;
     if (tries > TRIES_MAX) break;
   }
-  return { name, bytes: applyEdits(material.bytes, all) };
+  return applyEdits(material.bytes, all);
 }

@@ -28,7 +28,6 @@ const LOOK_MS = 10;
 /** One connection: what came on it, and up to where it was looked at. */
 interface Arrival {
   socket: Socket;
-  parts: Buffer[];
   bytes: Buffer;
   pings: number;
   asked: boolean;
@@ -85,11 +84,10 @@ export class SinkDestination implements AsyncDisposable {
 
   #take(socket: Socket): void {
     const bytes = Buffer.alloc(0);
-    const arrival = { socket, parts: [], bytes, pings: 0, asked: false, done: false };
+    const arrival: Arrival = { socket, bytes, pings: 0, asked: false, done: false };
     this.arrivals.push(arrival);
     socket.on("data", (part: Buffer) => {
-      const { bytes: before } = arrival as Arrival;
-      (arrival as Arrival).bytes = Buffer.concat([before, part]);
+      arrival.bytes = Buffer.concat([arrival.bytes, part]);
     });
     // The other end may go as it likes.
     socket.on("error", () => {});

@@ -1,5 +1,6 @@
 /** All that mutated bytes are given to. */
 import type { Target } from "./target.ts";
+import { ARRIVAL_TARGETS } from "./targets/arrival.ts";
 import { CHANNEL_TARGETS } from "./targets/channels.ts";
 import { DEST_TARGETS } from "./targets/dest.ts";
 import { FILE_TARGETS } from "./targets/files.ts";
@@ -9,6 +10,7 @@ import { SOURCE_TARGETS } from "./targets/source.ts";
 export const TARGETS: readonly Target[] = [
   ...DEST_TARGETS,
   ...FILE_TARGETS,
+  ...ARRIVAL_TARGETS,
   ...CHANNEL_TARGETS,
   ...SOURCE_TARGETS,
   ...MONITOR_TARGETS,

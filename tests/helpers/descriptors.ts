@@ -1,4 +1,5 @@
 /** Descriptors that a test opens and must not leave behind. */
+import { fstatSync } from "node:fs";
 import { closeDescriptor, makeEventDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { makeSocketPair } from "../../syscalls/socket.ts";
 
@@ -37,5 +38,15 @@ export class Descriptors implements Disposable {
 
   [Symbol.dispose](): void {
     for (const fd of this.#open.splice(0)) closeDescriptor(fd);
+  }
+}
+
+/** Whether a descriptor of this process is open. */
+export function isOpen(fd: number): boolean {
+  try {
+    fstatSync(fd);
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -9,11 +9,12 @@ import { join } from "node:path";
 
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { NO_RECOVERY, pages, Role, startDest, startSource } from "../helpers/migration.ts";
+import { makeCertificates } from "../helpers/certificates.ts";
 import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { enablePostcopy } from "../helpers/qemu-snapshot.ts";
 import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
-import { PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
+import { postcopyCommand, PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const destTest = requireOrSkip(needUserfaultfd(), needStrace());
@@ -148,4 +149,82 @@ multifdTest("dest: its multifd thread ends in precopy: QEMU's guest goes on", as
   await qemu.qmp.waitForEvent("MIGRATION", { accept: ({ data }) => data["status"] === "failed" });
   const { running } = await qemu.qmp.execute<{ running: boolean }>("query-status");
   expect(running).toBe(true);
+});
+
+/** Both ends of a migration over TLS, one of which has the thread of it that dies with `file`. */
+class TlsPair implements AsyncDisposable {
+  readonly #place = new TemporaryDirectory("mortal");
+  readonly #certificates = makeCertificates();
+  readonly #roles: AsyncDisposable[] = [];
+  readonly #tls = ["--tls", this.#certificates.path];
+
+  #start<Report>(mortalHere: boolean, ...words: string[]): Role<Report> {
+    const all = [...words, ...this.#tls];
+    const command = mortalHere ? mortal("tls", this.#place.file("die"), ...all) : undefined;
+    const role = new Role<Report>(spawn(command ?? postcopyCommand(...all)));
+    this.#roles.push(role);
+    return role;
+  }
+
+  async dest(options: { mortal: boolean }): Promise<{ dest: Role<DestReport>; peer: string }> {
+    const words = ["dest", "--json", "--guest", "stress", "--listen", "tcp:127.0.0.1:0"];
+    const dest = this.#start<DestReport>(options.mortal, ...words);
+    const { peer } = await dest.event("listening");
+    return { dest, peer };
+  }
+
+  source(peer: string, options: { mortal: boolean }): Role<SourceReport> {
+    const slow = ["--switchover", "now", "--max-postcopy-bandwidth", "256KiB/s"];
+    const words = ["source", "--json", "--guest", GUEST, "--to", peer, ...slow];
+    return this.#start(options.mortal, ...words);
+  }
+
+  endThread(): void {
+    writeFileSync(this.#place.file("die"), "");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const role of this.#roles) await role[Symbol.asyncDispose]();
+    await this.#certificates[Symbol.asyncDispose]();
+    await this.#place[Symbol.asyncDispose]();
+  }
+}
+
+sourceTest("dest: its TLS thread ends while it waits: it says so, and ends", async () => {
+  await using pair = new TlsPair();
+  const { dest } = await pair.dest({ mortal: true });
+  pair.endThread();
+  const { exitCode, error } = await dest.end();
+  expect(exitCode).toBe(1);
+  expect(error?.message).toContain("the tls thread ended by itself");
+});
+
+sourceTest("dest: its TLS thread ends in postcopy: the guest is not ended by it", async () => {
+  await using pair = new TlsPair();
+  const { dest, peer } = await pair.dest({ mortal: true });
+  const source = pair.source(peer, { mortal: false });
+  await dest.event("running");
+  pair.endThread();
+  const { message } = await dest.event("warning", ({ code }) => code === "TLS_LOST");
+  expect(message).toContain("the tls thread ended by itself: no source can come any more");
+  await dest.phase("paused");
+  await source.phase("paused");
+  // Only who insists ends it.
+  dest.program.kill("SIGINT");
+  await dest.program.stderr.waitForLine(/Interrupt once more/);
+  dest.program.kill("SIGINT");
+  expect(await dest.end()).toMatchObject({ exitCode: 130 });
+});
+
+sourceTest("source: its TLS thread ends in postcopy: it tries no more, and says why", async () => {
+  await using pair = new TlsPair();
+  const { dest, peer } = await pair.dest({ mortal: false });
+  const source = pair.source(peer, { mortal: true });
+  await dest.event("running");
+  pair.endThread();
+  const sent = await source.end();
+  expect(sent).toMatchObject({ exitCode: 1, stayed: undefined, report: { outcome: "failed" } });
+  expect(sent.error?.message).toContain("the guest is at the destination");
+  expect(sent.error?.message).toEndWith("the tls thread ended by itself");
+  await dest.phase("paused");
 });

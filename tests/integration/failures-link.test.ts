@@ -4,6 +4,7 @@
  * tried at the same time where they do not depend on each other.
  */
 import { expect } from "bun:test";
+import { existsSync } from "node:fs";
 
 import {
   writeReceivedBitmapEnd,
@@ -29,6 +30,7 @@ import type { DestRole, SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { PRECOPY } from "../helpers/refused-stream.ts";
 import { HELLO, answerAsQemu } from "../helpers/stuck-source.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const linkTest = requireOrSkip(needUserfaultfd());
 
@@ -130,6 +132,19 @@ linkTest("dest: who dribbles his opening is turned away, and the source gets in"
   expect(got.report.audit).toEqual({ pagesChecked: COUNT, pagesWrong: 0 });
   expect(got.stderr).toContain("began as a source and got no further in 2 s: it was turned away");
   expect(dribbler.ended).toBe(true);
+});
+
+linkTest("dest: who was turned away leaves nothing behind when it is stopped", async () => {
+  await using directory = new TemporaryDirectory("turned-away");
+  const path = directory.file("migration");
+  await using dest = await startDest({ listen: `unix:${path}`, flags: IMPATIENT });
+  await using _silent = await HandMadePeer.connect(dest.peer);
+  await using beginner = await HandMadePeer.connect(dest.peer);
+  beginner.send(bytesOf(opening()).subarray(0, 4));
+  await dest.program.stderr.waitForLine(/Somebody began as a source and got no further in 1 s/);
+  dest.program.kill("SIGINT");
+  await dest.end();
+  expect(existsSync(path)).toBe(false);
 });
 
 linkTest("dest: a source that falls silent before the guest runs gets it back", async () => {

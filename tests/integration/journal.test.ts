@@ -78,6 +78,14 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
   expect(refused.error?.hints.join()).toContain(`--to ${dest.peer} --journal ${journal} --resume`);
   expect(entriesIn(journal)).toEqual([entry ?? {}]);
   {
+    // Nobody was reached: what is noted is still all that happened.
+    const nowhere = `unix:${directory.file("nobody")}`;
+    const rest = [...flags, "--resume", "--connect-timeout", "0s", "--recover-timeout", "0s"];
+    await using nobody = startSource({ guest, to: nowhere, flags: rest });
+    expect((await nobody.end()).error?.code).toBe("NOT_RESUMED");
+    expect(entriesIn(journal)).toEqual([entry ?? {}]);
+  }
+  {
     // Killed again, in the middle of the rest: what it took the place of is noted as its own.
     await using rest = startSource({
       guest,
@@ -87,7 +95,7 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
     await rest.phase("postcopy");
     await kill(rest);
     const noted = entriesIn(journal);
-    expect(noted).toMatchObject([{ state: "committing" }]);
+    expect(noted).toMatchObject([{ state: "committing", since: entry?.["since"] }]);
     expect(noted).not.toEqual([entry ?? {}]);
   }
   await using rest = startSource({ guest, to: dest.peer, flags: [...flags, "--resume"] });
@@ -125,6 +133,15 @@ journalTest(
     expect(error?.code).toBe("BAD_JOURNAL");
     expect(error?.message).toContain(name);
     writeFileSync(join(journal, name), entry);
+    {
+      // Another copy, of which no more is known: both stay noted.
+      await using server = await HandMadeDestination.open(path);
+      await using source = startSource({ guest, to, flags: [...flags, "--again"] });
+      await server.accept();
+      await waitUntil(() => entriesIn(journal).length > 1, "an entry of the copy");
+      await kill(source);
+      expect(readFileSync(join(journal, name))).toEqual(entry);
+    }
     await using dest = await startDest({ listen: to });
     await using again = startSource({ guest, to, flags: [...flags, "--again"] });
     expect((await Promise.all([again.end(), dest.end()])).map(({ exitCode }) => exitCode)).toEqual([

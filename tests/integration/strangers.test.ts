@@ -3,9 +3,10 @@ import { expect } from "bun:test";
 import { readdirSync } from "node:fs";
 
 import { RAM_FLAG } from "../../src/stream/constants.ts";
+import { waitUntil } from "../helpers/deadline.ts";
 import { Crowd } from "../helpers/crowd.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
-import { bytesOf, page } from "../helpers/hand-made-stream.ts";
+import { bytesOf, command, page } from "../helpers/hand-made-stream.ts";
 import { Link } from "../helpers/link.ts";
 import { expectMoved, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
@@ -94,4 +95,32 @@ migrationTest("a thousand connections at each moment bar nobody's way", async ()
   // What they do is told, but not of each of them: twenty times for each that looks after them.
   const warnings = got.events.filter((event) => event.event === "warning");
   expect(warnings.length).toBeLessThan(100);
+});
+
+/** Each with silent connections beside it: together more than the crowd may cost. */
+const TRIES = 8;
+const BESIDE = 15;
+
+migrationTest("strangers who try to resume a guest in vain cost it nothing", async () => {
+  await using dest = await startDest();
+  await using link = await Link.start(dest.peer);
+  await using source = startSource({ to: link.uri, guest: GUEST, flags: SLOW });
+  await dest.event("running");
+  link.cut();
+  await dest.phase("paused");
+  const openDescriptors = (): number => readdirSync(`/proc/${dest.program.pid}/fd`).length;
+  const before = openDescriptors();
+  for (let i = 0; i < TRIES; i++) {
+    await using stack = new AsyncDisposableStack();
+    await callers(stack, dest, SILENCE, BESIDE);
+    const caller = stack.use(await HandMadePeer.connect(dest.peer));
+    caller.send(command({ kind: "recvBitmap", block: "x" }));
+    await waitUntil(() => caller.ended, "the end of a try in vain");
+  }
+  expect(openDescriptors() - before).toBeLessThan(CROWD_DESCRIPTORS_MAX);
+  link.mend(dest.peer);
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expect([sent.exitCode, got.exitCode]).toEqual([0, 0]);
+  expect(got.report.audit).toEqual({ pagesChecked: COUNT, pagesWrong: 0 });
+  expect(sent.report.recoveries).toBe(1);
 });

@@ -1,7 +1,7 @@
 /** Migrations over TLS between two ends of ours, and who is not let in: each is told why. */
 import { afterAll, expect } from "bun:test";
 import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { makeCertificates, makeExpired, makeMixed } from "../helpers/certificates.ts";
@@ -210,6 +210,21 @@ tlsTest("keygen makes what both ends need, by the command, once", async () => {
   });
   const [sent, got] = await Promise.all([source.end(), dest.end()]);
   expectMoved(sent, got, pages("4MiB"));
+});
+
+tlsTest("keygen leaves nothing where there is no room, and says why", async () => {
+  await using place = new TemporaryDirectory("keygen");
+  const noRoom = ["sh", "-c", 'trap "" XFSZ; ulimit -f 0; exec "$@"', "sh"];
+  const directories = [place.file("new"), place.file("empty")] as const;
+  mkdirSync(directories[1]);
+  for (const directory of directories) {
+    const { exitCode, stderr } = await run([...noRoom, ...postcopyCommand("keygen", directory)]);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(/cannot be written to: EFBIG/);
+  }
+  // What was not made by it stays.
+  expect(readdirSync(place.path)).toEqual(["empty"]);
+  expect(readdirSync(directories[1])).toEqual([]);
 });
 
 tlsTest("a port that is in use, and one where nobody is, are told of as without TLS", async () => {

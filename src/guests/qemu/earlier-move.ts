@@ -63,7 +63,7 @@ export function judge(
   });
 }
 
-/** It runs here, after it was handed over: somebody let it, who may have known better. */
+/** It was handed over, and QEMU does not show that it came back: somebody may know better. */
 function refuseMoved(entry: JournalEntry, { again }: { again: boolean }): Verdict {
   if (again) return "here";
   const what = `The guest of this QEMU was handed to ${peerOf(entry)} at ${entry.since}`;
@@ -75,7 +75,7 @@ function refuseMoved(entry: JournalEntry, { again }: { again: boolean }): Verdic
 function judgeStanding(
   { status, migration }: GuestState,
   entry: JournalEntry | undefined,
-  { keep }: { keep: boolean },
+  { keep, again }: { keep: boolean; again: boolean },
 ): Verdict {
   const progress = migration.status ?? "none";
   const to = entry === undefined ? "elsewhere" : `to ${peerOf(entry)}, at ${entry.since}`;
@@ -87,21 +87,35 @@ function judgeStanding(
   }
   if (progress === "completed") {
     return new DriveError("MOVED", `The guest was moved ${to}: it stands here (${status})`, {
-      hint: "it runs there: end this QEMU, and never let it cont",
+      hint:
+        "it runs there, and must not cont here: end this QEMU; only where that dest kept it " +
+        "(snapshot:) does cont let it go on",
     });
   }
   if (progress.startsWith("postcopy")) {
     return new DriveError("MOVING", `The guest is being moved ${to}: QEMU is ${progress}`, {
-      hint:
-        progress === "postcopy-paused"
-          ? "the link broke. At the destination's monitor: migrate_recover tcp:HOST:PORT, then at " +
-            "this one: migrate -r tcp:HOST:PORT"
-          : "QEMU goes on sending it by itself: wait until info migrate says completed",
+      hint: movingHint(progress),
     });
   }
+  // A migration that failed or was cancelled here may have been too late for that.
+  if (entry !== undefined && !again) return refuseMoved(entry, { again });
   return new DriveError("NOT_RUNNING", `The guest does not run: QEMU is in state ${status}`, {
     hint: "cont at the monitor lets it run",
   });
+}
+
+function movingHint(progress: string): string {
+  if (progress === "postcopy-paused") {
+    return (
+      "the link broke. Have the destination wait for it (a QEMU, at its monitor: migrate_recover " +
+      "tcp:HOST:PORT; a dest that was killed: the same with --resume), then at this monitor: migrate " +
+      "-r tcp:HOST:PORT"
+    );
+  }
+  if (progress.startsWith("postcopy-recover")) {
+    return "QEMU takes the link up again: look at info migrate. One before 9.1 can hang in that";
+  }
+  return "QEMU goes on sending it by itself: wait until info migrate says completed";
 }
 
 function peerOf({ peer }: JournalEntry): string {

@@ -3,7 +3,7 @@ import type { QmpClient } from "../../qmp/client.ts";
 import { capabilitiesSchema, parametersSchema } from "../../qmp/messages.ts";
 import { log } from "../../util/log.ts";
 import { switchCapabilities } from "./migration.ts";
-import { addCredentials, removeCredentials, tlsParameters } from "./tls.ts";
+import { addCredentials, leftByUs, NO_TLS, removeCredentials, tlsParameters } from "./tls.ts";
 import type { QemuTls } from "./tls.ts";
 
 type Capabilities = Readonly<Record<string, boolean>>;
@@ -49,10 +49,13 @@ export class ChangedSettings {
     const before = known
       .filter(({ capability }) => names.has(capability))
       .map(({ capability, state }): [string, boolean] => [capability, state]);
-    const all = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
+    const found = await qmp.execute("query-migrate-parameters", {}, parametersSchema);
     const { tls } = wanted;
+    const isLeft = leftByUs(found);
+    const all = isLeft ? { ...found, ...NO_TLS } : found;
     const wantedParameters = {
       ...wanted.parameters,
+      ...(isLeft ? NO_TLS : {}),
       ...(tls === undefined ? {} : tlsParameters(tls)),
     };
     const parameters = Object.entries(all).filter(([name]) => name in wantedParameters);
@@ -82,12 +85,17 @@ export class ChangedSettings {
 
   /** Puts back what was changed, where QEMU is there and lets us. */
   async putBack(): Promise<void> {
-    try {
-      await switchCapabilities(this.#qmp, {}, this.#capabilities);
-      await this.#qmp.run("migrate-set-parameters", this.#parameters);
-    } catch (error) {
-      log.debug(`QEMU's migration settings stay as they are: ${String(error)}`);
-    }
+    await attempt("capabilities", () => switchCapabilities(this.#qmp, {}, this.#capabilities));
+    await attempt("parameters", () => this.#qmp.run("migrate-set-parameters", this.#parameters));
     if (this.#tls !== undefined) await removeCredentials(this.#qmp);
+  }
+}
+
+/** That one kind of them cannot be put back does not keep the other from it. */
+async function attempt(what: string, putBack: () => Promise<unknown>): Promise<void> {
+  try {
+    await putBack();
+  } catch (error) {
+    log.debug(`QEMU's migration ${what} stay as they are: ${String(error)}`);
   }
 }

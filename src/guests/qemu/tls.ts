@@ -34,15 +34,22 @@ export function qemuTls(
   return { directory: resolve(directory), end, hostname };
 }
 
-/** Migration parameters that have QEMU use the object. */
-export function tlsParameters({ hostname }: QemuTls): {
+/** Migration parameters that are about TLS; "" is none. */
+export interface TlsParameters {
   "tls-creds": string;
-  "tls-hostname"?: string;
-} {
-  return {
-    "tls-creds": OBJECT_ID,
-    ...(hostname === undefined ? {} : { "tls-hostname": hostname }),
-  };
+  "tls-hostname": string;
+}
+
+export const NO_TLS: TlsParameters = { "tls-creds": "", "tls-hostname": "" };
+
+/** Those that have QEMU use the object, for just this host. */
+export function tlsParameters({ hostname }: QemuTls): TlsParameters {
+  return { "tls-creds": OBJECT_ID, "tls-hostname": hostname ?? "" };
+}
+
+/** Whether a run that was killed has left its parameters: they are not the operator's. */
+export function leftByUs(parameters: { "tls-creds"?: string | undefined }): boolean {
+  return parameters["tls-creds"] === OBJECT_ID;
 }
 
 /** Makes the object; one that a run left which was killed makes room. @throws PostcopyError BAD_TLS with QEMU's own words. */

@@ -39,22 +39,20 @@ export class WaitingQemu {
   }
 
   /**
-   * Waits until it has noticed that its source is gone. Returns whether pages are missing at all.
+   * Waits, up to `patienceMs`, until it has noticed that its source is gone. Returns whether pages
+   * are missing at all.
    * @throws PostcopyError NOT_WAITING for one that never had the guest, or lost it.
    */
-  async missesPages(): Promise<boolean> {
-    const deadline = performance.now() + PAUSE_TIMEOUT_MS;
+  async missesPages(patienceMs = PAUSE_TIMEOUT_MS): Promise<boolean> {
+    const deadline = performance.now() + patienceMs;
     for (;;) {
       const status = (await queryMigrate(this.qmp)).status ?? "none";
       if (status === "postcopy-paused") return true;
       if (status === "completed") return false;
-      if (status === "postcopy-active" && performance.now() < deadline) {
-        await Bun.sleep(POLL_MS);
-        continue;
-      }
-      throw new PostcopyError("NOT_WAITING", `That QEMU waits for no pages: it is ${status}`, {
-        hint: "end it; then send the guest again, without --resume",
-      });
+      // In the middle of a recovery as well: with its source, that ends in a pause.
+      const hasGuest = status.startsWith("postcopy-");
+      if (!hasGuest || performance.now() >= deadline) throw notWaiting(status, hasGuest);
+      await Bun.sleep(POLL_MS);
     }
   }
 
@@ -82,4 +80,12 @@ export class WaitingQemu {
   close(): void {
     this.qmp.close();
   }
+}
+
+function notWaiting(status: string, hasGuest: boolean): PostcopyError {
+  const what = `That QEMU waits for no pages: it is ${status}`;
+  const hint = hasGuest
+    ? "the guest is in it: leave it, and repeat this command when it has lost its source"
+    : "end it; then send the guest again, without --resume";
+  return new PostcopyError("NOT_WAITING", what, { hint });
 }

@@ -1,13 +1,28 @@
 /** arrival.json as it is read back: nothing in it is taken on trust. Main reads it. */
-import { readFileSync } from "node:fs";
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";
-import { RAM_BLOCKS_MAX } from "../../stream/constants.ts";
+import { checkTables } from "../../ram/tables.ts";
+import { PACKAGE_BYTES_MAX, RAM_BLOCKS_MAX, TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { checkPackageHead, scanPackageTail } from "../../stream/package.ts";
+import { readRegular } from "../../util/files.ts";
 import { ARRIVAL_FORMAT } from "./arrival.ts";
 import type { Arrival, TakenOver } from "./arrival.ts";
 import { damagedSnapshot } from "./damage.ts";
-import { ARRIVAL_FILE, PACKAGE_FILE, sha256, SNAPSHOT_VERSION } from "./layout.ts";
-import { blockShape, fileSchema } from "./manifest.ts";
+import {
+  ARRIVAL_FILE,
+  manifestBytesMax,
+  PACKAGE_FILE,
+  ramFile,
+  sha256,
+  SNAPSHOT_VERSION,
+  SUM_BYTES,
+  sumsFile,
+} from "./layout.ts";
+import { blockShape, blocksSchema, fileSchema } from "./manifest.ts";
+
+/** Two checksums, as it was written and as it is now, and the bits of the destination. */
+const BYTES_A_PAGE = 9;
 
 const arrivalSchema = z.strictObject({
   format: z.literal(ARRIVAL_FORMAT),
@@ -18,21 +33,45 @@ const arrivalSchema = z.strictObject({
   uuid: z.guid().optional(),
   ramSectionId: z.int().nonnegative(),
   sourceIsOurs: z.boolean(),
-  blocks: z.array(z.strictObject(blockShape)).min(1).max(RAM_BLOCKS_MAX),
+  blocks: blocksSchema(z.strictObject(blockShape)),
   package: fileSchema(PACKAGE_FILE),
 });
 
-/** @throws PostcopyError DAMAGED_SNAPSHOT. */
+/**
+ * Checks everything but the pages themselves, before a file is touched.
+ * @throws PostcopyError DAMAGED_SNAPSHOT, BAD_PACKAGE, HostError NO_MEMORY.
+ */
 export function readArrival(directory: string): TakenOver {
-  const arrival = parseArrival(directory, Buffer.from(read(directory, ARRIVAL_FILE)).toString());
-  const bytes = read(directory, PACKAGE_FILE);
-  if (sha256(bytes) === arrival.package.sha256) return { arrival, package: bytes };
-  throw damaged(directory, `${PACKAGE_FILE} does not have the checksum that ${ARRIVAL_FILE} says`);
+  const text = new TextDecoder().decode(
+    read(directory, ARRIVAL_FILE, manifestBytesMax(RAM_BLOCKS_MAX)),
+  );
+  const arrival = parseArrival(directory, text);
+  checkTables(arrival.blocks, BYTES_A_PAGE);
+  for (const [index, { length }] of arrival.blocks.entries()) {
+    checkLength(directory, ramFile(index), length);
+    checkLength(directory, sumsFile(index), (length / TARGET_PAGE_SIZE) * SUM_BYTES);
+  }
+  const bytes = read(directory, PACKAGE_FILE, PACKAGE_BYTES_MAX);
+  if (sha256(bytes) !== arrival.package.sha256) {
+    const what = `${PACKAGE_FILE} does not have the checksum that ${ARRIVAL_FILE} says`;
+    throw damaged(directory, what);
+  }
+  checkPackageHead(bytes);
+  scanPackageTail(bytes);
+  return { arrival, package: bytes };
 }
 
-function read(directory: string, name: string): Uint8Array {
+/** What is cut off of a file is a hole, and comes again; what is longer is not this guest's. */
+function checkLength(directory: string, name: string, bytesMax: number): void {
+  const stat = statSync(join(directory, name), { throwIfNoEntry: false });
+  if (stat?.isFile() !== true) throw damaged(directory, `${name} is not a file`);
+  if (stat.size <= bytesMax) return;
+  throw damaged(directory, `${name} has ${stat.size} bytes, its block has room for ${bytesMax}`);
+}
+
+function read(directory: string, name: string, bytesMax: number): Uint8Array {
   try {
-    return new Uint8Array(readFileSync(join(directory, name)));
+    return readRegular(join(directory, name), bytesMax);
   } catch (cause) {
     throw damaged(directory, `${name} cannot be read`, cause);
   }

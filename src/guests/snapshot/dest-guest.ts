@@ -30,6 +30,7 @@ import {
   sha256,
   SNAPSHOT_FORMAT,
   SNAPSHOT_VERSION,
+  SUM_BYTES,
   sumsFile,
   VM_DESCRIPTION_FILE,
 } from "./layout.ts";
@@ -47,8 +48,6 @@ const ARRIVAL_DRAFT = `${ARRIVAL_FILE}.tmp`;
  * hole, and the memory that a guest has never used comes in long runs.
  */
 const PUNCH_PAGES_MIN = 16;
-
-const SUM_BYTES = 4;
 
 /** What was kept, for the report. */
 export interface KeptSnapshot {

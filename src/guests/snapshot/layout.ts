@@ -33,6 +33,9 @@ export function ramFile(index: number): string {
   return `ram-${index}.bin`;
 }
 
+/** Bytes of the checksum of a target page. */
+export const SUM_BYTES = 4;
+
 /** The file of a block's checksums. */
 export function sumsFile(index: number): string {
   return `ram-${index}.crc32`;

@@ -52,14 +52,35 @@ const blockSchema = z
     sumsSha256: digest,
     pagesStored: z.int().nonnegative(),
   })
-  .refine(({ length, pageSize }) => length >= pageSize, {
-    error: "is less than a page of the block",
-    path: ["length"],
-  })
   .refine(({ length, pagesStored }) => pagesStored <= length / TARGET_PAGE_SIZE, {
     error: "is more than the block has pages",
     path: ["pagesStored"],
   });
+
+/** What holds of RAM blocks together: each is a page at least, and none is there twice. */
+export function blocksSchema<Block extends { name: string; length: number; pageSize: number }>(
+  block: z.ZodType<Block>,
+) {
+  const whole = block.refine(({ length, pageSize }) => length >= pageSize, {
+    error: "is less than a page of the block",
+    path: ["length"],
+  });
+  return z
+    .array(whole)
+    .min(1)
+    .max(RAM_BLOCKS_MAX)
+    .superRefine((blocks, context) => {
+      const names = new Set<string>();
+      for (const [index, { name }] of blocks.entries()) {
+        const message = `"${name}" is the name of an earlier block`;
+        if (names.has(name)) context.addIssue({ code: "custom", message, path: [index, "name"] });
+        names.add(name);
+      }
+    })
+    .refine((blocks) => blocks.reduce((sum, { length }) => sum + length, 0) <= RAM_BYTES_MAX, {
+      error: `have more than ${RAM_BYTES_MAX} bytes together`,
+    });
+}
 
 /**
  * A snapshot's manifest. Files are named as this program names them, by the place of their block in
@@ -73,25 +94,15 @@ export const manifestSchema = z.strictObject({
   machineType: z.string().max(255),
   targetPageSize: z.literal(TARGET_PAGE_SIZE),
   uuid: z.guid().optional(),
-  blocks: z
-    .array(blockSchema)
-    .min(1)
-    .max(RAM_BLOCKS_MAX)
-    .superRefine((blocks, context) => {
-      const names = new Set<string>();
-      for (const [index, { name, file, sums }] of blocks.entries()) {
-        const issue = (key: string, message: string): void => {
-          context.addIssue({ code: "custom", message, path: [index, key] });
-        };
-        if (names.has(name)) issue("name", `"${name}" is the name of an earlier block`);
-        if (file !== ramFile(index)) issue("file", `is not ${ramFile(index)}`);
-        if (sums !== sumsFile(index)) issue("sums", `is not ${sumsFile(index)}`);
-        names.add(name);
-      }
-    })
-    .refine((blocks) => blocks.reduce((sum, { length }) => sum + length, 0) <= RAM_BYTES_MAX, {
-      error: `have more than ${RAM_BYTES_MAX} bytes together`,
-    }),
+  blocks: blocksSchema(blockSchema).superRefine((blocks, context) => {
+    for (const [index, { file, sums }] of blocks.entries()) {
+      const issue = (key: string, message: string): void => {
+        context.addIssue({ code: "custom", message, path: [index, key] });
+      };
+      if (file !== ramFile(index)) issue("file", `is not ${ramFile(index)}`);
+      if (sums !== sumsFile(index)) issue("sums", `is not ${sumsFile(index)}`);
+    }
+  }),
   package: fileSchema(PACKAGE_FILE),
   vmDescription: fileSchema(VM_DESCRIPTION_FILE).optional(),
 });

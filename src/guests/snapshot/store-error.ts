@@ -2,6 +2,7 @@
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { PostcopyError } from "../../util/errors.ts";
+import { failedCallOf } from "../../util/failed-call.ts";
 
 /** What can be done where the file system takes nothing more, whatever it is. */
 const HINTS: Partial<Record<number, string>> = {
@@ -40,8 +41,6 @@ export function storeError(
 
 /** The same for what a function of node:fs threw; anything else is given back as it is. */
 export function storeErrorOf(directory: string, file: string, thrown: unknown): unknown {
-  if (!(thrown instanceof Error && "errno" in thrown && "syscall" in thrown)) return thrown;
-  const { errno, syscall } = thrown;
-  if (typeof errno !== "number" || typeof syscall !== "string") return thrown;
-  return storeError(directory, file, syscall, Math.abs(errno));
+  const failed = failedCallOf(thrown);
+  return failed === undefined ? thrown : storeError(directory, file, failed.call, failed.errno);
 }

@@ -2,6 +2,7 @@
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { PostcopyError } from "../../util/errors.ts";
+import { failedCallOf } from "../../util/failed-call.ts";
 
 /**
  * NO_SPACE or CANNOT_STORE for a call that failed with `errno` (0: it wrote nothing). `place` says
@@ -20,8 +21,6 @@ export function storeFailure(call: string, errno: number, place: string): Postco
 
 /** The same for what a function of node:fs threw; anything else is given back as it is. */
 export function storeFailureOf(thrown: unknown, place: string): unknown {
-  if (!(thrown instanceof Error && "errno" in thrown && "syscall" in thrown)) return thrown;
-  const { errno, syscall } = thrown;
-  if (typeof errno !== "number" || typeof syscall !== "string") return thrown;
-  return storeFailure(syscall, Math.abs(errno), place);
+  const failed = failedCallOf(thrown);
+  return failed === undefined ? thrown : storeFailure(failed.call, failed.errno, place);
 }

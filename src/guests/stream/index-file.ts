@@ -31,10 +31,8 @@ import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import type { Draft } from "./draft.ts";
 import { storeFailureOf } from "./failures.ts";
-import { sideOffset, ZERO_PAGE } from "./where.ts";
+import { BYTES_A_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
-/** Where a page lies, and its checksum. */
-const BYTES_A_PAGE = 12;
 const MAGIC = "PCINDEX2";
 const FOOTER_BYTES = 64;
 const DIGEST_BYTES = 32;
@@ -207,9 +205,8 @@ function readAll(fd: number): IndexContent | string {
   const head = parseHead(json);
   if (head === undefined) return "is damaged";
   const pages = head.blocks.reduce((sum, { length }) => sum + length / TARGET_PAGE_SIZE, 0);
-  if (head.sideBytes !== tablesAt || tablesAt + 12 * pages + head.packageBytes !== jsonAt) {
-    return "is damaged";
-  }
+  const tablesEnd = tablesAt + BYTES_A_PAGE * pages;
+  if (head.sideBytes !== tablesAt || tablesEnd + head.packageBytes !== jsonAt) return "is damaged";
   checkTables(head.blocks, BYTES_A_PAGE);
   const reader = new HashingReader(fd, tablesAt);
   const where: SharedArrayBuffer[] = [];

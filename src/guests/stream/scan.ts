@@ -22,12 +22,10 @@ import { StreamError } from "../../util/errors.ts";
 import { pageSum, ZERO_PAGE_SUM } from "../stored/page-sum.ts";
 import type { Draft } from "./draft.ts";
 import { storeFailure } from "./failures.ts";
-import { inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
+import { BYTES_A_PAGE, inSideFile, MISSING_PAGE, sideOffset, ZERO_PAGE } from "./where.ts";
 
 /** Capabilities of a stream that this pass can make sense of. */
 const KNOWN_CAPABILITIES: ReadonlySet<string> = new Set(["mapped-ram"]);
-/** Where a page lies, and its checksum. */
-const BYTES_A_PAGE = 12;
 /** Progress is told once in so many pages. */
 const PROGRESS_PAGES = 1024;
 

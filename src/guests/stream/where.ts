@@ -10,6 +10,9 @@
 export const ZERO_PAGE = 0;
 export const MISSING_PAGE = Infinity;
 
+/** Bytes of tables that a page takes: where it lies (f64), and its checksum (u32). */
+export const BYTES_A_PAGE = 12;
+
 /** The number of a page that lies in the side file at `offset`. */
 export function inSideFile(offset: number): number {
   return -offset - 1;

@@ -14,8 +14,10 @@ import {
 import { writeFrom } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { makeSocket, makeSocketPair, startConnect } from "../../../syscalls/socket.ts";
+import { Door } from "../../../src/channel/accept.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { ChannelError, ChannelOptions } from "../../../src/channel/channel.ts";
+import { LimitedWarnings } from "../../../src/channel/limited-warnings.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import type { PageSink, ReceiveBuffer } from "../../../src/dest/guest.ts";
 import { runListen } from "../../../src/dest/listen.ts";
@@ -137,7 +139,7 @@ function runUrgent(bytes: Uint8Array, place: Place): Verdict {
   return errors(() => {
     const urgent = new UrgentChannels(
       {
-        ...{ shared, blocks, listenFd: -1, early: [fd], linkTimeoutMs: LINK_TIMEOUT_MS },
+        ...{ shared, blocks, listenFd: -1, allow: [], early: [fd], linkTimeoutMs: LINK_TIMEOUT_MS },
         openUrgent: (each) => {
           const channel = channelOver(each);
           return { channel, sink: checkingSink(blocks, channel.buffer) };
@@ -268,8 +270,11 @@ function runRecovery(bytes: Uint8Array, place: Place): Verdict {
   const channel = channelOver(fd);
   const returnPath = new ReturnPath(channel, shared.returnPathLock);
   const kept: number[] = [];
+  const warnings = new LimitedWarnings(() => undefined);
+  const entrance = { listenFd: listener.fd, stopFd, allow: [], linkTimeoutMs: LINK_TIMEOUT_MS };
   const link = {
-    ...{ channel, returnPath, shared, blocks, pages, listenFd: listener.fd, stopFd },
+    ...{ channel, returnPath, shared, blocks, pages, warnings },
+    door: Door.forRecovery({ ...entrance, warnings }),
     ...{ timeoutMs: RECOVERY_TIMEOUT_MS, linkTimeoutMs: LINK_TIMEOUT_MS },
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),
     emit: () => undefined,

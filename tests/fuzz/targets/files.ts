@@ -42,7 +42,8 @@ function isStream(name: string): boolean {
   return STREAM.test(name);
 }
 
-function errors(run: () => Verdict): Verdict {
+/** The verdict of what returns one, or throws. */
+export function errors(run: () => Verdict): Verdict {
   try {
     return run();
   } catch (error) {

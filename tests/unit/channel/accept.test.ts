@@ -5,7 +5,8 @@ import { readInto } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
 import { StoppedError } from "../../../src/channel/channel.ts";
-import { acceptMigration } from "../../../src/channel/accept.ts";
+import { Door } from "../../../src/channel/accept.ts";
+import { LimitedWarnings } from "../../../src/channel/limited-warnings.ts";
 import { MULTIFD_CHANNELS_MAX } from "../../../src/stream/constants.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import type { Accepted } from "../../../src/channel/accept.ts";
@@ -26,7 +27,7 @@ const TURNED_AWAY = "A connection that is not a QEMU migration stream was turned
 const scratch = mapScratch(64);
 
 /** A listener and those who connect to it. Connections stand in its backlog until they are taken. */
-class Door implements Disposable {
+class Hall implements Disposable {
   readonly descriptors = new Descriptors();
   readonly listener: Listener;
   readonly warnings: string[] = [];
@@ -55,7 +56,10 @@ class Door implements Disposable {
       warned?.();
     };
     const listenFd = this.listener.fd;
-    const accepted = acceptMigration({ listenFd, stopFd, linkTimeoutMs: 30_000, warn });
+    const warnings = new LimitedWarnings(warn);
+    const entrance = { listenFd, stopFd, allow: [], linkTimeoutMs: 30_000, warnings };
+    const accepted = Door.forMigration(entrance).open(Infinity);
+    if (accepted === undefined) throw new Error("nobody was waited for");
     for (const fd of [accepted.main, ...accepted.others]) this.descriptors.add(fd);
     return accepted;
   }
@@ -82,7 +86,7 @@ function isPeerOf(accepted: number, fd: number): boolean {
 describe("the migration is found", () => {
   test("alone, with its bytes untouched", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     const source = door.connect(OPENING);
     const { main, others } = door.accept(watchdog.stopFd);
     expect(others).toEqual([]);
@@ -94,7 +98,7 @@ describe("the migration is found", () => {
   test("beside a silent connection, in any order of the two", async () => {
     await using watchdog = await startWatchdog();
     for (const silentFirst of [true, false]) {
-      using door = new Door();
+      using door = new Hall();
       const silent = silentFirst ? door.connect() : -1;
       const source = door.connect(silentFirst ? OPENING : new Uint8Array());
       const later = silentFirst ? silent : door.connect();
@@ -110,7 +114,7 @@ describe("the migration is found", () => {
 
   test("behind its multifd channels, which are kept aside untouched", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     const channels = [door.connect(MULTIFD), door.connect(MULTIFD)];
     const silent = door.connect();
     // Whoever hangs up is no channel: it is turned away even while the source is awaited.
@@ -129,7 +133,7 @@ describe("the migration is found", () => {
 
   test("behind more multifd channels than are taken: one too many is kept to say so", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     // Not more at a time than may be silent: each is one until it has been looked at.
     let channels = 0;
     const more = (): void => {
@@ -152,7 +156,7 @@ describe("the migration is found", () => {
 
   test("behind strangers, who are turned away with a warning each", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     const strangers = [STRANGER, Uint8Array.of(0x51, 0x45, 0x56, 0x4e), Uint8Array.of(0)].map(
       (bytes) => door.connect(bytes),
     );
@@ -173,7 +177,7 @@ describe("the migration is found", () => {
 
   test("when its first bytes come one by one", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     const source = door.connect(OPENING.subarray(0, 1));
     let sent = 1;
     // Each stranger is turned away while the source is known to have been looked at.
@@ -189,7 +193,7 @@ describe("the migration is found", () => {
 
   test("behind one who begins like it and hangs up", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     for (let count = 1; count < 4; count++) {
       door.descriptors.close(door.connect(OPENING.subarray(0, count)));
     }
@@ -204,7 +208,7 @@ describe("the migration is found", () => {
 
   test("behind one who says nothing and hangs up, which is worth no warning", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     door.descriptors.close(door.connect());
     door.connect(OPENING);
     const { others } = door.accept(watchdog.stopFd);
@@ -215,7 +219,7 @@ describe("the migration is found", () => {
   test("over a unix socket", async () => {
     await using watchdog = await startWatchdog();
     await using directory = new TemporaryDirectory("accept");
-    using door = new Door(openListener([{ family: "unix", path: directory.file("socket") }]));
+    using door = new Hall(openListener([{ family: "unix", path: directory.file("socket") }]));
     door.connect(STRANGER);
     const source = door.connect(OPENING);
     const { main } = door.accept(watchdog.stopFd);
@@ -227,7 +231,7 @@ describe("the migration is found", () => {
 describe("while nobody speaks", () => {
   test("sixteen are kept, and the oldest makes room for each further one", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     const silent = Array.from({ length: 16 }, () => door.connect());
     door.connect();
     const { main, others } = door.accept(watchdog.stopFd, () => {
@@ -243,7 +247,7 @@ describe("while nobody speaks", () => {
 
   test("a thousand bar nobody's way, and are not told of one by one", async () => {
     await using watchdog = await startWatchdog();
-    using door = new Door();
+    using door = new Hall();
     for (let i = 0; i < 1000; i++) door.connect(i % 2 === 0 ? undefined : STRANGER);
     const source = door.connect(OPENING);
     const { main, others } = door.accept(watchdog.stopFd);
@@ -253,10 +257,40 @@ describe("while nobody speaks", () => {
     expect(door.warnings.at(-1)).toEndWith("(more within a minute are only counted)");
   });
 
+  test("the oldest makes room too when no descriptor is left for the next one", () => {
+    const script = Bun.fileURLToPath(import.meta.resolve("../../fixtures/full-door.ts"));
+    const limited = 'ulimit -n 128 && exec "$0" "$1"';
+    const { stdout, stderr } = Bun.spawnSync(["sh", "-c", limited, process.execPath, script]);
+    expect(stderr.toString()).toBe("");
+    const warning = "No descriptor is left for a further connection: the oldest was dropped";
+    expect(JSON.parse(stdout.toString())).toEqual({ others: [], said: [warning] });
+  });
+
+  test("one door is opened again and again, and keeps nobody from before", async () => {
+    await using watchdog = await startWatchdog();
+    using hall = new Hall();
+    const { fd: listenFd } = hall.listener;
+    const warnings = new LimitedWarnings(() => undefined);
+    const { stopFd } = watchdog;
+    const entrance = { listenFd, stopFd, allow: [], linkTimeoutMs: 30_000, warnings };
+    const door = Door.forMigration(entrance);
+    const silent = hall.connect();
+    expect(door.open(50)).toBeUndefined();
+    expect(readInto(silent, scratch.address, 1)).toBe(0);
+    for (let i = 0; i < 3; i++) {
+      hall.connect();
+      const source = hall.connect(OPENING);
+      const { main = -1, others = [] } = door.open(Infinity) ?? {};
+      for (const fd of [main, ...others]) hall.descriptors.add(fd);
+      expect(isPeerOf(main, source)).toBe(true);
+      expect(others).toHaveLength(1);
+    }
+  });
+
   test("a stop ends the waiting, and closes what had been accepted", async () => {
     const fixture = import.meta.resolve("../../fixtures/channel-ends.ts");
     await using end = await startThread<typeof ChannelEndsFixture>(fixture);
-    using door = new Door();
+    using door = new Hall();
     const stopFd = door.descriptors.event();
     const silent = door.connect();
     const accepting = end.call("accept", door.listener.fd, stopFd);
@@ -274,7 +308,7 @@ describe("while nobody speaks", () => {
   });
 
   test("a stop that came before is not overlooked for a migration that waits", () => {
-    using door = new Door();
+    using door = new Hall();
     const stopFd = door.descriptors.event();
     raiseEventDescriptor(stopFd);
     door.connect(OPENING);

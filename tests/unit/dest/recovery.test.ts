@@ -71,7 +71,7 @@ class Bench implements AsyncDisposable {
     expect(poll.wait(5000)).toBe(1);
     const writer = new StreamWriter();
     for (const command of commands) writeCommand(writer, command);
-    expect(writeBytes(fd, writer.bytes)).toBe(writer.bytes.length);
+    if (commands.length > 0) expect(writeBytes(fd, writer.bytes)).toBe(writer.bytes.length);
     const { stopFd } = this;
     const channel = new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 65_536 });
     channel.timeoutMs = 5000;
@@ -161,6 +161,29 @@ for (const [name, says, words] of VIOLATIONS) {
     expect(warnings.join("\n")).toContain(words);
   });
 }
+
+test("failed tries without end leave nothing open, and are not told of one by one", async () => {
+  const TRIES = 30;
+  await using bench = await Bench.open();
+  const recovering = bench.recover();
+  const silent: Channel[] = [];
+  for (let i = 0; i < TRIES; i++) {
+    silent.push(bench.source());
+    const bad = bench.source({ kind: "recvBitmap", block: "no" });
+    // The door is open to the next one only when this one has been turned away.
+    expect(() => bad.reader.u8()).toThrow();
+  }
+  // What stood beside them was closed with them.
+  for (const { reader } of silent) expect(() => reader.u8()).toThrow(/closed|reset/);
+  const beside = bench.source();
+  const { reader } = bench.source(...ASK, { kind: "postcopyResume" });
+  expect(readReturnPathMessage(reader)).toMatchObject({ kind: "receivedBitmap" });
+  const { events, kept } = await recovering;
+  expect(kept).toBe(1);
+  expect(beside.fd).toBeGreaterThan(0);
+  expect(events.filter(({ kind }) => kind === "phase")).toHaveLength(2);
+  expect(events.filter(({ kind }) => kind === "warning").length).toBeLessThan(TRIES);
+});
 
 test("a source that comes back and falls silent, or dribbles, does not keep the others out", async () => {
   for (const dribbles of [false, true]) {

@@ -8,7 +8,7 @@ import { runCampaign } from "../../fuzz/campaign.ts";
 import { streamLayout } from "../../fuzz/layouts.ts";
 import { readModel } from "../../fuzz/model.ts";
 import { applyEdits, mutate } from "../../fuzz/mutate.ts";
-import { Random } from "../../fuzz/random.ts";
+import { Random } from "../../helpers/random.ts";
 import { Finding, judge } from "../../fuzz/target.ts";
 import { LONG_TEST_MS } from "../../helpers/deadline.ts";
 import {

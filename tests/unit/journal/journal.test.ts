@@ -15,7 +15,12 @@ import { PROJECT_ROOT, run } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const PEER: JournalPeer = { kind: "address", text: "tcp:127.0.0.1:1" };
-const STORED: JournalGuest = { kind: "stored", path: "/guest" };
+const STORED: JournalGuest = { kind: "stored", path: "/guest", content: "one" };
+/** Elsewhere; and one that was kept in the same place later. */
+const OTHERS: JournalGuest[] = [
+  { ...STORED, path: "/other" },
+  { ...STORED, content: "two" },
+];
 /** A process of this host that is no more. */
 const DEAD = { ...ownProcess(), startTicks: 0 };
 
@@ -42,7 +47,7 @@ describe("an entry", () => {
     writeRecord(record, "committing");
     const journal = Journal.open(path);
     expect(journal.entriesOf(STORED)).toEqual([{ name: record.name, entry: record.entry }]);
-    expect(journal.entriesOf({ kind: "stored", path: "/other" })).toEqual([]);
+    expect(OTHERS.flatMap((other) => journal.entriesOf(other))).toEqual([]);
     writeRecord(record, "moved");
     expect(journal.entriesOf(STORED)[0]?.entry.state).toBe("moved");
     removeRecord(record);
@@ -62,16 +67,27 @@ describe("an entry", () => {
   test("comes in the place of those that it replaces", async () => {
     await using directory = new TemporaryDirectory("journal");
     const journal = Journal.open(directory.path);
-    const earlier = {
-      ...ofTheDead(journal.record(STORED, PEER)),
-      name: "0123456789abcdef-1-1.json",
-    };
+    const dead = ofTheDead(journal.record(STORED, PEER));
+    const since = "2001-02-03T04:05:06.789Z";
+    const earlier = { ...dead, name: "0123456789abcdef-1-1.json", entry: { ...dead.entry, since } };
     writeRecord(earlier, "committing");
     const replaces = [{ name: earlier.name, entry: earlier.entry }];
     const record = journal.record(STORED, PEER, { replaces });
     expect(readdirSync(directory.path)).toEqual([earlier.name]);
     writeRecord(record, "committing");
     expect(readdirSync(directory.path)).toEqual([record.name]);
+    // The guest is there since then, whoever sends the rest.
+    expect(journal.entriesOf(STORED)[0]?.entry).toMatchObject({ since, sender: ownProcess() });
+  });
+
+  test("that was never written leaves those that it was to replace", async () => {
+    await using directory = new TemporaryDirectory("journal");
+    const journal = Journal.open(directory.path);
+    const dead = ofTheDead(journal.record(STORED, PEER));
+    const earlier = { ...dead, name: "0123456789abcdef-1-1.json" };
+    writeRecord(earlier, "committing");
+    removeRecord(journal.record(STORED, PEER, { replaces: [earlier] }));
+    expect(readdirSync(directory.path)).toEqual([earlier.name]);
   });
 
   test("that is damaged counts against its guest, and no other", async () => {
@@ -84,7 +100,7 @@ describe("an entry", () => {
       writeFileSync(file, text);
       const journal = Journal.open(directory.path);
       expect(codeOf(() => journal.entriesOf(STORED))).toBe("BAD_JOURNAL");
-      expect(journal.entriesOf({ kind: "stored", path: "/other" })).toEqual([]);
+      expect(OTHERS.flatMap((other) => journal.entriesOf(other))).toEqual([]);
     }
     expect(readdirSync(directory.path)).toEqual([record.name]);
   });
@@ -121,15 +137,28 @@ describe("what is opened again", () => {
   const started = (process: typeof DEAD): JournalPeer => {
     return { kind: "run", command: "qemu", process, monitor: "/monitor" };
   };
-  const qemu = (process: typeof DEAD): JournalGuest => {
+  const qemu = (process: typeof DEAD | null): JournalGuest => {
     return { kind: "qemu", process, socket: "/monitor", uuid: "" };
   };
-  const LEFT: { what: string; guest: JournalGuest; peer: JournalPeer; stays: boolean }[] = [
+  const EARLIER_BOOT = { ...ownProcess(), boot: "another" };
+  interface Left {
+    what: string;
+    guest: JournalGuest;
+    peer: JournalPeer;
+    sender?: typeof DEAD;
+    stays: boolean;
+  }
+  const LEFT: Left[] = [
     { what: "a kept guest at a peer", guest: STORED, peer: PEER, stays: true },
     { what: "one in a QEMU that runs", guest: STORED, peer: started(ownProcess()), stays: true },
     { what: "one in a QEMU that has ended", guest: STORED, peer: started(DEAD), stays: false },
     { what: "that of a QEMU that runs", guest: qemu(ownProcess()), peer: PEER, stays: true },
     { what: "that of a QEMU that has ended", guest: qemu(DEAD), peer: PEER, stays: false },
+    { what: "that of a QEMU that cannot be seen", guest: qemu(null), peer: PEER, stays: true },
+    {
+      what: "that of one that could not be seen before the host was started anew",
+      ...{ guest: qemu(null), peer: PEER, sender: EARLIER_BOOT, stays: false },
+    },
     {
       what: "that of a process that has ended",
       guest: { kind: "stress" },
@@ -137,10 +166,11 @@ describe("what is opened again", () => {
       stays: false,
     },
   ];
-  for (const { what, guest, peer, stays } of LEFT) {
+  for (const { what, guest, peer, sender = DEAD, stays } of LEFT) {
     test(`${what} ${stays ? "is still there" : "means nothing any more"}`, async () => {
       await using directory = new TemporaryDirectory("journal");
-      const record = ofTheDead(Journal.open(directory.path).record(guest, peer));
+      const noted = Journal.open(directory.path).record(guest, peer);
+      const record = { ...noted, entry: { ...noted.entry, sender } };
       writeRecord(record, "committing");
       Journal.open(directory.path);
       expect(readdirSync(directory.path)).toEqual(stays ? [record.name] : []);

@@ -62,6 +62,12 @@ const CASES: [object, MigrateReply, JournalEntry | undefined, typeof NONE, strin
   [STANDS, KEPT, COMMITTING, KEEP, "KEPT"],
   [STANDS, KEPT, TO_KEEP, KEEP, "continue"],
   [STANDS, reply("completed", 5), TO_KEEP, KEEP, "MOVED"],
+  // It is never advised to let a guest run that was handed over.
+  [STANDS, reply("failed"), MOVED, NONE, "SPLIT_BRAIN"],
+  [STANDS, reply("failed"), COMMITTING, NONE, "SPLIT_BRAIN"],
+  [STANDS, reply("cancelled"), COMMITTING, NONE, "SPLIT_BRAIN"],
+  [STANDS, reply("cancelled"), TO_KEEP, KEEP, "SPLIT_BRAIN"],
+  [STANDS, reply("cancelled"), COMMITTING, AGAIN, "NOT_RUNNING"],
   [{ running: false, status: "paused" }, reply(undefined), undefined, NONE, "NOT_RUNNING"],
 ];
 
@@ -76,6 +82,13 @@ for (const [state, migration, entry, options, expected] of CASES) {
     expect(typeof verdict === "string" ? verdict : verdict.code).toBe(expected);
   });
 }
+
+test("one that stands and was handed over: it is said to whom and when, and not to let it run", () => {
+  const verdict = judge({ ...STANDS, migration: reply("failed") }, MOVED, NONE);
+  if (typeof verdict === "string") throw new Error("it was not refused");
+  expect(verdict.message).toContain(`was handed to tcp:127.0.0.1:1 at ${MOVED.since}`);
+  expect(verdict.hint).not.toContain("cont");
+});
 
 test("a peer that keeps the guest says so by its requests, after all of it has come", () => {
   expect(keptByPeer(KEPT)).toBe(true);

@@ -6,6 +6,74 @@ import { FakeMonitor } from "../../helpers/fake-monitor.ts";
 import type { FakeAnswer } from "../../helpers/fake-monitor.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
+const HOSTNAME = "host.example";
+
+/** A monitor that keeps parameters; capabilities it has none, and refuses them the second time. */
+function keepParameters(parameters: Record<string, unknown>): FakeAnswer {
+  let switched = 0;
+  return ({ command, id, parameters: asked }) => {
+    const refusal = { error: { class: "GenericError", desc: "not now" }, id };
+    switch (command) {
+      case "query-migrate-capabilities":
+        return [{ return: [], id }];
+      case "query-migrate-parameters":
+        return [{ return: parameters, id }];
+      case "migrate-set-capabilities":
+        return [++switched === 1 ? { return: {}, id } : refusal];
+      case "migrate-set-parameters":
+        Object.assign(parameters, asked);
+        return [{ return: {}, id }];
+      default:
+        return [{ return: {}, id }];
+    }
+  };
+}
+
+/** What a migration is done with, and what is there afterwards. */
+const OF_TLS: {
+  what: string;
+  before: [creds: string, hostname: string];
+  tls?: { hostname: string | undefined };
+  during: [creds: string, hostname: string];
+  after: [creds: string, hostname: string];
+}[] = [
+  {
+    what: "what a killed run left is not used without TLS, and not put back",
+    ...{ before: ["postcopy-tls", HOSTNAME], during: ["", ""], after: ["", ""] },
+  },
+  {
+    what: "what a killed run left is not used with TLS, and not put back",
+    ...{ before: ["postcopy-tls", HOSTNAME], tls: { hostname: undefined } },
+    ...{ during: ["postcopy-tls", ""], after: ["", ""] },
+  },
+  {
+    what: "the operator's own TLS stays without --tls",
+    ...{ before: ["own", HOSTNAME], during: ["own", HOSTNAME], after: ["own", HOSTNAME] },
+  },
+  {
+    what: "the operator's own TLS makes way for ours, and is put back",
+    ...{ before: ["own", HOSTNAME], tls: { hostname: "other.example" } },
+    ...{ during: ["postcopy-tls", "other.example"], after: ["own", HOSTNAME] },
+  },
+];
+
+for (const { what, before, tls, during, after } of OF_TLS) {
+  test(`${what}, also where the capabilities cannot be`, async () => {
+    await using directory = new TemporaryDirectory("settings");
+    const parameters = { "tls-creds": before[0], "tls-hostname": before[1] };
+    using _monitor = new FakeMonitor(directory.file("qmp"), keepParameters(parameters));
+    const qmp = await QmpClient.connect(directory.file("qmp"));
+    const changed = await ChangedSettings.change(qmp, {
+      ...{ needed: {}, wished: {}, parameters: {} },
+      tls: tls && { directory: "/tls", end: "client", ...tls },
+    });
+    expect(Object.values(parameters)).toEqual(during);
+    await changed.putBack();
+    qmp.close();
+    expect(Object.values(parameters)).toEqual(after);
+  });
+}
+
 test("capabilities are put back where QEMU then refuses a parameter", async () => {
   await using directory = new TemporaryDirectory("settings");
   const path = directory.file("qmp");

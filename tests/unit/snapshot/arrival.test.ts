@@ -1,10 +1,11 @@
 /** What is left of a guest that was taken over, when another process looks at it. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cpSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readArrival } from "../../../src/guests/snapshot/arrival-file.ts";
 import { SnapshotDestGuest } from "../../../src/guests/snapshot/dest-guest.ts";
 import { reopenDirectory } from "../../../src/guests/snapshot/directory.ts";
+import { sha256 } from "../../../src/guests/snapshot/layout.ts";
 import { KeptGuest } from "../../helpers/kept-guest.ts";
 import { LATE_SETUP, sendEarly, sendLate } from "../../helpers/late-pages.ts";
 import { postcopyCommand, run } from "../../helpers/spawn.ts";
@@ -32,6 +33,20 @@ function edit(path: string, change: (arrival: Record<string, unknown>) => void):
   writeFileSync(path, JSON.stringify(arrival));
 }
 
+/** Has arrival.json say that the first block is so long. */
+function resize(path: string, length: number): void {
+  edit(path, (arrival) => {
+    const [one, ...others] = arrival["blocks"] as { length: number }[];
+    arrival["blocks"] = [{ ...one, length }, ...others];
+  });
+}
+
+/** Puts a pipe that nobody writes to in the place of a file. */
+function pipe(path: string): void {
+  rmSync(path);
+  expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
+}
+
 describe("what says who the guest is", () => {
   type Change = [what: string, change: (directory: TemporaryDirectory) => void, says: string];
   const CHANGES: Change[] = [
@@ -51,6 +66,37 @@ describe("what says who the guest is", () => {
       "arrival.json is not valid",
     ],
     [
+      "of memory that ends before its file does",
+      (at) => resize(at.file("arrival.json"), 4096),
+      "ram-0.bin has 32768 bytes, its block has room for 4096",
+    ],
+    [
+      "of two blocks with one name",
+      (at) => {
+        edit(at.file("arrival.json"), (arrival) => {
+          const [one] = arrival["blocks"] as unknown[];
+          arrival["blocks"] = [one, one];
+        });
+      },
+      "arrival.json is not valid",
+    ],
+    [
+      "of a block that is less than its page",
+      (at) => {
+        edit(at.file("arrival.json"), (arrival) => {
+          arrival["blocks"] = [{ name: "one", length: 4096, pageSize: 2 ** 21 }];
+        });
+      },
+      "arrival.json is not valid",
+    ],
+    [
+      "longer than any",
+      (at) => truncateSync(at.file("arrival.json"), 2 ** 30),
+      "arrival.json cannot be read",
+    ],
+    ["with a pipe of device state", (at) => pipe(at.file("package.bin")), "package.bin cannot"],
+    ["with a pipe of memory", (at) => pipe(at.file("ram-0.bin")), "ram-0.bin is not a file"],
+    [
       "without its device state",
       (at) => rmSync(at.file("package.bin")),
       "package.bin cannot be read",
@@ -69,6 +115,23 @@ describe("what says who the guest is", () => {
       `The snapshot in ${directory.path} is damaged: ${says}`,
     );
   });
+});
+
+test("memory that this host has no room for the tables of is refused, and its file left", async () => {
+  await using directory = copy();
+  resize(directory.file("arrival.json"), 2 ** 46);
+  expect(() => readArrival(directory.path)).toThrow("A guest of 64.0 TiB takes tables of");
+  expect(statSync(directory.file("ram-0.bin")).size).toBe(8 * 4096);
+});
+
+test("device state that is none is refused, whatever its checksum is", async () => {
+  await using directory = copy();
+  const bytes = new TextEncoder().encode("other");
+  writeFileSync(directory.file("package.bin"), bytes);
+  edit(directory.file("arrival.json"), (arrival) => {
+    arrival["package"] = { file: "package.bin", bytes: bytes.length, sha256: sha256(bytes) };
+  });
+  expect(() => readArrival(directory.path)).toThrow("package");
 });
 
 test("what is cut off of the files of pages and checksums is asked for again", async () => {

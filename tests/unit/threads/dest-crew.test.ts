@@ -1,10 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import { fstatSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { DestCrew } from "../../../src/threads/dest-crew.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
+import { isOpen } from "../../helpers/descriptors.ts";
 import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
+
+const OUT_OF_LUCK = { name: "Error", code: "X", message: "out of luck", exitCode: 1 };
 
 /** A crew of fakes that waits on a socket of its own; its incoming thread fails with `fail`. */
 async function failedCrew(fail: (incoming: FakeWorker) => void) {
@@ -37,21 +40,37 @@ async function toldToEnd(): Promise<number> {
     .length;
 }
 
-function isOpen(fd: number): boolean {
-  try {
-    fstatSync(fd);
-    return true;
-  } catch {
-    return false;
-  }
-}
+test("connections that the incoming thread has closed are not closed once more", async () => {
+  using _ = fakeWorkers();
+  const mine = openSync("/dev/null", "r");
+  await failedCrew((incoming) => {
+    const connected = { kind: "connected", fd: -1, others: [mine], peer: "somebody" };
+    for (const news of [connected, { kind: "turnedAway" }]) incoming.say({ kind: "news", news });
+    incoming.say({ kind: "failed", error: OUT_OF_LUCK });
+  });
+  // Its number may be another file's by then, as it is here.
+  expect(isOpen(mine)).toBe(true);
+  closeSync(mine);
+});
+
+test("a descriptor that is closed already leaves no other one open", async () => {
+  using _ = fakeWorkers();
+  const [gone, other] = [openSync("/dev/null", "r"), openSync("/dev/null", "r")];
+  closeSync(gone);
+  const failed = failedCrew((incoming) => {
+    const news = { kind: "connected", fd: -1, others: [gone, other], peer: "somebody" };
+    incoming.say({ kind: "news", news });
+    incoming.say({ kind: "failed", error: OUT_OF_LUCK });
+  });
+  await expect(failed).rejects.toThrow("close");
+  expect(isOpen(other)).toBe(false);
+});
 
 describe("the listening socket", () => {
   test("is closed with the crew", async () => {
     using _ = fakeWorkers();
     const fd = await failedCrew((incoming) => {
-      const error = { name: "Error", code: "X", message: "out of luck", exitCode: 1 };
-      incoming.say({ kind: "failed", error });
+      incoming.say({ kind: "failed", error: OUT_OF_LUCK });
     });
     expect(isOpen(fd)).toBe(false);
     expect(await toldToEnd()).toBe(FakeWorker.made.length);

@@ -90,6 +90,17 @@ describe("a worker that ends by itself", () => {
     worker.say({ kind: "done", result: "well" });
     worker.onclose?.();
     expect(await failureOf(task)).toBe("none");
+    expect(String(await thread.lost)).toBe("Error: the listen thread ended by itself");
+  });
+
+  test("is not lost where it was told to end", async () => {
+    using _ = fakeWorkers();
+    const { thread, worker } = startFake();
+    worker.say({ kind: "ready" });
+    thread.end();
+    worker.onclose?.();
+    const first = await Promise.race([thread.lost, Bun.sleep(0).then(() => "not lost")]);
+    expect(first).toBe("not lost");
   });
 });
 test(

@@ -22,6 +22,11 @@ export class Random {
     return Math.floor((this.next() / 0x1_0000_0000) * end);
   }
 
+  /** A whole number from `least` to `most`. */
+  between(least: number, most: number): number {
+    return least + this.below(most - least + 1);
+  }
+
   /** True so many times in a hundred. */
   chance(percent: number): boolean {
     return this.below(100) < percent;

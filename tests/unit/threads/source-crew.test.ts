@@ -1,0 +1,48 @@
+import { expect, test } from "bun:test";
+import { closeSync } from "node:fs";
+import { createStressSetup } from "../../../src/guests/stress/setup.ts";
+import { SourceCrew } from "../../../src/threads/source-crew.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
+import { isOpen } from "../../helpers/descriptors.ts";
+import { FakeWorker, fakeWorkers } from "../../helpers/fake-worker.ts";
+import { HAND_MADE_PARAMETERS } from "../../helpers/hand-made-stream.ts";
+import { makeSocketPair } from "../../../syscalls/socket.ts";
+
+const SETTINGS = {
+  policy: { kind: "now" },
+  maxBandwidth: 0,
+  maxPostcopyBandwidth: 0,
+  preempt: false,
+  linkTimeoutMs: 30_000,
+  downtimeLimitMs: 300,
+} as const;
+
+test("the link stays open under a thread that may still be at work with it", async () => {
+  using _ = fakeWorkers();
+  const [fd, other] = makeSocketPair();
+  const length = HAND_MADE_PARAMETERS.size;
+  const setup = createStressSetup(HAND_MADE_PARAMETERS, [{ address: 0, length }]);
+  const crew = new SourceCrew({
+    guest: { kind: "stress", setup, blocks: [] },
+    workingSet: undefined,
+    peer: "the destination",
+    waiting: () => undefined,
+    connected: () => undefined,
+    event: () => undefined,
+  });
+  const [returnPath, migration] = FakeWorker.made;
+  if (migration === undefined || returnPath === undefined) throw new Error("no threads");
+  for (const worker of FakeWorker.made) worker.say({ kind: "ready" });
+  const running = crew.run({ kind: "descriptor", fd }, SETTINGS, null);
+  await waitUntil(() => migration.tasks.length > 0, "a task for the migration thread");
+  migration.say({ kind: "news", news: { kind: "connected", fd } });
+  await waitUntil(() => returnPath.tasks.length > 0, "a task for the return path's thread");
+  migration.say({ kind: "done", result: { ok: true, outcome: {} } });
+  crew.end();
+  expect(isOpen(fd)).toBe(true);
+  returnPath.say({ kind: "done" });
+  await running;
+  crew.end();
+  expect(isOpen(fd)).toBe(false);
+  closeSync(other);
+});
