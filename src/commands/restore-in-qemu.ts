@@ -17,7 +17,7 @@ import { settle } from "./journal.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredJob, StoredWord } from "./stored-guest.ts";
+import type { StoredJob, StoredOptions, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
 /** What ends a restore from this side: QEMU then only tells of a link that broke. */
@@ -27,7 +27,8 @@ export const CONNECT_PATIENCE_MS = 10_000;
 
 export interface RestoreContext {
   options: SourceOptions &
-    EarlierSendsOptions & { json: boolean; noRecord: boolean; runLog: string | undefined };
+    StoredOptions &
+    EarlierSendsOptions & { json: boolean; runLog: string | undefined };
   journal: Journal | undefined;
   output: Output;
   interrupts: Interrupts;
@@ -59,7 +60,7 @@ export async function restoreInQemu(
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = await openStoredGuest(guest, output);
+    const stored = await openStoredGuest(guest, options, output);
     const peerText = "the QEMU of --run";
     // The link is this host's own: it breaks when that QEMU ends, and never comes back.
     const job = { ...context, ...stored, peerText, destination, startNs, record, noted: true };

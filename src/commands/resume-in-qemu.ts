@@ -33,7 +33,7 @@ export async function resumeInQemu(
   const peer = startedFor(replaces);
   const record = journal.record(identity, peer, { replaces });
   writeRecord(record, "committing");
-  const stored = await openStoredGuest(guest, output);
+  const stored = await openStoredGuest(guest, options, output);
   const qemu = await WaitingQemu.find(peer.monitor);
   try {
     if (await qemu.missesPages()) {

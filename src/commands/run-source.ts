@@ -62,6 +62,8 @@ export interface SourceJob {
   startNs?: number;
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet?: Uint32Array | undefined;
+  /** What of it is pushed before everything else. */
+  replay?: Uint32Array;
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
@@ -103,9 +105,11 @@ export class SourceRun {
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
     const { guest, peerText, workingSet, options, output, interrupts } = this.#job;
+    const { replay = new Uint32Array() } = this.#job;
     const crew = new SourceCrew({
       guest,
       workingSet,
+      replay,
       peer: `the destination at ${peerText}`,
       waiting: () => sayWaiting(peerText, options),
       connected: () => this.#connected(),

@@ -29,6 +29,7 @@ export async function openSavedStream(path: string, output: Output): Promise<Sto
       guest: { kind: "stream", stream },
       guestText: `${kindOf(opening)} of ${stream.machineType} in ${path}`,
       workingSet: undefined,
+      replay: new Uint32Array(),
     };
   } finally {
     clearInterval(timer);

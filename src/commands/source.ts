@@ -9,6 +9,7 @@ import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bytesSchema } from "../util/schemas.ts";
 import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
@@ -50,6 +51,11 @@ const FLAGS = {
   resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
   again: switchFlag("Send it although an earlier send was never finished, or it has moved"),
   "no-record": switchFlag("Do not record which pages the guest asks for"),
+  "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
+  "replay-limit": optionalFlag(bytesSchema, {
+    valueHint: "SIZE",
+    description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
+  }),
   ...SOURCE_FLAGS,
   ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
@@ -99,7 +105,7 @@ export const source = defineStrictCommand({
     const earlier = (journal && unfinishedSends(journal, identity, peer, options, output)) ?? [];
     const { resume } = options;
     const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
-    const stored = await openStoredGuest(guest, output);
+    const stored = await openStoredGuest(guest, options, output);
     const end = await sendStored({ ...job, ...stored, resume, record });
     // Whoever listens there now has the whole guest.
     if (end.failure === undefined && journal !== undefined) forget(journal, earlier, output);

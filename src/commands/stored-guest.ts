@@ -2,8 +2,9 @@
 import { openSavedStream } from "./saved-stream.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { openSnapshot } from "../guests/snapshot/open.ts";
-import { readWorkingSet, writeWorkingSet } from "../guests/snapshot/working-set.ts";
+import { readWorkingSet, recordRequests } from "../guests/snapshot/working-set.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
@@ -13,32 +14,52 @@ export interface StoredGuest {
   guest: Extract<SourceGuestData, { kind: "snapshot" | "stream" }>;
   guestText: string;
   workingSet: Uint32Array | undefined;
+  replay: Uint32Array;
+}
+
+/** What the operator says of it. */
+export interface StoredOptions {
+  noRecord: boolean;
+  noReplay: boolean;
+  /** Bytes of pages that are replayed at most; undefined: all that were recorded. */
+  replayLimit: number | undefined;
 }
 
 /** The job of sending one. */
 export type StoredJob = Omit<SourceJob, "guest" | "options"> &
-  StoredGuest & { options: SourceJob["options"] & { noRecord: boolean } };
+  StoredGuest & { options: SourceJob["options"] & StoredOptions };
 
 /** A GUEST word that names one. */
 export type StoredWord = Extract<GuestWord, { kind: "snapshot" | "stream" }>;
 
 /** @throws UsageError when there is none, PostcopyError when it is damaged. */
-export async function openStoredGuest(word: StoredWord, output: Output): Promise<StoredGuest> {
+export async function openStoredGuest(
+  word: StoredWord,
+  options: StoredOptions,
+  output: Output,
+): Promise<StoredGuest> {
   return word.kind === "stream"
     ? await openSavedStream(word.file, output)
-    : openKeptSnapshot(word.directory, output);
+    : openKeptSnapshot(word.directory, options, output);
 }
 
-function openKeptSnapshot(directory: string, output: Output): StoredGuest {
+function openKeptSnapshot(
+  directory: string,
+  { noReplay, replayLimit = Infinity }: StoredOptions,
+  output: Output,
+): StoredGuest {
   const snapshot = openSnapshot(directory);
   const recorded = readWorkingSet(directory, snapshot.blocks);
   if (recorded === "damaged") {
     output.warn("BAD_WORKING_SET", `The recorded working set in ${directory} is not valid`);
   }
+  const workingSet = recorded === "damaged" ? undefined : recorded;
+  const replayed = noReplay ? 0 : Math.floor(replayLimit / TARGET_PAGE_SIZE);
   return {
     guest: { kind: "snapshot", snapshot },
     guestText: `snapshot of ${snapshot.machineType} in ${directory}`,
-    workingSet: recorded === "damaged" ? undefined : recorded,
+    workingSet,
+    replay: workingSet?.subarray(0, replayed) ?? new Uint32Array(),
   };
 }
 
@@ -53,7 +74,7 @@ export function recordWorkingSet(job: StoredJob, { failure, requested }: SourceE
   if (job.guest.kind !== "snapshot") return;
   const { directory, blocks } = job.guest.snapshot;
   try {
-    writeWorkingSet(directory, blocks, requested);
+    recordRequests(directory, blocks, requested);
   } catch (error) {
     log.debug(`The working set was not recorded in ${directory}: ${String(error)}`);
   }

@@ -36,6 +36,8 @@ export interface SourceContext {
   channel: Channel;
   shared: SourceShared;
   settings: SourceSettings;
+  /** Target pages, counted over all blocks, that are pushed first and in this order. */
+  replay: Uint32Array;
   /** Makes a writer of RAM records over the guest's memory. */
   makeWriter: () => RamWriter;
   /** Opens a second connection to the peer, or undefined where only one is possible. */

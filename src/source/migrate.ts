@@ -19,7 +19,7 @@ import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
 import { computeOwed, countOwedPages, oweEverything } from "./owed.ts";
-import { letGuestStart } from "./postcopy.ts";
+import { letGuestStart, sendAhead } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
 import { TIME, WORD } from "./shared.ts";
@@ -223,6 +223,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
   const before = channel.bytesWritten;
   shared.counters.set(SOURCE.owedPages, countOwedPages(context));
   sendDiscards(context);
+  sendAhead(context);
   const bytes = guest.devicePackage();
   withMainLock(context, () => {
     // Requests may come as soon as the package's first command has been read; where their answers
@@ -233,7 +234,8 @@ function postcopy(context: SourceContext, progress: Progress): void {
     shared.times[TIME.packageSent] = monotonicNs();
     sendListeningPing(context);
   });
-  shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before);
+  const ahead = shared.counters.get(SOURCE.bytesPostcopy);
+  shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before - ahead);
   setPhase(context, "postcopy");
   letGuestStart(shared);
   sendOwed(context);

@@ -13,6 +13,8 @@ import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { AddressOrder, ListedOrder } from "./push-order.ts";
+import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
@@ -20,6 +22,8 @@ import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
+/** What the guest's start may be delayed by for pages that it will need at once. */
+const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
 const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
@@ -48,13 +52,17 @@ function addHostPage(
   }
 }
 
-/** Pushes everything that is owed, from where the last request was on, until nothing is. */
+/**
+ * Pushes everything that is owed, until nothing is: the recorded working set first, then from where
+ * the last request was on.
+ */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
   const writer = context.makeWriter();
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
-  const cursor = new PushCursor(guest.blocks, shared);
+  const recorded = new ListedOrder(context.replay, guest.blocks, shared);
+  const rest = new AddressOrder(guest.blocks, shared);
   const chooser = new CopyChooser();
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
@@ -65,23 +73,41 @@ export function pushOwed(context: SourceContext): void {
     checkStop(shared);
     workingSet.send();
     checkPeer(shared);
-    cursor.followRequests();
-    if (!cursor.find()) continue;
+    const order = recorded.find() ? recorded : rest;
+    rest.followRequests();
+    if (!order.find()) continue;
     const before = channel.bytesWritten;
     chooser.before(writer);
     const pages = shared.counters.get(SOURCE.pagesPushed);
-    shared.mainLock.lock();
-    try {
-      pushChunk(context, writer, cursor);
-    } finally {
-      shared.mainLock.unlock();
-    }
+    pushChunk(context, writer, order);
     chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
     bandwidth.spend(bytes, hurry);
   }
   workingSet.send();
+}
+
+/**
+ * Sends the head of the recorded working set while the guest cannot run yet, after the discards:
+ * a page that is there before LISTEN costs the guest no fault at all. What is sent later races with
+ * it, so this pays for as long as the wait is short beside the faults that it saves.
+ */
+export function sendAhead(context: SourceContext): void {
+  const { guest, shared, replay, channel } = context;
+  if (replay.length === 0) return;
+  // Ours does all that it was told to discard at LISTEN.
+  if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return;
+  const order = new ListedOrder(replay, guest.blocks, shared);
+  const writer = context.makeWriter();
+  const before = channel.bytesWritten;
+  const deadline = performance.now() + AHEAD_MS;
+  while (performance.now() < deadline && order.find()) {
+    checkStop(shared);
+    checkPeer(shared);
+    pushChunk(context, writer, order);
+  }
+  shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
 }
 
 /** The PING behind the last page of the recorded working set, where one is recorded. */
@@ -130,81 +156,34 @@ function limitChannel(channel: Channel): void {
   }
 }
 
-function pushChunk(context: SourceContext, writer: RamWriter, cursor: PushCursor): void {
-  const { counters } = context.shared;
-  const { block } = cursor;
-  const owed = context.shared.owed[block.index];
+/** Sends the next pages of an order, up to a chunk of them, under the lock of the main channel. */
+function pushChunk(context: SourceContext, writer: RamWriter, order: PushOrder): void {
+  context.shared.mainLock.lock();
+  try {
+    writePages(context, writer, order);
+  } finally {
+    context.shared.mainLock.unlock();
+  }
+}
+
+function writePages(context: SourceContext, writer: RamWriter, order: PushOrder): void {
+  const { shared } = context;
+  const { counters } = shared;
   const flush = (): void => {
     context.channel.writeAll(writer.finish());
     counters.add(SOURCE.pagesPushed, writer.normal);
     counters.add(SOURCE.pagesPushedZero, writer.zero);
     writer.begin(RAM_SECTION_ID);
   };
-  const hostPagesMax = Math.max(1, PAGES_PER_CHUNK / targetPagesPerHostPage(block));
   writer.begin(RAM_SECTION_ID);
-  for (let n = 0; n < hostPagesMax && cursor.hostPage >= 0; n++) {
-    if (owed?.claim(cursor.hostPage)) {
-      addHostPage(writer, block, cursor.hostPage, flush);
-      noteSent(context.shared, block, cursor.hostPage);
-    }
-    cursor.next();
+  for (let left = PAGES_PER_CHUNK; left > 0 && order.find(); order.next()) {
+    const { block, hostPage } = order;
+    if (!shared.owed[block.index]?.claim(hostPage)) continue;
+    addHostPage(writer, block, hostPage, flush);
+    noteSent(shared, block, hostPage);
+    left -= targetPagesPerHostPage(block);
   }
   if (writer.normal + writer.zero > 0) flush();
-}
-
-/** Where the background push stands. */
-class PushCursor {
-  block: RamBlock;
-  /** Host page to push next, -1 at the end of the block. */
-  hostPage = 0;
-  readonly #blocks: readonly RamBlock[];
-  readonly #shared: SourceShared;
-
-  constructor(blocks: readonly RamBlock[], shared: SourceShared) {
-    const [first] = blocks;
-    if (first === undefined) throw new Error("a guest without RAM blocks");
-    this.#blocks = blocks;
-    this.#shared = shared;
-    this.block = first;
-  }
-
-  /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
-  followRequests(): void {
-    const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
-    if (hint < 0) return;
-    let page = hint;
-    for (const block of this.#blocks) {
-      const pages = targetPages(block);
-      if (page < pages) {
-        this.block = block;
-        this.hostPage = Math.floor(page / targetPagesPerHostPage(block));
-        return;
-      }
-      page -= pages;
-    }
-  }
-
-  /** Moves to the next owed page of the block. */
-  next(): void {
-    const owed = this.#shared.owed[this.block.index];
-    const from = this.hostPage + 1;
-    this.hostPage = owed !== undefined && from < owed.pages ? owed.nextSet(from) : -1;
-  }
-
-  /** Stands on an owed page, of this block or of a later one; false once round all of them. */
-  find(): boolean {
-    for (let turn = 0; turn <= this.#blocks.length; turn++) {
-      const owed = this.#shared.owed[this.block.index];
-      if (owed !== undefined && this.hostPage >= 0) {
-        this.hostPage = owed.nextSet(this.hostPage);
-        if (this.hostPage >= 0) return true;
-      }
-      const after = this.#blocks[(this.block.index + 1) % this.#blocks.length];
-      if (after !== undefined) this.block = after;
-      this.hostPage = 0;
-    }
-    return false;
-  }
 }
 
 /** Answers page requests; owned by the thread that reads them. */

@@ -60,6 +60,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       channel: openChannel(fd),
       shared: new SourceShared(task.shared, guest.blocks),
       settings: task.settings,
+      replay: task.replay,
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"

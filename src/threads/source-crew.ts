@@ -30,6 +30,8 @@ export interface SourceCrewOptions {
   guest: SourceGuestData;
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet: Uint32Array | undefined;
+  /** What of it is pushed first, in its order. */
+  replay: Uint32Array;
   /** Names the peer in errors. */
   peer: string;
   /** Nobody is there yet; it is tried again. */
@@ -100,11 +102,12 @@ export class SourceCrew {
     resume: boolean,
     record: JournalRecord | null,
   ): Promise<MigrationResult> {
-    const { guest, peer } = this.#options;
+    const { guest, peer, replay } = this.#options;
     const migration = this.#migration.run({
       guest,
       shared: this.#data,
       settings,
+      replay,
       route,
       resume,
       record,

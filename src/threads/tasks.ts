@@ -29,6 +29,8 @@ export interface MigrationTask {
   guest: SourceGuestData;
   shared: SourceSharedData;
   settings: SourceSettings;
+  /** Target pages, counted over all blocks, that are pushed first. */
+  replay: Uint32Array;
   route: Route;
   /** Go on after a broken link: the destination has a part of the guest already. */
   resume: boolean;

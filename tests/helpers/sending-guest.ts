@@ -49,6 +49,7 @@ export function sourceContext(
     channel,
     shared,
     settings: { ...SETTINGS, ...settings },
+    replay: new Uint32Array(),
     makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),

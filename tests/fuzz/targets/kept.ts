@@ -17,7 +17,7 @@ import { join } from "node:path";
 
 import { getU64, putU64 } from "../../../syscalls/memory.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
-import { writeWorkingSet } from "../../../src/guests/snapshot/working-set.ts";
+import { recordRequests } from "../../../src/guests/snapshot/working-set.ts";
 import { identityOf } from "../../../src/guests/stream/identity.ts";
 import { readModel } from "../model.ts";
 import type { ModelBlock } from "../model.ts";
@@ -53,7 +53,7 @@ export function keptOf(stream: Uint8Array): KeptRecording {
   kept ??= inDirectory((directory) => {
     const path = keepStream(stream, directory);
     const snapshot = openSnapshot(path);
-    writeWorkingSet(path, snapshot.blocks, Uint32Array.of(7, 3, 300, 511));
+    recordRequests(path, snapshot.blocks, Uint32Array.of(7, 3, 300, 511));
     const files = readdirSync(path).map((name): [string, Uint8Array] => {
       return [name, new Uint8Array(readFileSync(join(path, name)))];
     });

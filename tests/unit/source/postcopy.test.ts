@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
-import { computeOwed } from "../../../src/source/owed.ts";
-import { pushOwed, RequestServer } from "../../../src/source/postcopy.ts";
+import { computeOwed, oweEverything } from "../../../src/source/owed.ts";
+import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
@@ -195,6 +195,59 @@ describe("a request", () => {
       ...["0:0", "0:1", "0:2", "0:3"],
       ...["1:0", "1:1", "1:2"],
     ]);
+  });
+});
+
+describe("the recorded working set", () => {
+  const REPLAY = Uint32Array.of(45, 3, 3, 12, 44);
+
+  /** A guest of which everything is owed, and how its pages come. */
+  function bench(descriptors: Descriptors, guest: SendingGuest) {
+    const [fd, peerFd] = descriptors.pair();
+    const stopFd = descriptors.event();
+    const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
+    context.replay = REPLAY;
+    oweEverything(guest.shared, guest.blocks);
+    const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
+    peer.timeoutMs = 5000;
+    return { context, peer, receiver: new PageReceiver(peer, guest.blocks) };
+  }
+
+  test("is pushed first, in its order, and then everything else", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([40, 8]);
+    const { context, receiver } = bench(descriptors, guest);
+    Atomics.store(guest.shared.control, WORD.pushHint, 20);
+    pushOwed(context);
+    receiver.main(48);
+    const came = names(receiver.pages);
+    expect(came.slice(0, 5)).toEqual(["1:5", "0:3", "0:12", "1:4", "0:20"]);
+    const all = guest.blocks.flatMap(({ index, length }) =>
+      Array.from({ length: length / PAGE }, (_, page) => `${index}:${page}`),
+    );
+    expectEachOnce(receiver.pages, all);
+  });
+
+  test("is sent to a QEMU before its guest can run", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([40, 8]);
+    const { context, peer, receiver } = bench(descriptors, guest);
+    Atomics.store(guest.shared.control, WORD.peerFeatures, 0);
+    sendAhead(context);
+    receiver.main(4);
+    expect(names(receiver.pages)).toEqual(["1:5", "0:3", "0:12", "1:4"]);
+    expect(peer.tryRead()).toBe(0);
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(44);
+  });
+
+  test("is not sent ahead to one of ours, which discards last", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([40, 8]);
+    const { context, peer } = bench(descriptors, guest);
+    Atomics.store(guest.shared.control, WORD.peerFeatures, 1);
+    sendAhead(context);
+    expect(peer.tryRead()).toBe(0);
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(48);
   });
 });
 

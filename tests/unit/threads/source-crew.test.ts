@@ -25,6 +25,7 @@ test("the link stays open under a thread that may still be at work with it", asy
   const crew = new SourceCrew({
     guest: { kind: "stress", setup, blocks: [] },
     workingSet: undefined,
+    replay: new Uint32Array(),
     peer: "the destination",
     waiting: () => undefined,
     connected: () => undefined,

@@ -1,0 +1,117 @@
+/** In which order the background push takes the host pages that are owed. */
+import type { RamBlock } from "../ram/block.ts";
+import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { WORD } from "./shared.ts";
+import type { SourceShared } from "./shared.ts";
+
+/** An order of pages, some of which others may have sent already. */
+export interface PushOrder {
+  /** The page it stands on, after `find` has found one. */
+  readonly block: RamBlock;
+  readonly hostPage: number;
+  /** Stands on the next page, from where it stands on, that is still owed; false if none is left. */
+  find(): boolean;
+  /** Leaves the page. */
+  next(): void;
+}
+
+/** Through memory by addresses, round all blocks, from where the last request was on. */
+export class AddressOrder implements PushOrder {
+  block: RamBlock;
+  hostPage = 0;
+  readonly #blocks: readonly RamBlock[];
+  readonly #shared: SourceShared;
+
+  constructor(blocks: readonly RamBlock[], shared: SourceShared) {
+    this.#blocks = blocks;
+    this.#shared = shared;
+    this.block = firstOf(blocks);
+  }
+
+  /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
+  followRequests(): void {
+    const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
+    if (hint < 0) return;
+    let page = hint;
+    for (const block of this.#blocks) {
+      const pages = targetPages(block);
+      if (page < pages) {
+        this.block = block;
+        this.hostPage = Math.floor(page / targetPagesPerHostPage(block));
+        return;
+      }
+      page -= pages;
+    }
+  }
+
+  find(): boolean {
+    for (let turn = 0; turn <= this.#blocks.length; turn++) {
+      const owed = this.#shared.owed[this.block.index];
+      if (owed !== undefined && this.hostPage < owed.pages) {
+        const found = owed.nextSet(this.hostPage);
+        if (found >= 0) {
+          this.hostPage = found;
+          return true;
+        }
+      }
+      const after = this.#blocks[(this.block.index + 1) % this.#blocks.length];
+      if (after !== undefined) this.block = after;
+      this.hostPage = 0;
+    }
+    return false;
+  }
+
+  next(): void {
+    this.hostPage++;
+  }
+}
+
+/** A list of target pages, counted over all blocks: a recorded working set in its order. */
+export class ListedOrder implements PushOrder {
+  block: RamBlock;
+  hostPage = 0;
+  readonly #pages: Uint32Array;
+  readonly #blocks: readonly RamBlock[];
+  readonly #shared: SourceShared;
+  #at = 0;
+
+  /** @param pages each below the number of target pages of the guest. */
+  constructor(pages: Uint32Array, blocks: readonly RamBlock[], shared: SourceShared) {
+    this.#pages = pages;
+    this.#blocks = blocks;
+    this.#shared = shared;
+    this.block = firstOf(blocks);
+  }
+
+  find(): boolean {
+    for (; this.#at < this.#pages.length; this.#at++) {
+      this.#locate(this.#pages[this.#at] ?? 0);
+      if (this.#shared.owed[this.block.index]?.test(this.hostPage)) return true;
+    }
+    return false;
+  }
+
+  next(): void {
+    this.#at++;
+  }
+
+  #locate(page: number): void {
+    let rest = page;
+    for (const block of this.#blocks) {
+      const pages = targetPages(block);
+      if (rest < pages) {
+        this.block = block;
+        this.hostPage = Math.floor(rest / targetPagesPerHostPage(block));
+        return;
+      }
+      rest -= pages;
+    }
+    throw new RangeError(`the guest has no page ${page}`);
+  }
+}
+
+function firstOf(blocks: readonly RamBlock[]): RamBlock {
+  const [first] = blocks;
+  if (first === undefined) throw new Error("a guest without RAM blocks");
+  return first;
+}
