@@ -117,7 +117,8 @@ class WorkingSetPing {
 
   constructor(context: SourceContext) {
     this.#context = context;
-    this.#due = Atomics.load(context.shared.control, WORD.awaited) > 0;
+    // All of it may have been sent ahead.
+    this.#due = context.replay.length > 0 || Atomics.load(context.shared.control, WORD.awaited) > 0;
   }
 
   /** Sends it once the last page has been sent; before that, and afterwards, it does nothing. */

@@ -2,6 +2,9 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { computeOwed, oweEverything } from "../../../src/source/owed.ts";
 import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { readCommand } from "../../../src/stream/command.ts";
+import { PING_WORKING_SET } from "../../../src/stream/hello.ts";
+import { readSectionHeader } from "../../../src/stream/section.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
@@ -238,6 +241,11 @@ describe("the recorded working set", () => {
     expect(names(receiver.pages)).toEqual(["1:5", "0:3", "0:12", "1:4"]);
     expect(peer.tryRead()).toBe(0);
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(44);
+    // That it is in place is asked first of all, as nothing of it is left to be sent.
+    pushOwed(context);
+    peer.tryRead();
+    expect(readSectionHeader(peer.reader)).toEqual({ kind: "command" });
+    expect(readCommand(peer.reader)).toEqual({ kind: "ping", value: PING_WORKING_SET });
   });
 
   test("is not sent ahead to one of ours, which discards last", () => {
