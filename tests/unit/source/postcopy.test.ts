@@ -210,18 +210,28 @@ describe("the recorded working set", () => {
     const stopFd = descriptors.event();
     const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
     context.replay = REPLAY;
+    guest.shared.awaitPages(REPLAY, guest.blocks);
     oweEverything(guest.shared, guest.blocks);
     const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
     peer.timeoutMs = 5000;
     return { context, peer, receiver: new PageReceiver(peer, guest.blocks) };
   }
 
+  /** The PING behind the last page of the recorded working set. */
+  function expectPing(peer: Channel): void {
+    peer.tryRead();
+    expect(readSectionHeader(peer.reader)).toEqual({ kind: "command" });
+    expect(readCommand(peer.reader)).toEqual({ kind: "ping", value: PING_WORKING_SET });
+  }
+
   test("is pushed first, in its order, and then everything else", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([40, 8]);
-    const { context, receiver } = bench(descriptors, guest);
+    const { context, peer, receiver } = bench(descriptors, guest);
     Atomics.store(guest.shared.control, WORD.pushHint, 20);
     pushOwed(context);
+    receiver.main(4);
+    expectPing(peer);
     receiver.main(48);
     const came = names(receiver.pages);
     expect(came.slice(0, 5)).toEqual(["1:5", "0:3", "0:12", "1:4", "0:20"]);
@@ -243,9 +253,7 @@ describe("the recorded working set", () => {
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(44);
     // That it is in place is asked first of all, as nothing of it is left to be sent.
     pushOwed(context);
-    peer.tryRead();
-    expect(readSectionHeader(peer.reader)).toEqual({ kind: "command" });
-    expect(readCommand(peer.reader)).toEqual({ kind: "ping", value: PING_WORKING_SET });
+    expectPing(peer);
   });
 
   test("is not sent ahead to one of ours, which discards last", () => {
