@@ -40,6 +40,31 @@ export function totalPages(blocks: readonly RamBlock[]): number {
   return blocks.reduce((sum, block) => sum + targetPages(block), 0);
 }
 
+/** The block that a target page, counted over all blocks, is in. @throws RangeError for none. */
+export function blockOfPage(blocks: readonly RamBlock[], page: number): RamBlock {
+  let end = 0;
+  for (const block of blocks) {
+    end += targetPages(block);
+    if (page < end) return block;
+  }
+  throw new RangeError(`the guest has no page ${page}`);
+}
+
+/** Target pages of the blocks before this one. */
+export function pagesBefore(blocks: readonly RamBlock[], block: RamBlock): number {
+  let before = 0;
+  for (const other of blocks) {
+    if (other.index === block.index) break;
+    before += targetPages(other);
+  }
+  return before;
+}
+
+/** The host page of its block that holds a target page, counted over all blocks. */
+export function hostPageOf(blocks: readonly RamBlock[], block: RamBlock, page: number): number {
+  return Math.floor((page - pagesBefore(blocks, block)) / targetPagesPerHostPage(block));
+}
+
 /** The block that is mapped around `address` (qemu_ram_block_from_host), or undefined. */
 export function blockAt(blocks: readonly RamBlock[], address: number): RamBlock | undefined {
   for (const block of blocks) {

@@ -169,7 +169,7 @@ const snapshotSchema = z.strictObject({
   descriptionBytes: count
     .nullable()
     .describe("Of the devices' description, which comes only with a completion in precopy"),
-  workingSetPages: count.nullable().describe("Pages that the last restore asked for"),
+  workingSetPages: count.nullable().describe("Pages that restores have asked for"),
   pagesVerified: count.nullable(),
   notes: z.array(z.string()),
   complete: z.boolean(),

@@ -149,7 +149,7 @@ export const sourceReportSchema = z
           .describe("From the start until all of them were there"),
       })
       .nullable()
-      .describe("What the guest asked for when it was last restored"),
+      .describe("What the guest asked for in earlier restores"),
     requestServiceNs: latencySchema
       .nullable()
       .describe("From a request's last byte read to its page written"),

@@ -6,7 +6,7 @@
 import type { Channel } from "../channel/channel.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { pagesBefore, targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { PING_WORKING_SET } from "../stream/hello.ts";
 import { SOURCE } from "../report/counters.ts";
@@ -94,15 +94,18 @@ export function pushOwed(context: SourceContext): void {
  * it, so this pays for as long as the wait is short beside the faults that it saves.
  */
 export function sendAhead(context: SourceContext): void {
-  const { guest, shared, replay, channel } = context;
+  const { guest, shared, replay, channel, settings } = context;
   if (replay.length === 0) return;
-  // Ours does all that it was told to discard at LISTEN.
+  // A guest that one of ours keeps runs nowhere, and asks for nothing.
   if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return;
   const order = new ListedOrder(replay, guest.blocks, shared);
   const writer = context.makeWriter();
   const before = channel.bytesWritten;
   const deadline = performance.now() + AHEAD_MS;
-  while (performance.now() < deadline && order.find()) {
+  // It is a part of the push, whose limit holds for it as well.
+  const rate = settings.maxPostcopyBandwidth > 0 ? settings.maxPostcopyBandwidth : Infinity;
+  const end = before + (rate * AHEAD_MS) / 1000;
+  while (performance.now() < deadline && channel.bytesWritten < end && order.find()) {
     checkStop(shared);
     checkPeer(shared);
     pushChunk(context, writer, order);
@@ -254,23 +257,13 @@ export class RequestServer {
     }
     if (writer.normal + writer.zero > 0) flush();
     counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
-    const pagesBefore = this.#pagesBefore(block);
-    this.#record(pagesBefore + first * targetPagesPerHostPage(block));
+    const pagesAhead = pagesBefore(this.#blocks, block);
+    this.#record(pagesAhead + first * targetPagesPerHostPage(block));
     if (served > 0) {
-      const next = pagesBefore + end * targetPagesPerHostPage(block);
+      const next = pagesAhead + end * targetPagesPerHostPage(block);
       Atomics.store(this.#shared.control, WORD.pushHint, next);
     }
     return served;
-  }
-
-  /** Target pages of the blocks before this one. */
-  #pagesBefore(block: RamBlock): number {
-    let before = 0;
-    for (const other of this.#blocks) {
-      if (other.index === block.index) break;
-      before += targetPages(other);
-    }
-    return before;
   }
 
   /** Notes which page was asked for: what a guest touches first it touches first again. */

@@ -1,6 +1,6 @@
 /** In which order the background push takes the host pages that are owed. */
 import type { RamBlock } from "../ram/block.ts";
-import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { blockOfPage, hostPageOf, totalPages } from "../ram/block.ts";
 import { WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
@@ -32,16 +32,10 @@ export class AddressOrder implements PushOrder {
   followRequests(): void {
     const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
     if (hint < 0) return;
-    let page = hint;
-    for (const block of this.#blocks) {
-      const pages = targetPages(block);
-      if (page < pages) {
-        this.block = block;
-        this.hostPage = Math.floor(page / targetPagesPerHostPage(block));
-        return;
-      }
-      page -= pages;
-    }
+    // Behind the last page of all there is none: it goes on where it was.
+    if (hint >= totalPages(this.#blocks)) return;
+    this.block = blockOfPage(this.#blocks, hint);
+    this.hostPage = hostPageOf(this.#blocks, this.block, hint);
   }
 
   find(): boolean {
@@ -85,7 +79,9 @@ export class ListedOrder implements PushOrder {
 
   find(): boolean {
     for (; this.#at < this.#pages.length; this.#at++) {
-      this.#locate(this.#pages[this.#at] ?? 0);
+      const page = this.#pages[this.#at] ?? 0;
+      this.block = blockOfPage(this.#blocks, page);
+      this.hostPage = hostPageOf(this.#blocks, this.block, page);
       if (this.#shared.owed[this.block.index]?.test(this.hostPage)) return true;
     }
     return false;
@@ -93,20 +89,6 @@ export class ListedOrder implements PushOrder {
 
   next(): void {
     this.#at++;
-  }
-
-  #locate(page: number): void {
-    let rest = page;
-    for (const block of this.#blocks) {
-      const pages = targetPages(block);
-      if (rest < pages) {
-        this.block = block;
-        this.hostPage = Math.floor(rest / targetPagesPerHostPage(block));
-        return;
-      }
-      rest -= pages;
-    }
-    throw new RangeError(`the guest has no page ${page}`);
   }
 }
 

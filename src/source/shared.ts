@@ -4,7 +4,7 @@
  */
 import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { blockOfPage, hostPageOf, targetPages } from "../ram/block.ts";
 import { SOURCE_COUNTERS } from "../report/counters.ts";
 import type { SourceCounters } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
@@ -137,15 +137,8 @@ export class SourceShared {
   awaitPages(pages: Uint32Array, blocks: readonly RamBlock[]): void {
     let count = 0;
     for (const page of pages) {
-      let rest = page;
-      const block = blocks.find((each) => {
-        if (rest < targetPages(each)) return true;
-        rest -= targetPages(each);
-        return false;
-      });
-      if (block === undefined) throw new RangeError(`the guest has no page ${page}`);
-      const hostPage = Math.floor(rest / targetPagesPerHostPage(block));
-      if (this.awaited[block.index]?.set(hostPage)) count++;
+      const block = blockOfPage(blocks, page);
+      if (this.awaited[block.index]?.set(hostPageOf(blocks, block, page))) count++;
     }
     Atomics.store(this.control, WORD.awaited, count);
   }

@@ -256,7 +256,20 @@ describe("the recorded working set", () => {
     expectPing(peer);
   });
 
-  test("is not sent ahead to one of ours, which discards last", () => {
+  test("is sent ahead no faster than the push may be", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([400]);
+    const { context, peer } = bench(descriptors, guest);
+    context.replay = Uint32Array.from({ length: 400 }, (_, page) => page);
+    context.settings.maxPostcopyBandwidth = 1024;
+    Atomics.store(guest.shared.control, WORD.peerFeatures, 0);
+    sendAhead(context);
+    // One chunk, which is more than ten milliseconds may have.
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(400 - 32);
+    expect(peer.tryRead()).toBeGreaterThan(0);
+  });
+
+  test("is not sent ahead to one of ours, where nobody asks for it", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([40, 8]);
     const { context, peer } = bench(descriptors, guest);
