@@ -31,14 +31,17 @@ function mortal(thread: string, file: string, ...words: string[]): string[] {
   return [process.execPath, MORTAL, thread, file, ...withJournal(words)];
 }
 
-/** What is done with the userfaultfd of the guest's memory, from a trace: the last one opened. */
+/**
+ * What is done with the userfaultfd of the guest's memory, from a trace: the last one opened. A call
+ * that another thread's interrupts is on two lines, and only the second one has its result.
+ */
 function ends(trace: string): string[] {
-  const fd = [...trace.matchAll(/userfaultfd\(.*= (\d+)$/gm)].at(-1)?.[1];
-  if (fd === undefined) throw new Error(`no userfaultfd was opened:\n${trace}`);
-  const opened = trace.lastIndexOf("userfaultfd(");
-  const until = trace.indexOf("exit_group(", opened);
-  const life = trace.slice(opened, until);
-  const calls = new RegExp(`(close\\(${fd}\\)|ioctl\\(${fd}, UFFDIO_UNREGISTER)`, "g");
+  const opened = [...trace.matchAll(/userfaultfd(?:\(| resumed>).*= (\d+)$/gm)].at(-1);
+  if (opened === undefined) throw new Error(`no userfaultfd was opened:\n${trace}`);
+  const fd = opened[1];
+  const until = trace.indexOf("exit_group(", opened.index);
+  const life = trace.slice(opened.index, until);
+  const calls = new RegExp(`(close\\(${fd}\\b|ioctl\\(${fd}, UFFDIO_UNREGISTER)`, "g");
   return [...life.matchAll(calls)].map(([call]) => call);
 }
 

@@ -144,6 +144,7 @@ describe("pages that come twice in postcopy", () => {
   /** Another page 5 than the one that came first: the guest's has nothing but zeros. */
   const forged = page(5 * 4096, 0x77);
   const TOKEN = 0x1234_5678;
+  const PLACED = 0x77;
 
   streamTest("on one channel: the first one counts, which the guest may have read", async () => {
     await using dest = await startDest();
@@ -160,7 +161,9 @@ describe("pages that come twice in postcopy", () => {
     await using dest = await startDest();
     await using peer = await HandMadePeer.connect(dest.peer);
     const chosen = [...tokenValues(TOKEN), chosenValue(FEATURES_OURS)].map(ping);
-    peer.send(...BEFORE_PACKAGE, ...chosen, packaged(), ramPart(zeroPages(0, 14)));
+    peer.send(...BEFORE_PACKAGE, ...chosen, packaged(), ramPart(zeroPages(0, 14)), ping(PLACED));
+    // The answer is behind the pages before it: the first page 5 is there, and the guest waits for another.
+    await peer.message((message) => message.kind === "pong" && message.value === PLACED);
     await peer.message(({ kind }) => kind === "pageRequest");
     await using urgent = await HandMadePeer.connect(dest.peer);
     // What is on it has been taken when the other end closes it, as it does behind EOS.
