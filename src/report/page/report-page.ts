@@ -122,8 +122,8 @@ function faultTiles(report: Report): Tile[] {
       ),
     ];
   }
-  const { faults, pages } = report;
-  if (pages.missing === 0) return [];
+  const { faults, pages, snapshot } = report;
+  if (pages.missing === 0 || snapshot !== null) return [];
   const { latencyNs: waits } = faults;
   return [
     ...tile("remote faults", faults.remote, "count", shareText(faults.remoteShare, "missing")),
