@@ -1,0 +1,5 @@
+/** Every benchmark there is, in the order of the tables: those of the program, and what needs more. */
+import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
+import type { ListedBenchmark } from "../../src/bench/contest.ts";
+
+export const BENCHMARKS: readonly ListedBenchmark[] = [...OWN_BENCHMARKS];
