@@ -26,10 +26,14 @@ export function formatValue(value: number, unit: Figure["unit"]): string {
   }
 }
 
-/** "1.2 GiB/s (1.1 GiB/s to 1.3 GiB/s)": the median, and the ends where they say more. */
+/** "1.2 GiB/s (1.1 to 1.3)": the median and the ends; a unit that all three have is said once. */
 export function formatSpread(values: readonly number[], unit: Figure["unit"]): string {
   const { median, least, greatest } = spread(values);
   const middle = formatValue(median, unit);
   if (values.length < 2) return middle;
-  return `${middle} (${formatValue(least, unit)} to ${formatValue(greatest, unit)})`;
+  const written = middle.slice(middle.indexOf(" "));
+  const ends = [least, greatest].map((value) => formatValue(value, unit));
+  const alike = middle.includes(" ") && ends.every((end) => end.endsWith(written));
+  const [from, to] = alike ? ends.map((end) => end.slice(0, -written.length)) : ends;
+  return `${middle} (${from} to ${to})`;
 }

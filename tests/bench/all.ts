@@ -2,9 +2,12 @@
 import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
 import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
+import { capture, restoreRate } from "./kept-guests.ts";
 
 export const BENCHMARKS: readonly ListedBenchmark[] = [
   ...OWN_BENCHMARKS,
   { id: "bulk-idle", make: bulkIdle },
   { id: "bulk-running", make: bulkRunning },
+  { id: "capture", make: capture },
+  { id: "restore-rate", make: restoreRate },
 ];

@@ -19,13 +19,15 @@ import { moveByOurs } from "./own-move.ts";
 import { GIB, moveByQemu } from "./qemu-move.ts";
 import type { GuestActivity, Move } from "./qemu-move.ts";
 
-const MEMORY_MIB = 1024;
-const QUICK_MEMORY_MIB = 64;
+/** Memory that is moved by benchmarks of the bulk rate. */
+export function bulkMemoryMib(quick: boolean): number {
+  return quick ? 64 : 1024;
+}
 
 /** The guest stands still: all that is used is used by the migration. */
 export async function bulkIdle({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
   if (!isHere("bulk-idle", needUserfaultfd())) return undefined;
-  const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
+  const memoryMib = bulkMemoryMib(quick);
   const versions = peers("bulk-idle");
   const inC = isHere("bulk-idle in C", needCompiler()) ? [limit(memoryMib)] : [];
   return {
@@ -52,7 +54,7 @@ export async function bulkIdle({ quick }: { quick: boolean }): Promise<Benchmark
 /** The guest writes all the time, and waits for what it touches. */
 export async function bulkRunning({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
   if (!isHere("bulk-running", needUserfaultfd())) return undefined;
-  const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
+  const memoryMib = bulkMemoryMib(quick);
   const versions = peers("bulk-running");
   const rateOf = ({ bytesPerSecond }: Move): Run => ({ values: { [RATE.id]: bytesPerSecond } });
   return {
@@ -106,11 +108,12 @@ function contenders(
   return [ours, ...versions.map((version) => qemuContender(version, activity, memoryMib, toRun))];
 }
 
-function qemuContender(
+/** A QEMU that moves its guest to another of the same version. */
+export function qemuContender(
   version: QemuVersion,
   activity: GuestActivity,
   memoryMib: number,
-  toRun: (move: Move) => Run,
+  toRun: (move: Move) => Run = runOf,
 ): Contender {
   return {
     name: qemuToQemu(version),

@@ -2,6 +2,7 @@
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { collectRun, destReportOf, sourceReportOf } from "../helpers/postcopy-run.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
+import type { RunningProgram } from "../helpers/spawn.ts";
 import { CpuMeter } from "./cpu-meter.ts";
 import { GIB } from "./qemu-move.ts";
 import type { GuestActivity, Move } from "./qemu-move.ts";
@@ -15,14 +16,24 @@ function guestOf(memoryMib: number, activity: GuestActivity): string {
   return `stress:size=${memoryMib}MiB,zero=0,duration=10ms${rate}`;
 }
 
+/** A dest that listens for a guest. */
+export function startOurDest(guest: string): RunningProgram {
+  const words = ["--guest", guest, "--listen", "tcp:127.0.0.1:0", "--json"];
+  return spawn(postcopyCommand("dest", ...words), { lifeMs: LONG_TEST_MS });
+}
+
+/** Where it listens. */
+export async function peerOf(dest: RunningProgram): Promise<string> {
+  const { 1: peer = "" } = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);
+  return peer;
+}
+
 /** Ours to ours; fails if a page did not arrive as it was. */
 export async function moveByOurs(memoryMib: number, activity: GuestActivity): Promise<Move> {
-  const life = { lifeMs: LONG_TEST_MS };
-  const listen = ["dest", "--guest", "stress", "--listen", "tcp:127.0.0.1:0", "--json"];
-  await using dest = spawn(postcopyCommand(...listen), life);
-  const { 1: peer = "" } = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);
-  const send = ["--guest", guestOf(memoryMib, activity), "--to", peer, "--switchover", "now"];
-  await using source = spawn(postcopyCommand("source", "--json", "--no-journal", ...send), life);
+  await using dest = startOurDest("stress");
+  const to = ["--to", await peerOf(dest), "--switchover", "now", "--no-journal", "--json"];
+  const send = postcopyCommand("source", "--guest", guestOf(memoryMib, activity), ...to);
+  await using source = spawn(send, { lifeMs: LONG_TEST_MS });
 
   let meter: CpuMeter | undefined;
   let cpuSeconds = Number.NaN;
