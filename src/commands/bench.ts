@@ -56,7 +56,11 @@ export const bench = defineStrictCommand({
     const results = { ...started, benchmarks };
     output.events.emit({ event: "bench", results });
     if (report !== undefined) {
-      writeReportFile(report, formatResults(results), (...warning) => output.warn(...warning));
+      writeReportFile(
+        report,
+        () => formatResults(results),
+        (...warning) => output.warn(...warning),
+      );
     }
     return EXIT.ok;
   },

@@ -85,8 +85,8 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
         stderrTerminal.writeLines(renderReport(report, stderrTerminal.paint));
       }
       events.emit({ event: "report", report });
-      const text = `${JSON.stringify(report, null, 2)}\n`;
-      if (file !== undefined) writeReportFile(file, text, warn);
+      if (file === undefined) return;
+      writeReportFile(file, () => `${JSON.stringify(report, null, 2)}\n`, warn);
     },
   };
 }
@@ -110,12 +110,12 @@ function checkReportFile(file: string): void {
  */
 export function writeReportFile(
   file: string,
-  text: string,
+  text: () => string,
   warn: (code: string, message: string) => void,
 ): void {
   const unfinished = `${file}.${process.pid}.tmp`;
   try {
-    writeFileSync(unfinished, text);
+    writeFileSync(unfinished, text());
     renameSync(unfinished, file);
   } catch (thrown) {
     rmSync(unfinished, { force: true });
