@@ -7,6 +7,8 @@ import { dirname } from "node:path";
 import * as z from "zod";
 import { startProgress } from "../report/progress.ts";
 import type { Progress, ProgressMode, ProgressSample } from "../report/progress.ts";
+import type { Observations } from "../report/observations.ts";
+import { reportPage } from "../report/page/report-page.ts";
 import { renderReport } from "../report/render.ts";
 import type { Report } from "../report/report.ts";
 import { createEventWriter, noEvents } from "../report/sink.ts";
@@ -28,7 +30,7 @@ export const COMMON_FLAGS = {
 export const REPORT_FLAG = {
   report: optionalFlag(z.string(), {
     valueHint: "FILE",
-    description: "Write the report there, as JSON",
+    description: "Write the report there: as a page with plots for .html, else as JSON",
   }),
 } as const;
 
@@ -54,8 +56,10 @@ export interface Output {
   warn(code: string, message: string): void;
   /** Shows progress in the way that fits where the output goes. */
   startProgress(sample: () => ProgressSample): Progress;
+  /** Whether the file of --report is a page, which shows more than the report says. */
+  readonly page: boolean;
   /** The report to people, as an event, and into the file of --report. */
-  finish(report: Report): void;
+  finish(report: Report, observed: Observations): void;
 }
 
 function progressMode(options: CommonOptions): ProgressMode {
@@ -75,20 +79,31 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
     log.warn(message);
     events.emit({ event: "warning", code, message });
   };
+  const page = file !== undefined && isPage(file);
   return {
+    page,
     events,
     warn,
     startProgress: (sample) =>
       startProgress({ mode: progressMode(options), sample, terminal: stderrTerminal, events }),
-    finish: (report) => {
+    finish: (report, observed) => {
       if (!options.quiet) {
         stderrTerminal.writeLines(renderReport(report, stderrTerminal.paint));
       }
       events.emit({ event: "report", report });
       if (file === undefined) return;
-      writeReportFile(file, () => `${JSON.stringify(report, null, 2)}\n`, warn);
+      writeReportFile(file, () => (page ? reportPage(report, observed) : jsonText(report)), warn);
     },
   };
+}
+
+/** Whether a report goes into a page, by the name of its file. */
+export function isPage(file: string): boolean {
+  return /\.html?$/i.test(file);
+}
+
+function jsonText(report: Report): string {
+  return `${JSON.stringify(report, null, 2)}\n`;
 }
 
 /** A report that cannot be written is found out before the guest moves, not after. */

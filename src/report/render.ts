@@ -135,18 +135,19 @@ function memoryLine(report: Report, paint: Paint): string {
   return labelled("memory", `${formatBytes(peakRssBytes)} at most${guest}`, paint);
 }
 
-function headline(report: Report, paint: Paint): string {
+/** What was done, in one sentence. */
+export function headline(report: Report): string {
   const { guest, peer, outcome } = report;
   if (outcome !== "completed") {
     const what = `${outcome === "failed" ? "Migration failed" : "Migration cancelled"} in phase`;
-    return paint.red(`${what} ${report.phase}`);
+    return `${what} ${report.phase}`;
   }
   if (report.role === "source" && report.qemu !== null && report.qemu.startMs !== null) {
-    return paint.green(`Restored ${guest} in ${peer}`);
+    return `Restored ${guest} in ${peer}`;
   }
-  if (report.role === "source") return paint.green(`Moved ${guest} to ${peer}`);
+  if (report.role === "source") return `Moved ${guest} to ${peer}`;
   const verb = report.snapshot === null ? "Received" : "Kept";
-  return paint.green(`${verb} ${guest} from ${peer}`);
+  return `${verb} ${guest} from ${peer}`;
 }
 
 function switchoverLine(switchover: Switchover | null, paint: Paint): string[] {
@@ -205,7 +206,8 @@ function destLines(report: DestReport, paint: Paint): string[] {
   kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");
   if (pages.missing > 0) {
     const local = faults.local === 0 ? "" : `, ${formatCount(faults.local)} on pages just come`;
-    lines.push(labelled("faults", `${formatCount(faults.remote)} remote${local}`, paint));
+    const share = shareText(faults.remoteShare);
+    lines.push(labelled("faults", `${formatCount(faults.remote)} remote${share}${local}`, paint));
   }
   if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
     lines.push(labelled("waited", percentiles(faults.latencyNs), paint));
@@ -217,6 +219,12 @@ function destLines(report: DestReport, paint: Paint): string[] {
   }
   if (audit !== null) lines.push(labelled("checked", auditText(audit, paint), paint));
   return lines;
+}
+
+/** How much of what had to move the guest had to wait for. */
+function shareText(share: number | null): string {
+  if (share === null || share === 0) return "";
+  return ` (${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} % of what lacked)`;
 }
 
 function multifdText(multifd: DestReport["multifd"]): string {
@@ -234,8 +242,9 @@ function auditText(audit: NonNullable<DestReport["audit"]>, paint: Paint): strin
 /** The report as lines of text, at most 100 columns unless names are longer; no newline at end. */
 export function renderReport(report: Report, paint: Paint): string {
   const lines = report.role === "source" ? sourceLines(report, paint) : destLines(report, paint);
+  const colour = report.outcome === "completed" ? paint.green : paint.red;
   return [
-    headline(report, paint),
+    colour(headline(report)),
     ...lines,
     ...qemuLines(report, paint),
     ...trafficLine(report, paint),

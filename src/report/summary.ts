@@ -17,6 +17,11 @@ export function destPhase(counters: DestCounters): DestPhase {
   return DEST_PHASES[counters.get(DEST.phase)] ?? "waiting";
 }
 
+/** From 0 to 1, also where pages of a broken link were asked for twice; null of nothing. */
+function shareOf(part: number, whole: number): number | null {
+  return whole === 0 ? null : Math.min(1, part / whole);
+}
+
 /** The counts of a SourceReport. */
 export function sourceCounts(
   counters: SourceCounters,
@@ -43,6 +48,10 @@ export function sourceCounts(
       received: counters.get(SOURCE.requestsReceived),
       served: counters.get(SOURCE.requestsServed),
       duplicate: counters.get(SOURCE.requestsDuplicate),
+      remoteShare: shareOf(
+        counters.get(SOURCE.pagesRequested) + counters.get(SOURCE.pagesRequestedZero),
+        counters.get(SOURCE.owedPages),
+      ),
     },
     bytes: { ...bytes, total: bytes.precopy + bytes.package + bytes.postcopy + bytes.requested },
   };
@@ -80,6 +89,7 @@ export function destCounts(counters: DestCounters): Pick<
       events: counters.get(DEST.faults),
       remote: counters.get(DEST.faultsRemote),
       local: counters.get(DEST.faultsLocal),
+      remoteShare: shareOf(counters.get(DEST.pagesAwaited), counters.get(DEST.missingPages)),
     },
     bytes: { main, multifd, urgent, total: main + multifd + urgent },
   };
@@ -106,6 +116,27 @@ export function sourceProgress(counters: SourceCounters, elapsedMs: number): Pro
     dirtyPages: phase === "precopy" || phase === "device" ? dirtyPages : null,
     faults: requests.received,
   };
+}
+
+/** The share of the guest's memory that is at the destination and current, as the source knows it. */
+export function sourceResidency(counters: SourceCounters): number | undefined {
+  const { phase, pages } = sourceCounts(counters);
+  if (pages.total === 0 || phase === "setup") return undefined;
+  const { remainingPages } = sourceProgress(counters, 0);
+  // Nothing is owed before the switchover; then it is, and what was dirty is a part of that.
+  const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
+  const missing = pages.owed > 0 ? pages.owed - sent : (remainingPages ?? 0);
+  return Math.min(1, Math.max(0, 1 - missing / pages.total));
+}
+
+/**
+ * The share that is here, as the destination knows it: not before LISTEN, as long as pages may come
+ * once more.
+ */
+export function destResidency(counters: DestCounters): number | undefined {
+  const { remainingPages } = destProgress(counters, 0);
+  const total = counters.get(DEST.totalPages);
+  return remainingPages === null || total === 0 ? undefined : 1 - remainingPages / total;
 }
 
 /**

@@ -25,6 +25,8 @@ export interface HeatMap {
   x: AxisMarks;
   y: AxisMarks;
   emptyText: string;
+  /** SVG in the square of frame.ts, over the cells. */
+  over?: Content;
   below?: Content;
 }
 
@@ -43,18 +45,19 @@ export function heatMap(map: HeatMap): Markup {
     ...(caption === undefined ? {} : { caption }),
     ...(below === undefined ? {} : { below }),
     summary,
+    look: "heat-map",
     legend: kinds,
     x: { ...x, plain: true },
     y: { ...y, plain: true },
     // The cells are a square of their own, in which they have whole coordinates.
     shapes: html`<svg
-      viewBox="0 0 ${columns} ${rows}"
-      width="${SIDE}"
-      height="${SIDE}"
-      preserveAspectRatio="none"
-    >
-      ${paths}
-    </svg>`,
+        viewBox="0 0 ${columns} ${rows}"
+        width="${SIDE}"
+        height="${SIDE}"
+        preserveAspectRatio="none"
+      >
+        ${paths}</svg
+      >${map.over}`,
   });
 }
 

@@ -45,15 +45,15 @@ export function linearScale(greatest: number, unit: PlotUnit, least = 0): Scale 
   return { ticks, place };
 }
 
-/** The same for time, which ends where it ends: no empty part on the right. */
-export function timeScale(greatestMs: number): Scale {
-  const end = greatestMs > 0 ? greatestMs : 1;
-  const step = roundStep(end / TICKS, false);
+/** From 0 to what ends where it ends, as time and memory do: no empty part behind it. */
+export function exactScale(greatest: number, unit: PlotUnit): Scale {
+  const end = greatest > 0 ? greatest : 1;
+  const step = roundStep(end / TICKS, isBinary(unit));
   const place = (value: number): number => clamped(value / end);
   const ticks: Tick[] = [];
   for (let index = 0; index * step <= end * (1 + 1e-9); index++) {
     const value = Number((index * step).toPrecision(12));
-    ticks.push({ place: place(value), label: formatTick(value, "ms") });
+    ticks.push({ place: place(value), label: formatTick(value, unit) });
   }
   return { ticks, place };
 }

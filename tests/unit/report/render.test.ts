@@ -32,7 +32,7 @@ test("the destination's report", () => {
       precopy      237,841 pages and 65,536 zero
       pushed       11,400 pages and 11 zero
       urgent       590 pages on their own channel
-      faults       612 remote, 28 on pages just come
+      faults       612 remote (5.1 % of what lacked), 28 on pages just come
       waited       p50 105 µs  p90 222 µs  p99 1.14 ms  max 4.02 ms
                       32 µs ███████ 88
                       64 µs ████████████████████████ 301
@@ -114,7 +114,7 @@ test("a migration that failed early says no more than there is", () => {
       phase: "precopy",
       error: { code: "PEER_GONE", message: "The peer closed the connection" },
       pages: { ...nothing, ...more },
-      faults: { events: 0, remote: 0, local: 0, latencyNs: null },
+      faults: { events: 0, remote: 0, local: 0, remoteShare: null, latencyNs: null },
       bytes: { main: 12, multifd: 0, urgent: 0, total: 12 },
       downtime: null,
       rates: { precopy: null, postcopy: null },

@@ -24,7 +24,7 @@ test("the source's counts are sums over its threads", () => {
   counters.add(SOURCE.requestsDuplicate, 5);
   const { bytes, requests } = sourceCounts(counters);
   expect(bytes.total).toBe(4321);
-  expect(requests).toEqual({ received: 0, served: 0, duplicate: 5 });
+  expect(requests).toEqual({ received: 0, served: 0, duplicate: 5, remoteShare: null });
 });
 
 test("the source's remaining pages are the dirty ones, then the owed ones", () => {
