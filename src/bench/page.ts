@@ -142,7 +142,7 @@ function latenciesOf(benchmark: BenchmarkResult, colours: Colours): Markup | und
   });
   if (series.length === 0) return undefined;
   const caption = "Of all runs together.";
-  return latencyPlots({ title: "Latencies", caption, counted: "of all", series });
+  return latencyPlots({ title: "Latencies", caption, counted: "latencies", series });
 }
 
 function valuesOf({ id, axis, figures, entries }: BenchmarkResult): Markup {
