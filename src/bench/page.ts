@@ -29,7 +29,7 @@ export function benchPage(results: BenchResults): string {
       {
         id: "json",
         title: "For programs",
-        body: folded("The results as JSON", "results", formatResults(results)),
+        body: folded("The results as JSON", "report", formatResults(results)),
       },
     ],
     footer:
@@ -82,7 +82,7 @@ function sectionOf(benchmark: BenchmarkResult): Section {
       : linesOf(benchmark, figure, colours);
   });
   const body = html`<p>${setting}</p>
-    <div class="plots">${plots}</div>
+    ${benchmark.axis === null ? plots : html`<div class="plots">${plots}</div>`}
     ${latenciesOf(benchmark, colours)}${valuesOf(benchmark)}
     <ul>
       ${notes.map((note) => html`<li>${note}</li> `)}

@@ -29,7 +29,9 @@ test("a page loads and runs nothing, and has its title twice", () => {
     sections: [{ id: "one", title: "One & two", body: html`<p>x</p>` }],
   });
   expect(page).toStartWith("<!doctype html>");
-  expect(page).toContain(`content="default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;"`);
+  expect(page).toContain(
+    `content="default-src &#39;none&#39;; img-src data:; style-src &#39;unsafe-inline&#39;"`,
+  );
   expect(page).toContain("<title>A &lt;guest&gt;</title>");
   expect(page).toContain("<h1>A &lt;guest&gt;</h1>");
   expect(page).toContain("One &amp; two</h2>");
