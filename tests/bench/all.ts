@@ -3,6 +3,7 @@ import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
 import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
+import { roundTrip } from "./round-trip.ts";
 
 /** What needs a QEMU, a compiler, or network namespaces beside this program. */
 const WITH_PEERS: readonly ListedBenchmark[] = [
@@ -10,6 +11,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "bulk-running", make: bulkRunning },
   { id: "capture", make: capture },
   { id: "restore-rate", make: restoreRate },
+  { id: "round-trip", make: roundTrip },
 ];
 
 const withPeers = new Set(WITH_PEERS.map(({ id }) => id));
