@@ -34,7 +34,8 @@ export class MovementLog implements Movement {
   readonly samples: Sample[] = [];
   /** When the next sample is due after the last. */
   intervalMs = INTERVAL_MS;
-  #last: Uint32Array;
+  /** The counts at the last sample. */
+  readonly #last: Uint32Array;
 
   /** `kinds` counts for each of `bins`. */
   constructor(bins: number, kinds: (typeof KINDS)["length"]) {
@@ -47,13 +48,19 @@ export class MovementLog implements Movement {
    * before the first page: a destination may wait for its source for hours.
    */
   take(counts: Uint32Array, atNs: number, resident: number | undefined): void {
-    const now = counts.slice();
-    const pages = now.map((count, index) => Math.max(0, count - (this.#last[index] ?? 0)));
-    if (this.samples.length === 0 && pages.every((count) => count === 0)) {
+    const pages = new Uint32Array(this.#last.length);
+    let moved = false;
+    for (let index = 0; index < pages.length; index++) {
+      const count = counts[index] ?? 0;
+      const more = Math.max(0, count - (this.#last[index] ?? 0));
+      this.#last[index] = count;
+      pages[index] = more;
+      if (more > 0) moved = true;
+    }
+    if (this.samples.length === 0 && !moved) {
       this.beginNs = atNs;
       return;
     }
-    this.#last = now;
     this.samples.push({ endNs: atNs, pages, resident });
     if (this.samples.length > SAMPLES_MAX) this.#halve();
   }
@@ -72,7 +79,10 @@ export class MovementLog implements Movement {
 }
 
 function joined(first: Sample, second: Sample): Sample {
-  const pages = first.pages.map((count, index) => count + (second.pages[index] ?? 0));
+  const pages = first.pages.slice();
+  for (let index = 0; index < pages.length; index++) {
+    pages[index] = (pages[index] ?? 0) + (second.pages[index] ?? 0);
+  }
   return { ...second, pages };
 }
 

@@ -242,9 +242,9 @@ function auditText(audit: NonNullable<DestReport["audit"]>, paint: Paint): strin
 /** The report as lines of text, at most 100 columns unless names are longer; no newline at end. */
 export function renderReport(report: Report, paint: Paint): string {
   const lines = report.role === "source" ? sourceLines(report, paint) : destLines(report, paint);
-  const colour = report.outcome === "completed" ? paint.green : paint.red;
+  const done = headline(report);
   return [
-    colour(headline(report)),
+    report.outcome === "completed" ? paint.green(done) : paint.red(done),
     ...lines,
     ...qemuLines(report, paint),
     ...trafficLine(report, paint),

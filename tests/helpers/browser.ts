@@ -8,7 +8,7 @@
  */
 import { pathToFileURL } from "node:url";
 import { withDeadline } from "./deadline.ts";
-import { PROJECT_ROOT, spawn } from "./spawn.ts";
+import { spawn } from "./spawn.ts";
 import type { RunningProgram } from "./spawn.ts";
 import { TemporaryDirectory } from "./temporary-directory.ts";
 

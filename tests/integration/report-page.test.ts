@@ -63,14 +63,15 @@ requireOrSkip(needUserfaultfd(), needChromium())(
   async () => {
     const [here, there] = [place.file("source.html"), place.file("dest.html")];
     const { source, dest } = await move({
-      guest: "stress:size=32MiB,blocks=3,rate=unlimited,discard=0,duration=50ms",
+      guest: "stress:size=16MiB,blocks=3,workers=4,rate=unlimited,discard=0,duration=50ms",
+      // So slow that most pages are asked for before they are pushed.
       sourceFlags: [
-        ...["--switchover", "rounds=1", "--max-postcopy-bandwidth", "32MiB/s"],
+        ...["--switchover", "rounds=1", "--max-postcopy-bandwidth", "4MiB/s"],
         ...["--report", here],
       ],
       destFlags: ["--report", there],
     });
-    expectMoved(source, dest, pages("32MiB"));
+    expectMoved(source, dest, pages("16MiB"));
     const plots = [...OVER_TIME, "RAM arriving"];
     const came = await expectPage(there, dest.report, [...WAITS, ...plots]);
     expectReceived(came, dest.report);
@@ -99,16 +100,18 @@ requireOrSkip(
     expectReceived(moved, report);
     expect(moved["precopy"]).toBeGreaterThan(0);
   }
-  for (const restore of ["first", "second"]) {
+  {
     await using qemu = await startQemu({ incoming: "defer" });
-    const file = place.file(`${restore}.html`);
-    const report = await restoreIntoQemu(snapshot, qemu, { flags: ["--report", file] });
-    const moved = await expectPage(file, report, [...ANSWERS, ...OVER_TIME, "RAM leaving"]);
-    expectSent(moved, report);
-    // What the first had to ask for is replayed in the second.
-    expect(moved["replay"] ?? 0).toBe(report.workingSet?.pages ?? 0);
-    if (restore === "second") expect(moved["replay"]).toBeGreaterThan(0);
+    await restoreIntoQemu(snapshot, qemu);
   }
+  await using qemu = await startQemu({ incoming: "defer" });
+  const file = place.file("restored.html");
+  const report = await restoreIntoQemu(snapshot, qemu, { flags: ["--report", file] });
+  // In the second restore nothing may be left to ask for.
+  const answers = report.requestServiceNs === null ? [] : ANSWERS;
+  const moved = await expectPage(file, report, [...answers, ...OVER_TIME, "RAM leaving"]);
+  expectSent(moved, report);
+  expect(moved["replay"]).toBeGreaterThan(0);
 });
 
 requireOrSkip(

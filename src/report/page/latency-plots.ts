@@ -6,6 +6,7 @@ import { linePlot } from "./lines.ts";
 import type { Point } from "./lines.ts";
 import { html } from "./markup.ts";
 import type { Content, Markup } from "./markup.ts";
+import { formatValue } from "./units.ts";
 
 /** Latencies of one kind. */
 export interface Latencies extends BarSeries {
@@ -32,9 +33,18 @@ export function latencyPlots({ title, caption, counted, series }: LatencyPlots):
       x: { title: "latency", unit: "us", scale: "log" },
       y: { title: `share of ${counted}`, unit: "%", scale: "linear", greatest: 100 },
       shape: "line",
+      summary: series.map(summaryOf).join("; "),
       emptyText: `No ${counted} were counted.`,
     })}
   </div>`;
+}
+
+function summaryOf(latencies: Latencies): string {
+  const points = cumulative(latencies);
+  const within = (percent: number): string => {
+    return formatValue(points.find(({ y }) => y >= percent)?.x ?? 0, "us");
+  };
+  return `${latencies.name}: half took at most ${within(50)}, 99 % at most ${within(99)}`;
 }
 
 /** From nothing below the fastest to all below the slowest; x in µs, y in percent. */

@@ -52,6 +52,8 @@ export interface LinePlot {
    */
   shape: "line" | "step" | "stack";
   moments?: readonly Moment[];
+  /** What the lines show, in a sentence, where their greatest and last values do not say it. */
+  summary?: string;
   /** Instead of a plot without any point. */
   emptyText?: string;
   below?: Content;
@@ -80,7 +82,7 @@ export function linePlot(plot: LinePlot): Markup {
     title,
     ...(caption === undefined ? {} : { caption }),
     ...(below === undefined ? {} : { below }),
-    summary: summaryOf(series, y),
+    summary: plot.summary ?? summaryOf(series, y),
     legend: series.length > 1 ? series : [],
     x: { title: x.title, ticks: xScale.ticks },
     y: { title: y.title, ticks: yScale.ticks },
@@ -191,7 +193,7 @@ function hoverTexts(series: readonly Series[], plot: LinePlot, xScale: Scale): M
       return point === undefined ? "" : `\n${name}: ${formatValue(point.y, plot.y.unit)}`;
     });
     const text = `${plot.x.title} ${formatValue(x, plot.x.unit)}${values.join("")}`;
-    return html`<rect x="${left}" width="${Math.max(1, right - left)}" height="${SIDE}"
+    return html`<rect x="${left}" width="${Math.max(1, Math.round(right - left))}" height="${SIDE}"
       ><title>${text}</title></rect
     >`;
   });

@@ -34,13 +34,21 @@ export function reportPage(report: Report, observed: Observations): string {
   ];
   return pageDocument({
     title,
-    subtitle: `${dateText(report.startedAt)} · postcopy ${report.program}`,
+    subtitle: subtitleOf(report),
     lead: [errorText(report), tiles(tilesOf(report))],
     sections,
     footer:
       "Pages are of 4 KiB. Guest memory is counted as it is, also where zeros took a few bytes on the wire. " +
       "Rest on a plot to read its values.",
   });
+}
+
+/** When it was, and of what if the title does not say it. */
+function subtitleOf({ role, outcome, guest, peer, startedAt, program }: Report): string {
+  const date = `${dateText(startedAt)} · postcopy ${program}`;
+  return outcome === "completed"
+    ? date
+    : `${guest}, ${role === "source" ? "to" : "from"} ${peer} · ${date}`;
 }
 
 /** "2026-11-26 17:36 UTC" of an ISO 8601 time. */
