@@ -102,7 +102,8 @@ export async function openOutput(
 /** The text of a report's file. */
 type ReportText = (report: Report, observed: Observations) => string;
 
-function isPage(file: string): boolean {
+/** Whether a report goes into a page, by the name of its file. */
+export function isPage(file: string): boolean {
   return /\.html?$/i.test(file);
 }
 
@@ -132,7 +133,7 @@ function checkReportFile(file: string): void {
  * Writes the report whole or not at all. That it fails (a full disk) is only a warning: the guest
  * has moved, and an exit code that says otherwise would be a lie.
  */
-function writeReportFile(
+export function writeReportFile(
   file: string,
   text: () => string,
   warn: (code: string, message: string) => void,

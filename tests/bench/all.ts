@@ -1,0 +1,23 @@
+/** Every benchmark there is, in the order of the tables: those of the program, and what needs more. */
+import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
+import type { ListedBenchmark } from "../../src/bench/contest.ts";
+import { bulkIdle, bulkRunning } from "./bulk.ts";
+import { capture, restoreRate } from "./kept-guests.ts";
+import { roundTrip } from "./round-trip.ts";
+
+/** What needs a QEMU, a compiler, or network namespaces beside this program. */
+const WITH_PEERS: readonly ListedBenchmark[] = [
+  { id: "bulk-idle", make: bulkIdle },
+  { id: "bulk-running", make: bulkRunning },
+  { id: "capture", make: capture },
+  { id: "restore-rate", make: restoreRate },
+  { id: "round-trip", make: roundTrip },
+];
+
+const withPeers = new Set(WITH_PEERS.map(({ id }) => id));
+
+/** One that has peers here takes the place of the program's own of the same name. */
+export const BENCHMARKS: readonly ListedBenchmark[] = [
+  ...OWN_BENCHMARKS.filter(({ id }) => !withPeers.has(id)),
+  ...WITH_PEERS,
+];
