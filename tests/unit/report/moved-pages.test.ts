@@ -55,7 +55,8 @@ test("pages that come one by one, or a few at a time, are counted as the runs th
         for (let at = first; at < end;) {
           const pages = Math.min(step, end - at);
           runs.add(kind, block, at * PAGE, pages);
-          for (let page = at; page < at + pages; page++) moved.add(kind, block, page * PAGE, 1);
+          for (let single = at; single < at + pages; single++)
+            moved.add(kind, block, single * PAGE, 1);
           at += pages;
         }
       }
