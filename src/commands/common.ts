@@ -8,7 +8,6 @@ import * as z from "zod";
 import { startProgress } from "../report/progress.ts";
 import type { Progress, ProgressMode, ProgressSample } from "../report/progress.ts";
 import type { Observations } from "../report/observations.ts";
-import { reportPage } from "../report/page/report-page.ts";
 import { renderReport } from "../report/render.ts";
 import type { Report } from "../report/report.ts";
 import { createEventWriter, noEvents } from "../report/sink.ts";
@@ -69,7 +68,9 @@ function progressMode(options: CommonOptions): ProgressMode {
 }
 
 /** Sets the logger up and gives the command its output. Throws when --report cannot be written. */
-export function openOutput(options: CommonOptions & { report?: string | undefined }): Output {
+export async function openOutput(
+  options: CommonOptions & { report?: string | undefined },
+): Promise<Output> {
   if (options.verbose) setVerbosity("verbose");
   else if (options.quiet) setVerbosity("quiet");
   const file = options.report;
@@ -80,6 +81,7 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
     events.emit({ event: "warning", code, message });
   };
   const page = file !== undefined && isPage(file);
+  const reportText = page ? await loadPage() : jsonText;
   return {
     page,
     events,
@@ -92,14 +94,21 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
       }
       events.emit({ event: "report", report });
       if (file === undefined) return;
-      writeReportFile(file, () => (page ? reportPage(report, observed) : jsonText(report)), warn);
+      writeReportFile(file, () => reportText(report, observed), warn);
     },
   };
 }
 
-/** Whether a report goes into a page, by the name of its file. */
-export function isPage(file: string): boolean {
+/** The text of a report's file. */
+type ReportText = (report: Report, observed: Observations) => string;
+
+function isPage(file: string): boolean {
   return /\.html?$/i.test(file);
+}
+
+/** Only whoever wants a page waits for the drawings to be loaded. */
+async function loadPage(): Promise<ReportText> {
+  return (await import("../report/page/report-page.ts")).reportPage;
 }
 
 function jsonText(report: Report): string {

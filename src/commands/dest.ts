@@ -119,7 +119,7 @@ function prepare(
 
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
-  const output = openOutput(options);
+  const output = await openOutput(options);
   const { onward, insecure, tls } = options;
   if (options.guest.kind === "qemu") {
     const { socket } = options.guest;

@@ -54,7 +54,6 @@ export function driveObservations(
 ): Observations {
   const moments = timeline.named({
     stopped: "the guest stopped here",
-    postcopy: "the rest followed",
     resumed: "the guest went on here",
   });
   return { zeroNs: timeline.startNs, moments, movement, latencies: undefined };

@@ -357,7 +357,8 @@ export class DestRun {
   get observed(): Observations {
     const moments = this.#timeline.named({
       device: "the device state came",
-      running: "the guest ran here",
+      // A guest that is kept runs nowhere.
+      ...(this.#job.guest.kind === "stress" ? { running: "the guest ran here" } : {}),
       drained: "all of it was here",
     });
     const zeroNs = this.#timeline.at("connected") ?? this.#timeline.startNs;

@@ -76,7 +76,7 @@ export const source = defineStrictCommand({
   check: checkOptions,
   run: async (options) => {
     using interrupts = new Interrupts();
-    const output = openOutput(options);
+    const output = await openOutput(options);
     const { guest, to, run } = options;
     const journal = openJournal(options);
     // Awaited here, as the end of this function is the end of `interrupts`.

@@ -172,9 +172,10 @@ function postcopyLines(
   const duplicate =
     requests.duplicate === 0 ? "" : `, ${formatCount(requests.duplicate)} of them already sent`;
   const channel = urgentChannel ? " on their own channel" : "";
+  const share = shareText(requests.remoteShare, "");
   return [
     labelled("pushed", pushed, paint),
-    labelled("requested", `${requested}${channel} (${asked}${duplicate})`, paint),
+    labelled("requested", `${requested}${share}${channel} (${asked}${duplicate})`, paint),
   ];
 }
 
@@ -206,7 +207,7 @@ function destLines(report: DestReport, paint: Paint): string[] {
   kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");
   if (pages.missing > 0) {
     const local = faults.local === 0 ? "" : `, ${formatCount(faults.local)} on pages just come`;
-    const share = shareText(faults.remoteShare);
+    const share = shareText(faults.remoteShare, " of what lacked");
     lines.push(labelled("faults", `${formatCount(faults.remote)} remote${share}${local}`, paint));
   }
   if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
@@ -221,10 +222,10 @@ function destLines(report: DestReport, paint: Paint): string[] {
   return lines;
 }
 
-/** How much of what had to move the guest had to wait for. */
-function shareText(share: number | null): string {
+/** How much of what had to move the guest had to wait for; nothing where that is nothing. */
+function shareText(share: number | null, of: string): string {
   if (share === null || share === 0) return "";
-  return ` (${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} % of what lacked)`;
+  return ` (${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %${of})`;
 }
 
 function multifdText(multifd: DestReport["multifd"]): string {

@@ -22,10 +22,11 @@ export interface SeenPage {
  * all text can be read, and no two labels of an axis lie on each other.
  */
 export async function seePage(browser: Browser, file: string): Promise<SeenPage> {
-  const phone = await browser.open(file, { width: 360 });
-  await expectReadable(phone);
-  const desk = await browser.open(file, { width: 1280, dark: true });
-  await expectReadable(desk);
+  const [phone, desk] = await Promise.all([
+    browser.open(file, { width: 360 }),
+    browser.open(file, { width: 1280, dark: true }),
+  ]);
+  for (const page of [phone, desk]) await expectReadable(page);
   const colours = `getComputedStyle(document.body).backgroundColor`;
   expect(await desk.evaluate<string>(colours)).not.toBe(await phone.evaluate<string>(colours));
   return await desk.evaluate<SeenPage>(SEEN);

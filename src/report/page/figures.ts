@@ -99,6 +99,8 @@ function sent(report: SourceReport): Content {
 }
 
 function received(report: DestReport): Content {
+  // A QEMU that receives counts nothing of that.
+  if (report.qemu !== null) return undefined;
   const { pages, places, faults, bytes, multifd, audit, snapshot } = report;
   return [
     group("Pages", [

@@ -3,6 +3,7 @@ import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { Observations } from "../observations.ts";
 import type { Report } from "../report.ts";
 import { headline } from "../render.ts";
+import { arrivalMap } from "./arrival-map.ts";
 import { pageDocument } from "./document.ts";
 import type { Section } from "./document.ts";
 import { figures, roundsTable } from "./figures.ts";
@@ -11,10 +12,10 @@ import { latencyPlots } from "./latency-plots.ts";
 import type { Latencies } from "./latency-plots.ts";
 import { html } from "./markup.ts";
 import type { Content, Markup } from "./markup.ts";
-import { arrivalMap, residencyPlot, throughputPlot } from "./movement-plots.ts";
-import type { Timeframe } from "./movement-plots.ts";
+import { residencyPlot, throughputPlot } from "./movement-plots.ts";
+import { tilesOf } from "./report-tiles.ts";
 import { folded, tiles } from "./tables.ts";
-import type { Tile } from "./tables.ts";
+import type { Timeframe } from "./timeframe.ts";
 import { formatValue } from "./units.ts";
 
 /** The page as the text of a file. */
@@ -58,86 +59,6 @@ function dateText(time: string): string {
 
 function errorText({ error }: Report): Markup | undefined {
   return error === null ? undefined : html`<p class="bad">${error.code}: ${error.message}</p>`;
-}
-
-function tile(
-  label: string,
-  value: number | null,
-  unit: Parameters<typeof formatValue>[1],
-  note?: string,
-): Tile[] {
-  if (value === null) return [];
-  const figure = { label, value: formatValue(value, unit) };
-  return [note === undefined ? figure : { ...figure, note }];
-}
-
-/** What is read first. */
-function tilesOf(report: Report): Tile[] {
-  const { downtime, times, rates, bytes, qemu } = report;
-  const kept = report.role === "dest" && report.snapshot !== null;
-  const moved = rates.postcopy ?? rates.precopy;
-  return [
-    ...tile(
-      "downtime",
-      downtime === null ? null : downtime.ms,
-      "ms",
-      downtime === null ? undefined : DOWNTIME[downtime.method],
-    ),
-    ...tile("guest ran after", kept ? null : times.toRunning, "ms", "from the start"),
-    ...tile("all memory there after", times.toDrained, "ms", "from the start"),
-    ...faultTiles(report),
-    ...tile(
-      "QEMU's faults, mean",
-      qemu === null ? null : qemu.latencyMeanNs,
-      "ns",
-      "postcopy-latency",
-    ),
-    ...tile(
-      "on the wire",
-      bytes.total === 0 ? null : bytes.total,
-      "bytes",
-      moved === null ? undefined : `at ${formatValue(moved, "bytes/s")}`,
-    ),
-  ];
-}
-
-const DOWNTIME = {
-  "one-clock": "both ends on one clock",
-  "two-clocks": "by two machines' clocks",
-  acknowledged: "until the answer, so at most",
-  guest: "the longest gap the guest saw",
-} as const;
-
-function faultTiles(report: Report): Tile[] {
-  if (report.role === "source") {
-    const { requests, requestServiceNs: answers } = report;
-    if (requests.received === 0) return [];
-    return [
-      ...tile("page requests", requests.received, "count", shareText(requests.remoteShare, "owed")),
-      ...tile(
-        "answered in",
-        answers === null ? null : answers.p50,
-        "ns",
-        answers === null ? undefined : `half of them; 99 % in ${formatValue(answers.p99, "ns")}`,
-      ),
-    ];
-  }
-  const { faults, pages } = report;
-  if (pages.missing === 0) return [];
-  const { latencyNs: waits } = faults;
-  return [
-    ...tile("remote faults", faults.remote, "count", shareText(faults.remoteShare, "missing")),
-    ...tile(
-      "a fault waited",
-      waits === null ? null : waits.p50,
-      "ns",
-      waits === null ? undefined : `half of them; 99 % up to ${formatValue(waits.p99, "ns")}`,
-    ),
-  ];
-}
-
-function shareText(share: number | null, what: string): string | undefined {
-  return share === null ? undefined : `${formatValue(100 * share, "%")} of the pages ${what}`;
 }
 
 function faultPlots(report: Report, { latencies }: Observations): Content {

@@ -47,7 +47,7 @@ a { color: var(--blue); }
 .card table { margin: 0; background: none; }
 .card tr:last-child > * { border-bottom: 0; }
 .chart { display: grid; grid-template-columns: max-content minmax(0, 1fr); column-gap: 0.5rem; margin-top: 0.5rem; }
-.chart > svg { grid-column: 2; width: 100%; height: 15rem; display: block; overflow: hidden; }
+.chart > svg { grid-column: 2; width: 100%; height: 15rem; display: block; overflow: visible; }
 .heat-map .chart > svg { height: 22rem; }
 .y-title, .x-title, .y-axis, .x-axis { font-size: 12px; line-height: 1.2; color: var(--quiet); }
 .y-title { grid-column: 1 / 3; margin-bottom: 0.75rem; }
@@ -85,6 +85,7 @@ svg .hover rect:hover { fill: var(--ink); opacity: 0.08; }
 .rows .value { grid-column: 3; text-align: right; }
 .rows small { color: var(--quiet); font-size: 12px; display: block; line-height: 1.2; }
 .rows .axis-name { grid-column: 1; }
+.rows .x-axis .odd { display: none; }
 
 .scroll { overflow-x: auto; margin: 0.5rem 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.875rem; background: var(--card); }

@@ -17,7 +17,7 @@ test("the source's report", () => {
       switchover   the set of dirty pages stopped shrinking; 46.9 MiB left to move by postcopy
       downtime     12.3 ms (until the destination's answer, so at most)
       pushed       11,400 pages and 11 zero
-      requested    590 pages on their own channel (612 requests, 22 of them already sent)
+      requested    590 pages (4.9 %) on their own channel (612 requests, 22 of them already sent)
       answered in  p50 24.1 µs  p90 51 µs  p99 190 µs  max 1.23 ms
       traffic      978 MiB: precopy at 760 MiB/s, postcopy at 519 MiB/s
       time         running after 1.24 s, drained after 1.33 s, 1.35 s in all
@@ -66,7 +66,7 @@ test("a guest that was restored in a QEMU started for it: our times beside QEMU'
     "Restored snapshot of pc-i440fx-11.1 in /vm1 in the QEMU of --run
       switchover   the guest stands still; 129 MiB left to move by postcopy
       pushed       11,400 pages and 11 zero
-      requested    590 pages on their own channel (612 requests, 22 of them already sent)
+      requested    590 pages (4.9 %) on their own channel (612 requests, 22 of them already sent)
       answered in  p50 24.1 µs  p90 51 µs  p99 190 µs  max 1.23 ms
       QEMU         11.1.3, started in 232 ms, all vCPUs blocked for 183 ms
       waited       148 µs in the mean, in 17 faults as QEMU saw them

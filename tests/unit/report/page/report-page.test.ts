@@ -6,7 +6,7 @@ import { createMovedPages, KIND, KINDS, MOVED_BINS } from "../../../../src/repor
 import { MovementLog } from "../../../../src/report/movement.ts";
 import type { Observations } from "../../../../src/report/observations.ts";
 import { cumulative } from "../../../../src/report/page/latency-plots.ts";
-import { movedPages } from "../../../../src/report/page/movement-plots.ts";
+import { movedPages } from "../../../../src/report/page/timeframe.ts";
 import { reportPage } from "../../../../src/report/page/report-page.ts";
 import type { DestReport, SourceReport } from "../../../../src/report/report.ts";
 import { destReport, sourceReport } from "../fixtures/reports.ts";
