@@ -7,6 +7,8 @@ import { postcopyCommand, PROJECT_ROOT } from "../helpers/spawn.ts";
 import { OUR_PROGRAM, qemuProgramName } from "./names.ts";
 import { peers } from "./needs.ts";
 
+const EXECUTABLE = "executable";
+
 /** Starts of one run, of which the mean is told. */
 const STARTS = 20;
 const QUICK_STARTS = 2;
@@ -30,15 +32,15 @@ export async function start({ quick }: { quick: boolean }): Promise<Benchmark> {
     axis: null,
     figures: [{ id: "time", title: "time", unit: "ms", better: "less" }],
     contenders: [
-      contender("executable", OUR_PROGRAM, [outfile, "--version"]),
+      contender(EXECUTABLE, OUR_PROGRAM, [outfile, "--version"]),
       contender("from its sources", OUR_PROGRAM, postcopyCommand("--version")),
       ...peers("start").map((version) => {
         const command = [qemuPath(version), "--version"];
         return contender(`QEMU ${version}`, qemuProgramName(version), command);
       }),
     ],
-    targets: [],
-    notes: ["The executable is meant to be there within 30 ms. All files lie in the page cache."],
+    targets: [{ figure: "time", of: EXECUTABLE, to: null, bound: "at most", ratio: 30 }],
+    notes: ["All files lie in the page cache."],
   };
 }
 
