@@ -54,9 +54,9 @@ function bodyOf(text = ""): string {
 function summaryOf(benchmarks: readonly BenchmarkResult[]): string {
   const rows = benchmarks.flatMap((benchmark) =>
     verdicts(benchmark).map((verdict) => {
-      const { figure, point, wanted, came, outcome } = describeVerdict(verdict, benchmark);
-      const { of, to } = verdict.target;
-      return [benchmark.id, figure, `${of}${point}`, to, wanted, came, outcome];
+      const { figure, point, wanted, came, peer, outcome } = describeVerdict(verdict, benchmark);
+      const of = `${verdict.target.of}${point}`;
+      return [benchmark.id, figure, of, peer, wanted, came, outcome];
     }),
   );
   if (rows.length === 0) return "";

@@ -54,16 +54,16 @@ function tilesOf(benchmarks: readonly BenchmarkResult[]): Tile[] {
 function targetSection(benchmarks: readonly BenchmarkResult[]): Section[] {
   const rows = benchmarks.flatMap((benchmark) =>
     verdicts(benchmark).map((verdict): Content[] => {
-      const { figure, point, wanted, came, outcome } = describeVerdict(verdict, benchmark);
-      const { of, to } = verdict.target;
+      const { figure, point, wanted, came, peer, outcome } = describeVerdict(verdict, benchmark);
       const kind = outcome === "met" ? "good" : outcome === "not met" ? "bad" : "";
       const verdictText = html`<span class="${kind}">${outcome}</span>`;
-      return [benchmark.id, figure, `${of}${point}`, to, wanted, came, verdictText];
+      const of = `${verdict.target.of}${point}`;
+      return [benchmark.id, figure, of, peer, wanted, came, verdictText];
     }),
   );
   if (rows.length === 0) return [];
   const head = ["benchmark", "figure", "of", "divided by that of", "target", "came to", ""];
-  const caption = "Ratios of medians, beside what they are meant to be";
+  const caption = "Medians and their ratios, beside what they are meant to be";
   return [
     {
       id: "targets",

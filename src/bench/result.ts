@@ -41,13 +41,19 @@ export const entrySchema = z.strictObject({
     .describe("Counts of [2^N, 2^(N+1)) µs over all runs"),
 });
 
-/** What the ratio of two medians is meant to be: the first entry's divided by the second's. */
+/**
+ * What the ratio of two medians is meant to be, the first entry's divided by the second's; or what a
+ * median is meant to be by itself.
+ */
 export const targetSchema = z.strictObject({
   figure: z.string(),
   of: z.string().describe("Name of an entry"),
-  to: z.string().describe("Name of the entry that it is compared with"),
+  to: z
+    .string()
+    .nullable()
+    .describe("Name of the entry that it is compared with; null where the figure itself is meant"),
   bound: z.enum(["at most", "at least"]),
-  ratio: z.number().positive(),
+  ratio: z.number().positive().describe("With nothing to compare with: in the figure's unit"),
 });
 
 export const benchmarkResultSchema = z.strictObject({

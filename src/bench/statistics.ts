@@ -24,7 +24,7 @@ export function spread(values: readonly number[]): Spread {
 /** How a target was met. */
 export interface Verdict {
   target: Target;
-  /** The ratio of the medians; NaN where one of the two was not measured. */
+  /** The ratio of the medians, or the one median; NaN where one of them was not measured. */
   ratio: number;
   met: boolean;
 }
@@ -45,7 +45,7 @@ export function verdicts(benchmark: BenchmarkResult): PlacedVerdict[] {
 
 function verdict(target: Target, entry: Entry, peer: Entry | undefined): Verdict {
   const of = median(entry.values[target.figure] ?? []);
-  const to = median(peer?.values[target.figure] ?? []);
+  const to = target.to === null ? 1 : median(peer?.values[target.figure] ?? []);
   const ratio = of / to;
   const met = target.bound === "at most" ? ratio <= target.ratio : ratio >= target.ratio;
   return { target, ratio, met };

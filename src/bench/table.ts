@@ -49,10 +49,12 @@ export interface VerdictWords {
   figure: string;
   /** " at 4 GiB", or nothing where there is no axis. */
   point: string;
-  /** "at least 1.2 ×". */
+  /** "at least 1.2 ×", or "at most 30 ms" where it is compared with nothing. */
   wanted: string;
-  /** The ratio of the medians. */
+  /** The ratio of the medians, or the median. */
   came: string;
+  /** What it is compared with, or nothing. */
+  peer: string;
   outcome: "met" | "not met" | "not measured";
 }
 
@@ -61,19 +63,22 @@ export function describeVerdict(
   { figures, axis }: BenchmarkResult,
 ): VerdictWords {
   const measured = !Number.isNaN(ratio);
+  const figure = figures.find(({ id }) => id === target.figure);
+  const unit = target.to === null ? (figure?.unit ?? "count") : "ratio";
   return {
-    figure: figures.find(({ id }) => id === target.figure)?.title ?? target.figure,
+    figure: figure?.title ?? target.figure,
     point: at === null ? "" : ` at ${formatPoint(at, axis?.unit ?? "")}`,
-    wanted: `${target.bound} ${target.ratio} ×`,
-    came: measured ? formatValue(ratio, "ratio") : "–",
+    wanted: `${target.bound} ${formatValue(target.ratio, unit)}`,
+    came: measured ? formatValue(ratio, unit) : "–",
+    peer: target.to ?? "",
     outcome: !measured ? "not measured" : met ? "met" : "not met",
   };
 }
 
 function renderVerdict(verdict: PlacedVerdict, benchmark: BenchmarkResult, paint: Paint): string {
-  const { figure, point, wanted, came, outcome } = describeVerdict(verdict, benchmark);
-  const { of, to } = verdict.target;
-  const text = `  ${figure} of ${of}${point}, ${wanted} that of ${to}: ${came}, ${outcome}`;
+  const { figure, point, wanted, came, peer, outcome } = describeVerdict(verdict, benchmark);
+  const than = peer === "" ? "" : ` that of ${peer}`;
+  const text = `  ${figure} of ${verdict.target.of}${point}, ${wanted}${than}: ${came}, ${outcome}`;
   if (outcome === "not measured") return paint.dim(text);
   return outcome === "met" ? paint.green(text) : paint.red(text);
 }

@@ -9,7 +9,7 @@ import { describeMachine, renderBenchmark } from "../bench/table.ts";
 import { EXIT } from "../util/errors.ts";
 import { choiceSchema, integerSchema } from "../util/schemas.ts";
 import { stderrTerminal } from "../util/terminal.ts";
-import { checkCommon, COMMON_FLAGS, isPage, openOutput, writeReportFile } from "./common.ts";
+import { checkCommon, COMMON_FLAGS, openOutput, writeReportFile } from "./common.ts";
 import { defineStrictCommand, optionalFlag, repeatedFlag, switchFlag } from "./strict.ts";
 
 const RUNS_MAX = 1000;
@@ -57,7 +57,7 @@ export const bench = defineStrictCommand({
     const results = { ...started, benchmarks };
     output.events.emit({ event: "bench", results });
     if (report !== undefined) {
-      const text = isPage(report) ? benchPage : formatResults;
+      const text = output.page ? benchPage : formatResults;
       writeReportFile(
         report,
         () => text(results),

@@ -4,6 +4,7 @@ import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
 import { roundTrip } from "./round-trip.ts";
+import { start } from "./start.ts";
 
 /** What needs a QEMU, a compiler, or network namespaces beside this program. */
 const WITH_PEERS: readonly ListedBenchmark[] = [
@@ -12,6 +13,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "capture", make: capture },
   { id: "restore-rate", make: restoreRate },
   { id: "round-trip", make: roundTrip },
+  { id: "start", make: start },
 ];
 
 const withPeers = new Set(WITH_PEERS.map(({ id }) => id));

@@ -26,7 +26,7 @@ requireOrSkip(needChromium())(
 
     const page = await browser.open(file, { width: 1280 });
     const cells = `[...document.querySelectorAll(".good, .bad")].map((cell) => cell.textContent)`;
-    expect(await page.evaluate<string[]>(cells)).toEqual(["met", "not met", "met", "met"]);
+    expect(await page.evaluate<string[]>(cells)).toEqual(["met", "not met", "met", "met", "met"]);
     const dots = `[...document.querySelectorAll("svg .dot")].map((dot) => dot.getAttribute("d"))`;
     expect((await page.evaluate<string[]>(dots)).every((dot) => /^M[\d.]/.test(dot))).toBe(true);
     // Names come from other programs: what looks like markup is text.

@@ -62,6 +62,10 @@ describe("verdicts", () => {
     expect(seen(nobody)).toEqual([[null, NaN, false]]);
   });
 
+  test("without a peer are of the median itself", () => {
+    expect(seen(bulk)[3]).toEqual([null, 0.5, true]);
+  });
+
   test("hold at their very bound", () => {
     const entries = [entry("a", { rate: [3] }), entry("b", { rate: [2] })];
     const target = { figure: "rate", of: "a", to: "b", ratio: 1.5 };

@@ -30,6 +30,7 @@ describe("renderBenchmark", () => {
       "  rate of ours → ours, at least 1.2 × that of QEMU 11.1 → QEMU 11.1: 2 ×, met",
       "  CPU time of ours → ours, at most 0.75 × that of QEMU 11.1 → QEMU 11.1: 0.83 ×, not met",
       "  CPU time of ours → ours, at most 1 × that of C: –, not measured",
+      "  CPU time of ours → ours, at most 0.5 s/GiB: 0.5 s/GiB, met",
     ]);
   });
 
@@ -45,7 +46,7 @@ describe("renderBenchmark", () => {
       red: (text: string) => `-${text}`,
     };
     const painted = renderBenchmark(bulk, paint).split("\n");
-    expect(painted.filter((line) => line.startsWith("+"))).toHaveLength(1);
+    expect(painted.filter((line) => line.startsWith("+"))).toHaveLength(2);
     expect(painted.filter((line) => line.startsWith("-"))).toHaveLength(1);
   });
 });
