@@ -86,6 +86,12 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
+  /** The source has chosen to send page runs, from here on. */
+  expectRuns(): void {
+    this.#loader.runs = true;
+    Atomics.store(this.#context.shared.control, WORD.pageRuns, 1);
+  }
+
   /** Whether the list of RAM blocks has come. */
   get isKnown(): boolean {
     return this.#pages !== undefined;

@@ -107,6 +107,7 @@ function loadPages(context: ListenContext): void {
   const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
+  loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   for (;;) {
     const section = readSectionHeader(channel.reader);
     switch (section.kind) {

@@ -202,9 +202,8 @@ export class Placer implements PageSink {
     if (received === undefined || requestedAt === undefined) throw new Error("no page state");
     const first = offset / TARGET_PAGE_SIZE;
     const end = first + length / TARGET_PAGE_SIZE;
-    let fresh = 0;
+    const fresh = received.setRunCounting(first, end - first);
     for (let page = first; page < end; page++) {
-      if (received.set(page)) fresh++;
       if (Atomics.load(requestedAt, page) !== 0) this.#endRequest(requestedAt, page);
     }
     Atomics.sub(this.#shared.control, WORD.missing, fresh);

@@ -1,13 +1,16 @@
 /**
  * From RAM records to runs of pages. Consecutive pages are joined: their data are moved together in
  * the receive buffer (a copy within the cache), so that the sink gets one run and spends one system
- * call on it instead of one a page.
+ * call on it instead of one a page. One of our own sources sends runs as they are, which go to the
+ * sink from where they have arrived.
  */
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { blockNamed } from "../ram/block.ts";
 import { RAM_FLAG, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { inflatePage } from "../stream/compressed-page.ts";
+import { createPageRun, decodePageRun, isPageRun } from "../stream/page-run.ts";
+import type { PageRun } from "../stream/page-run.ts";
 import { createRamRecord, decodeRamRecord } from "../stream/ram-record.ts";
 import type { RamRecord } from "../stream/ram-record.ts";
 import { byteString } from "../stream/reader.ts";
@@ -38,6 +41,12 @@ export class RamLoader {
   memoryTotal = 0;
   blocks: readonly RamBlock[] = [];
   sink: PageSink | undefined;
+  /** Whether the source has chosen to send page runs. */
+  runs = false;
+  readonly #run: PageRun = createPageRun();
+  /** Pages of a plain run that are still to come, and the offset of the first. */
+  #left = 0;
+  #leftAt = 0;
   readonly #record: RamRecord = createRamRecord();
   readonly #reader: StreamReader;
   /** Room for a page that has to be decoded, and where it lies for the sinks. */
@@ -58,14 +67,19 @@ export class RamLoader {
   }
 
   /**
-   * Loads the records that have arrived in full. It never waits; what was joined is with the sink
-   * when it returns.
+   * Loads the records that have arrived in full, and of a run the pages that have. It never waits;
+   * what was joined is with the sink when it returns.
    */
   load(): LoadEnd {
     const reader = this.#reader;
     const record = this.#record;
     for (;;) {
+      if (this.#left > 0 && !this.#takeRun()) return "needs more";
       const { bytes, view, pos, end, base } = reader;
+      if (this.runs && end - pos >= 8 && isPageRun(view, pos)) {
+        if (this.#beginRun()) continue;
+        return "needs more";
+      }
       const taken = decodeRamRecord(bytes, view, pos, end, record, TARGET_PAGE_SIZE, base);
       if (taken === 0) {
         this.#flush();
@@ -85,6 +99,53 @@ export class RamLoader {
         this.#encodedPage(record, reader.base + pos);
       }
     }
+  }
+
+  /** Begins a run whose header has arrived in full; false if it has not. */
+  #beginRun(): boolean {
+    this.#flush();
+    const { bytes, view, pos, end, base } = this.#reader;
+    const run = this.#run;
+    const taken = decodePageRun(bytes, view, pos, end, run, base);
+    if (taken === 0) return false;
+    const block = this.#locate(run);
+    const bytesLeft = block.length - run.offset;
+    if (run.pages * TARGET_PAGE_SIZE > bytesLeft) {
+      const what = `The source sends ${run.pages} pages at ${run.offset} of ${block.name}`;
+      throw new StreamError("BAD_OFFSET", `${what}, which has ${block.length} bytes`);
+    }
+    this.#reader.pos = pos + taken;
+    if (run.kind === "plain") {
+      this.#left = run.pages;
+      this.#leftAt = run.offset;
+    } else {
+      this.#zeroRun(block, run);
+    }
+    return true;
+  }
+
+  /** Hands on what has come of a run, in whole pages; false while some of it is to come. */
+  #takeRun(): boolean {
+    const { sink } = this;
+    const block = this.#block;
+    if (sink === undefined || block === undefined) throw new Error("pages without a sink");
+    const reader = this.#reader;
+    const count = Math.min(this.#left, Math.floor(reader.available / TARGET_PAGE_SIZE));
+    if (count === 0) return false;
+    sink.pages(block, this.#leftAt, reader.pos, count);
+    reader.pos += count * TARGET_PAGE_SIZE;
+    this.normal += count;
+    this.#left -= count;
+    this.#leftAt += count * TARGET_PAGE_SIZE;
+    return this.#left === 0;
+  }
+
+  #zeroRun(block: RamBlock, { offset, pages }: PageRun): void {
+    for (let done = 0; done < pages; done += RUN_PAGES_MAX) {
+      const count = Math.min(RUN_PAGES_MAX, pages - done);
+      this.sink?.zeros(block, offset + done * TARGET_PAGE_SIZE, count);
+    }
+    this.zero += pages;
   }
 
   #page(record: RamRecord): void {
@@ -167,7 +228,7 @@ export class RamLoader {
   }
 
   /** The record's block, with its range checked. */
-  #locate(record: RamRecord): RamBlock {
+  #locate(record: Pick<RamRecord, "nameAt" | "nameLength" | "offset">): RamBlock {
     if (record.nameLength > 0) {
       const name = byteString(this.#reader.bytes, record.nameAt, record.nameLength);
       this.#block = blockNamed(this.blocks, name);

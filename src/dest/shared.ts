@@ -40,6 +40,8 @@ export const WORD = {
   multifdEnded: 11,
   /** 1 while there is no link to send page requests on: they are sent when there is one again. */
   requestsHeld: 12,
+  /** 1 once the source has chosen to send page runs. */
+  pageRuns: 13,
 } as const;
 const WORDS = 16;
 

@@ -10,8 +10,9 @@ import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { PageReader } from "../ram/page-reader.ts";
-import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+import { RAM_FLAG, RUN_PAGES_MAX, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { PAGE_RUN_HEADER_BYTES_MAX, putPageRun } from "../stream/page-run.ts";
+import { putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
 
 /** Headers, and copies of some 300 pages; memory that is not used is never touched. */
 const SCRATCH_BYTES = 1280 * 1024;
@@ -28,6 +29,8 @@ export class RamWriter {
   zero = 0;
   /** Whether pages that could be gathered are copied; to be changed only before `begin`. */
   copying = true;
+  /** Whether consecutive pages go as one record, which only an end of ours that chose it reads. */
+  runs = false;
   readonly #pages: PageReader;
   readonly #scratch = mapScratch(SCRATCH_BYTES);
   readonly #list = new GatherList(IOVEC_COUNT_MAX);
@@ -71,7 +74,7 @@ export class RamWriter {
   get hasRoom(): boolean {
     return (
       this.#list.room > TRAILER_PIECES + 2 &&
-      this.#used + RAM_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
+      this.#used + PAGE_RUN_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
     );
   }
 
@@ -88,14 +91,61 @@ export class RamWriter {
       return;
     }
     this.#header(block, offset, RAM_FLAG.page);
-    if (this.copying || pages.addressOf === undefined) {
-      pages.copyPage(block, offset, this.#scratch.bytes, this.#used);
-      this.#used += TARGET_PAGE_SIZE;
-    } else {
-      this.#flush();
-      this.#list.add(pages.addressOf(block, offset), TARGET_PAGE_SIZE);
-    }
+    this.#data(block, offset, 1);
     this.normal++;
+  }
+
+  /**
+   * Adds the first of `count` consecutive target pages at `offset` of a block: as many as are of one
+   * kind where runs are sent, else one. Returns how many it took; throws as `page` does.
+   */
+  pages(block: RamBlock, offset: number, count: number): number {
+    if (!this.runs || count === 1) {
+      this.page(block, offset);
+      return 1;
+    }
+    const pages = this.#pages;
+    const zero = pages.isZero(block, offset);
+    const most = Math.min(count, zero ? count : this.#roomForPages());
+    let taken = 1;
+    while (taken < most && pages.isZero(block, offset + taken * TARGET_PAGE_SIZE) === zero) taken++;
+    if (zero) {
+      this.#runHeader(block, "zero", offset, taken);
+      this.zero += taken;
+    } else {
+      this.#runHeader(block, "plain", offset, taken);
+      this.#data(block, offset, taken);
+      this.normal += taken;
+    }
+    return taken;
+  }
+
+  /** Pages of a run that still fit: those that are gathered take no room. */
+  #roomForPages(): number {
+    if (!this.copying && this.canGather) return RUN_PAGES_MAX;
+    const room = SCRATCH_BYTES - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
+    return Math.min(RUN_PAGES_MAX, Math.floor(room / TARGET_PAGE_SIZE));
+  }
+
+  #runHeader(block: RamBlock, kind: "plain" | "zero", offset: number, pages: number): void {
+    const { bytes, view } = this.#scratch;
+    const name = block === this.#block ? undefined : block.name;
+    this.#block = block;
+    this.#used += putPageRun(bytes, view, this.#used, { kind, offset, pages }, name);
+  }
+
+  /** Adds the bytes of consecutive pages. */
+  #data(block: RamBlock, offset: number, count: number): void {
+    const pages = this.#pages;
+    if (!this.copying && pages.addressOf !== undefined) {
+      this.#flush();
+      this.#list.add(pages.addressOf(block, offset), count * TARGET_PAGE_SIZE);
+      return;
+    }
+    for (let page = 0; page < count; page++) {
+      pages.copyPage(block, offset + page * TARGET_PAGE_SIZE, this.#scratch.bytes, this.#used);
+      this.#used += TARGET_PAGE_SIZE;
+    }
   }
 
   #header(block: RamBlock, offset: number, flags: number): void {

@@ -61,6 +61,8 @@ export function openUrgentChannel(context: SourceContext): void {
     chosen &= ~FEATURE.urgentChannel;
   }
   sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
+  const runs = (chosen & FEATURE.pageRuns) !== 0;
+  Atomics.store(context.shared.control, WORD.pageRuns, runs ? 1 : 0);
 }
 
 /**

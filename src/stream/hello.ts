@@ -47,10 +47,12 @@ export const FEATURE = {
   urgentChannel: 1,
   /** The destination says when the guest runs (PONG_RUNNING). */
   running: 2,
+  /** RAM sections may hold page runs (page-run.ts), from `chosen` on. */
+  pageRuns: 4,
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running;
+export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {
