@@ -42,6 +42,8 @@ export const WORD = {
   requestsHeld: 12,
   /** 1 once the source has chosen to send page runs. */
   pageRuns: 13,
+  /** 1 once it has chosen that it may compress them. */
+  packedRuns: 14,
 } as const;
 const WORDS = 16;
 

@@ -13,6 +13,7 @@ import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { PushCompression } from "./push-compression.ts";
 import { AddressOrder, ListedOrder } from "./push-order.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
@@ -23,7 +24,7 @@ import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
 /** The same where requested pages go on a channel of their own, and nobody waits for the lock. */
-const PAGES_PER_LONG_CHUNK = 64;
+const PAGES_PER_LONG_CHUNK = 128;
 /** What the guest's start may be delayed by for pages that it will need at once. */
 const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
@@ -71,6 +72,7 @@ export function pushOwed(context: SourceContext): void {
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
   const rest = new AddressOrder(guest.blocks, shared);
   const chooser = new CopyChooser();
+  const compression = new PushCompression(context, writer);
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
@@ -84,13 +86,16 @@ export function pushOwed(context: SourceContext): void {
     rest.followRequests();
     if (!order.find()) continue;
     const before = channel.bytesWritten;
+    compression.before(order);
     chooser.before(writer);
     const pages = shared.counters.get(SOURCE.pagesPushed);
     pushChunk(context, writer, order);
     chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
+    const written = performance.now();
     bandwidth.spend(bytes, hurry);
+    compression.after(bytes, performance.now() - written);
   }
   workingSet.send();
 }
@@ -184,6 +189,7 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
     context.channel.writeAll(writer.finish());
     counters.add(SOURCE.pagesPushed, writer.normal);
     counters.add(SOURCE.pagesPushedZero, writer.zero);
+    counters.add(SOURCE.pagesPacked, writer.packed);
     writer.begin(RAM_SECTION_ID);
   };
   writer.begin(RAM_SECTION_ID);

@@ -10,9 +10,17 @@ import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { PageReader } from "../ram/page-reader.ts";
-import { RAM_FLAG, RUN_PAGES_MAX, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import {
+  PACKED_RUN_PAGES_MAX,
+  RAM_FLAG,
+  RUN_PAGES_MAX,
+  SECTION,
+  TARGET_PAGE_SIZE,
+} from "../stream/constants.ts";
 import { PAGE_RUN_HEADER_BYTES_MAX, putPageRun } from "../stream/page-run.ts";
+import type { PageRun } from "../stream/page-run.ts";
 import { putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+import type { RunPacker } from "./run-packer.ts";
 
 /** Headers, and copies of some 300 pages; memory that is not used is never touched. */
 const SCRATCH_BYTES = 1280 * 1024;
@@ -27,10 +35,14 @@ export class RamWriter {
   /** Pages since `begin`, by kind. */
   normal = 0;
   zero = 0;
+  /** Of the normal ones, those that went compressed. */
+  packed = 0;
   /** Whether pages that could be gathered are copied; to be changed only before `begin`. */
   copying = true;
   /** Whether consecutive pages go as one record, which only an end of ours that chose it reads. */
   runs = false;
+  /** Compresses runs, where both ends chose that and the link is slow. */
+  packer: RunPacker | undefined;
   readonly #pages: PageReader;
   readonly #scratch = mapScratch(SCRATCH_BYTES);
   readonly #list = new GatherList(IOVEC_COUNT_MAX);
@@ -53,6 +65,7 @@ export class RamWriter {
   begin(sectionId: number | undefined, type: number = SECTION.part): void {
     this.normal = 0;
     this.zero = 0;
+    this.packed = 0;
     this.#list.clear();
     this.#pending = 0;
     this.#used = 0;
@@ -113,25 +126,47 @@ export class RamWriter {
       this.#runHeader(block, "zero", offset, taken);
       this.zero += taken;
     } else {
-      this.#runHeader(block, "plain", offset, taken);
-      this.#data(block, offset, taken);
+      const frame = this.packer?.pack(pages, block, offset, taken);
+      if (frame === undefined) {
+        this.#runHeader(block, "plain", offset, taken);
+        this.#data(block, offset, taken);
+      } else {
+        this.#runHeader(block, "zstd", offset, taken, frame.length);
+        this.#scratch.bytes.set(frame, this.#used);
+        this.#used += frame.length;
+        this.packed += taken;
+      }
       this.normal += taken;
     }
     return taken;
   }
 
-  /** Pages of a run that still fit: those that are gathered take no room. */
-  #roomForPages(): number {
-    if (!this.copying && this.canGather) return RUN_PAGES_MAX;
-    const room = SCRATCH_BYTES - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
-    return Math.min(RUN_PAGES_MAX, Math.floor(room / TARGET_PAGE_SIZE));
+  /** Has a packer pack what `pages` would send of these as they are, for what that comes to. */
+  tryPacking(packer: RunPacker, block: RamBlock, offset: number, count: number): void {
+    let full = 0;
+    while (full < count && !this.#pages.isZero(block, offset + full * TARGET_PAGE_SIZE)) full++;
+    if (full > 0) packer.pack(this.#pages, block, offset, full);
   }
 
-  #runHeader(block: RamBlock, kind: "plain" | "zero", offset: number, pages: number): void {
+  /** Pages of a run that still fit: those that are gathered take no room. */
+  #roomForPages(): number {
+    if (!this.copying && this.canGather && this.packer === undefined) return RUN_PAGES_MAX;
+    const most = this.packer === undefined ? RUN_PAGES_MAX : PACKED_RUN_PAGES_MAX;
+    const room = SCRATCH_BYTES - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
+    return Math.min(most, Math.floor(room / TARGET_PAGE_SIZE));
+  }
+
+  #runHeader(
+    block: RamBlock,
+    kind: PageRun["kind"],
+    offset: number,
+    pages: number,
+    frameBytes = 0,
+  ): void {
     const { bytes, view } = this.#scratch;
     const name = block === this.#block ? undefined : block.name;
     this.#block = block;
-    this.#used += putPageRun(bytes, view, this.#used, { kind, offset, pages }, name);
+    this.#used += putPageRun(bytes, view, this.#used, { kind, offset, pages }, name, frameBytes);
   }
 
   /** Adds the bytes of consecutive pages. */

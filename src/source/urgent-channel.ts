@@ -61,8 +61,9 @@ export function openUrgentChannel(context: SourceContext): void {
     chosen &= ~FEATURE.urgentChannel;
   }
   sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
-  const runs = (chosen & FEATURE.pageRuns) !== 0;
-  Atomics.store(context.shared.control, WORD.pageRuns, runs ? 1 : 0);
+  const { control } = context.shared;
+  Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
+  Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
 }
 
 /**

@@ -71,6 +71,8 @@ export const RAM_FLAG = {
 
 /** Most pages of a run with data: 2 MiB, a huge page. */
 export const RUN_PAGES_MAX = 512;
+/** Most pages of a run that is compressed: 256 KiB, for which there is room beside a receive buffer. */
+export const PACKED_RUN_PAGES_MAX = 64;
 /** Most pages of a run of zeros: 1 GiB. */
 export const ZERO_RUN_PAGES_MAX = 0x4_0000;
 

@@ -49,10 +49,13 @@ export const FEATURE = {
   running: 2,
   /** RAM sections may hold page runs (page-run.ts), from `chosen` on. */
   pageRuns: 4,
+  /** Such runs may be compressed with zstd. */
+  packedRuns: 8,
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns;
+export const FEATURES_OURS = 
+  FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

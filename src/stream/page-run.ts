@@ -7,12 +7,13 @@
  *
  *     PAGE            the pages, as they are
  *     ZERO            no data: the pages hold only zeros
- *     COMPRESS_PAGE   `bytes` bytes: the pages as one frame of zstd
+ *     COMPRESS_PAGE   `bytes` bytes: the pages as one frame of zstd, if that was chosen too
  *
  * A QEMU knows neither the flag nor the record, and refuses the stream.
  */
 import {
   NAME_BYTES_MAX,
+  PACKED_RUN_PAGES_MAX,
   RAM_FLAG,
   RUN_PAGES_MAX,
   TARGET_PAGE_SIZE,
@@ -30,7 +31,7 @@ export interface PageRun {
   /** Where the block's name lies in the bytes decoded; nameLength 0 means the previous block. */
   nameAt: number;
   nameLength: number;
-  /** Target pages: 1 to RUN_PAGES_MAX, or ZERO_RUN_PAGES_MAX for zeros. */
+  /** Target pages: at least 1, and at most so many as RUN_PAGES_MAX and its likes say. */
   pages: number;
   /** Bytes that follow the header. */
   dataLength: number;
@@ -104,8 +105,14 @@ function kindOf(flags: number, offset: number): PageRun["kind"] {
   }
 }
 
+const PAGES_MAX = {
+  plain: RUN_PAGES_MAX,
+  zero: ZERO_RUN_PAGES_MAX,
+  zstd: PACKED_RUN_PAGES_MAX,
+} as const;
+
 function checkCounts({ kind, pages, dataLength }: PageRun, offset: number): void {
-  const most = kind === "zero" ? ZERO_RUN_PAGES_MAX : RUN_PAGES_MAX;
+  const most = PAGES_MAX[kind];
   if (pages === 0 || pages > most) {
     refuse("BAD_LENGTH", `A page run (${kind}) has ${pages} pages`, offset);
   }
