@@ -113,7 +113,7 @@ export class RamWriter {
    * kind where runs are sent, else one. Returns how many it took; throws as `page` does.
    */
   pages(block: RamBlock, offset: number, count: number): number {
-    if (!this.runs || count === 1) {
+    if (!this.runs || (count === 1 && this.packer === undefined)) {
       this.page(block, offset);
       return 1;
     }

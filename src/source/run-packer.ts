@@ -18,12 +18,7 @@ export class RunPacker {
    * One frame of `count` pages, at most PACKED_RUN_PAGES_MAX; undefined where it would not be much
    * smaller. Throws as the reader does.
    */
-  pack(
-    pages: PageReader,
-    block: RamBlock,
-    offset: number,
-    count: number,
-  ): Uint8Array | undefined {
+  pack(pages: PageReader, block: RamBlock, offset: number, count: number): Uint8Array | undefined {
     const began = performance.now();
     const bytes = count * TARGET_PAGE_SIZE;
     for (let at = 0; at < bytes; at += TARGET_PAGE_SIZE) {

@@ -54,7 +54,7 @@ export const FEATURE = {
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = 
+export const FEATURES_OURS =
   FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns;
 
 /** The value of the source's first PING. */

@@ -15,13 +15,21 @@ const edge = fc.constantFrom(0, 1, 30, 31, 32, 33, 62, 63, 64, 65, 95, 96, 127, 
 const place = fc.oneof(edge, fc.nat({ max: 400 }));
 
 interface Step {
- kind: "set" | "claim" | "claimRun" | "setRunCounting" | "setRange" | "clearRange" | "setAll";
+  kind: "set" | "claim" | "claimRun" | "setRunCounting" | "setRange" | "clearRange" | "setAll";
   at: number;
   count: number;
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
-  kind: fc.constantFrom("set", "claim", "claimRun", "setRunCounting", "setRange", "clearRange", "setAll"),
+  kind: fc.constantFrom(
+    "set",
+    "claim",
+    "claimRun",
+    "setRunCounting",
+    "setRange",
+    "clearRange",
+    "setAll",
+  ),
   at: place,
   count: place,
 });

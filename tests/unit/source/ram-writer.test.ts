@@ -78,9 +78,9 @@ describe("what a writer composes", () => {
       fc.record({
         block: fc.nat({ max: 2 }),
         page: fc.nat({ max: 29 }),
-        count: fc.integer({ min: 1, max: 30 }),
+        count: fc.integer({ min: 1, max: 20 }),
       }),
-      { minLength: 1, maxLength: 5 },
+      { minLength: 1, maxLength: 2 },
     );
     fc.assert(
       fc.property(ranges, fc.boolean(), fc.boolean(), (chosen, copying, packing) => {

@@ -19,26 +19,34 @@ import { mayRefuse, refusalErrorOf, refusalOf } from "./laws.ts";
 
 const PAGE = 4096;
 const BASE = 100;
-const MOST = { plain: RUN_PAGES_MAX, zero: ZERO_RUN_PAGES_MAX, zstd: PACKED_RUN_PAGES_MAX } as const;
+const MOST = {
+  plain: RUN_PAGES_MAX,
+  zero: ZERO_RUN_PAGES_MAX,
+  zstd: PACKED_RUN_PAGES_MAX,
+} as const;
 
-const run = fc
-  .constantFrom<keyof typeof MOST>("plain", "zero", "zstd")
-  .chain((kind) =>
-    fc.record({
-      kind: fc.constant(kind),
-      pages: fc.integer({ min: 1, max: MOST[kind] }),
-      page: fc.nat({ max: 2 ** 40 }),
-      name: fc.option(
-        fc.string({ minLength: 1, maxLength: 255, unit: "binary-ascii" }),
-        { nil: undefined },
-      ),
-      at: fc.nat({ max: 20 }),
-      frame: fc.double({ min: 0, max: 1, noNaN: true }),
+const run = fc.constantFrom<keyof typeof MOST>("plain", "zero", "zstd").chain((kind) =>
+  fc.record({
+    kind: fc.constant(kind),
+    pages: fc.integer({ min: 1, max: MOST[kind] }),
+    page: fc.nat({ max: 2 ** 40 }),
+    name: fc.option(fc.string({ minLength: 1, maxLength: 255, unit: "binary-ascii" }), {
+      nil: undefined,
     }),
-  );
+    at: fc.nat({ max: 20 }),
+    frame: fc.double({ min: 0, max: 1, noNaN: true }),
+  }),
+);
 
 /** Bytes with a header at `at`, and what lies there. */
-function encode({ kind, pages, page, name, at, frame }: typeof run extends fc.Arbitrary<infer T> ? T : never) {
+function encode({
+  kind,
+  pages,
+  page,
+  name,
+  at,
+  frame,
+}: typeof run extends fc.Arbitrary<infer T> ? T : never) {
   const bytes = new Uint8Array(at + PAGE_RUN_HEADER_BYTES_MAX).fill(0xee);
   const view = new DataView(bytes.buffer);
   const frameBytes = Math.max(1, Math.floor(frame * pages * PAGE));
