@@ -21,7 +21,6 @@ import { Finding, judge } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 import { blocksOf } from "./blocks.ts";
 
-const PAGE = 4096;
 const stopFd = makeEventDescriptor();
 const buffer = mapScratch(64 * 1024 + SIDE_BYTES);
 const mapped = new Map<readonly RamBlock[], RamBlock[]>();

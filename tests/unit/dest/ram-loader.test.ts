@@ -297,12 +297,12 @@ describe("a stream is refused", () => {
   test("is refused where a run leaves its block, and places nothing of it", () => {
     const bench = new Bench();
     const three = Buffer.concat([1, 2, 3].map(pageOf));
-    for (const records of [
+    for (const runs of [
       new RamRecords().run("vga.vram", 28 * PAGE, three),
       new RamRecords().run("vga.vram", 28 * PAGE, three, true),
       new RamRecords().zeroRun("vga.vram", 0, 31),
     ]) {
-      expect(refusalOf(records, bench)).toBe("BAD_OFFSET");
+      expect(refusalOf(runs, bench)).toBe("BAD_OFFSET");
       bench.reader.pos = bench.reader.end;
     }
     expect(bench.sink.deliveries).toEqual([]);
@@ -315,8 +315,8 @@ describe("a stream is refused", () => {
     const plain = new Bench();
     plain.loader.runs = false;
     for (const packed of [true, false]) {
-      const records = new RamRecords().run("pc.ram", 0, pageOf(1), packed);
-      expect(refusalOf(records, plain)).toBe("BAD_FLAGS");
+      const run = new RamRecords().run("pc.ram", 0, pageOf(1), packed);
+      expect(refusalOf(run, plain)).toBe("BAD_FLAGS");
       plain.reader.pos = plain.reader.end;
     }
   });
