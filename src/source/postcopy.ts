@@ -264,6 +264,8 @@ export class RequestServer {
     const { counters } = this.#shared;
     const owed = this.#shared.owed[block.index];
     const writer = this.#writer;
+    // A small page is a record of its own either way.
+    writer.runs = Atomics.load(this.#shared.control, WORD.pageRuns) === 1;
     const before = channel.bytesWritten;
     const flush = (): void => {
       channel.writeAll(writer.finish());
