@@ -13,6 +13,7 @@ import type { GatherList } from "../../syscalls/io.ts";
 import { mapScratch, scratchAt } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
+import { PACKED_RUN_PAGES_MAX, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamReader } from "../stream/reader.ts";
 import { formatDuration } from "../util/duration.ts";
 import { PostcopyError } from "../util/errors.ts";
@@ -48,8 +49,8 @@ export interface ReaderPosition {
   base: number;
 }
 
-/** Room for one page that has to be decoded before it is placed. */
-const SIDE_BYTES = 4096;
+/** Room for pages that have to be decoded before they are placed: one, or a run that is packed. */
+export const SIDE_BYTES = PACKED_RUN_PAGES_MAX * TARGET_PAGE_SIZE;
 const SMALL_WRITE_BYTES = 64 * 1024;
 
 export class Channel {
@@ -57,7 +58,7 @@ export class Channel {
   peer: string;
   /** What has arrived. It reads the receive buffer up to `sideAt`. */
   readonly reader: StreamReader;
-  /** The receive buffer in mapped memory, with room for one decoded page behind it. */
+  /** The receive buffer in mapped memory, with room for decoded pages behind it. */
   readonly buffer: Scratch;
   /** Where in `buffer` that room begins: the length of what the reader reads. */
   readonly sideAt: number;
@@ -71,6 +72,8 @@ export class Channel {
   /** Bytes read and written through this object. */
   bytesRead = 0;
   bytesWritten = 0;
+  /** How long this object has waited to read or write, in milliseconds. */
+  waitedMs = 0;
   readonly #poll = new PollSet();
   #smallScratch: Scratch | undefined;
 
@@ -205,6 +208,15 @@ export class Channel {
   }
 
   #wait(events: number, silence: string): void {
+    const began = performance.now();
+    try {
+      this.#awaitEvents(events, silence);
+    } finally {
+      this.waitedMs += performance.now() - began;
+    }
+  }
+
+  #awaitEvents(events: number, silence: string): void {
     this.#poll.set(0, this.fd, events);
     let silent = performance.now() + this.timeoutMs;
     for (;;) {

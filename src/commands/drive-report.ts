@@ -117,6 +117,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
       pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
       pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
       requestedNormal: 0,
+      pushedCompressed: 0,
       requestedZero: 0,
     },
     requests: { received: requests, served: requests, duplicate: 0, remoteShare: null },

@@ -1,4 +1,5 @@
 /** Flags that say how a guest is sent: of `source`, and of `dest` for its onward journey. */
+import type { Compression } from "../source/compression-chooser.ts";
 import type { SourceSettings } from "../source/context.ts";
 import type { SwitchoverPolicy } from "../source/switchover.ts";
 import { UsageError } from "../util/errors.ts";
@@ -21,6 +22,13 @@ function parsePolicy(text: string): SwitchoverPolicy {
   if (key === "after") return { kind: "after", ms: parseDuration(value) };
   throw new UsageError("BAD_POLICY", `${quoted(text)} is not a switchover policy`, {
     hint: `write auto, now, rounds=N (1 to ${ROUNDS_MAX}) or after=DURATION, e.g. after=5s`,
+  });
+}
+
+function parseCompression(text: string): Compression {
+  if (text === "auto" || text === "off" || text === "zstd") return text;
+  throw new UsageError("BAD_COMPRESSION", `${quoted(text)} is no way to compress`, {
+    hint: "write auto, off or zstd",
   });
 }
 
@@ -53,6 +61,11 @@ export const SOURCE_FLAGS = {
     valueHint: "RATE",
     description: "Limit of the push in postcopy; requested pages are never held back",
   }),
+  compress: defaultFlag(fromText(parseCompression), {
+    valueHint: "HOW",
+    description: "Compress what is pushed: auto (on a link slower than that), off, zstd (always)",
+    default: "auto",
+  }),
   preempt: switchFlag("The QEMU there has postcopy-preempt on: send requested pages apart"),
   "downtime-limit": defaultFlag(durationSchema, {
     valueHint: "DURATION",
@@ -83,6 +96,7 @@ export interface SourceOptions extends SecurityOptions {
   switchover: SwitchoverPolicy;
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
+  compress: Compression;
   preempt: boolean;
   downtimeLimit: number;
   connectTimeout: number;
@@ -98,6 +112,7 @@ export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "pr
     policy: options.switchover,
     maxBandwidth: options.maxBandwidth ?? 0,
     maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
+    compression: options.compress,
     downtimeLimitMs: options.downtimeLimit,
     linkTimeoutMs: options.linkTimeout,
   };

@@ -88,6 +88,15 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
+  /** The source has chosen to send page runs, from here on; `packed`: compressed ones, too. */
+  expectRuns(packed: boolean): void {
+    this.#loader.runs = true;
+    this.#loader.packedRuns = packed;
+    const { control } = this.#context.shared;
+    Atomics.store(control, WORD.pageRuns, 1);
+    Atomics.store(control, WORD.packedRuns, packed ? 1 : 0);
+  }
+
   /** Whether the list of RAM blocks has come. */
   get isKnown(): boolean {
     return this.#pages !== undefined;

@@ -82,7 +82,8 @@ export class IncomingLoader {
 
   #forget(): void {
     const { control } = this.#context.shared;
-    for (const word of [WORD.returnPathOpen, WORD.urgentChosen, WORD.urgentToken]) {
+    const { pageRuns, packedRuns, returnPathOpen, urgentChosen, urgentToken } = WORD;
+    for (const word of [pageRuns, packedRuns, returnPathOpen, urgentChosen, urgentToken]) {
       Atomics.store(control, word, 0);
     }
   }
@@ -232,6 +233,9 @@ export class IncomingLoader {
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
     this.#tellsRunning = (bits & FEATURE.running) !== 0;
+    if ((bits & FEATURE.pageRuns) !== 0) {
+      this.#memory.expectRuns((bits & FEATURE.packedRuns) !== 0);
+    }
     if ((bits & FEATURE.urgentChannel) === 0) return;
     if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
       throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");

@@ -107,6 +107,8 @@ function loadPages(context: ListenContext): void {
   const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
+  loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
+  loader.packedRuns = Atomics.load(shared.control, WORD.packedRuns) === 1;
   for (;;) {
     const section = readSectionHeader(channel.reader);
     switch (section.kind) {

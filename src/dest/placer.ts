@@ -68,11 +68,13 @@ export class Placer implements PageSink {
       this.#place(block, offset, source, count * TARGET_PAGE_SIZE);
       return;
     }
-    const { buffer } = this.#options;
-    for (let i = 0; i < count; i++) {
-      const from = at + i * TARGET_PAGE_SIZE;
-      const data = buffer.bytes.subarray(from, from + TARGET_PAGE_SIZE);
-      this.#stage(block, offset + i * TARGET_PAGE_SIZE, data);
+    const { bytes } = this.#options.buffer;
+    const end = offset + count * TARGET_PAGE_SIZE;
+    for (let from = offset; from < end;) {
+      const part = Math.min(end, hostPageEnd(block, from)) - from;
+      const dataAt = at + from - offset;
+      this.#stage(block, from, part, bytes.subarray(dataAt, dataAt + part));
+      from += part;
     }
   }
 
@@ -81,8 +83,11 @@ export class Placer implements PageSink {
       this.#place(block, offset, 0, count * TARGET_PAGE_SIZE);
       return;
     }
-    for (let i = 0; i < count; i++) {
-      this.#stage(block, offset + i * TARGET_PAGE_SIZE, undefined);
+    const end = offset + count * TARGET_PAGE_SIZE;
+    for (let from = offset; from < end;) {
+      const part = Math.min(end, hostPageEnd(block, from)) - from;
+      this.#stage(block, from, part, undefined);
+      from += part;
     }
   }
 
@@ -90,8 +95,11 @@ export class Placer implements PageSink {
     this.#staged = 0;
   }
 
-  /** Gathers a host page; it is placed when its last target page is here. */
-  #stage(block: RamBlock, offset: number, data: Uint8Array | undefined): void {
+  /**
+   * Gathers a host page from `length` bytes of whole target pages, zeros without data; it is placed
+   * when its last one is here.
+   */
+  #stage(block: RamBlock, offset: number, length: number, data: Uint8Array | undefined): void {
     const staging = this.#stagingFor(block.pageSize);
     const hostPage = Math.floor(offset / block.pageSize);
     const within = offset % block.pageSize;
@@ -107,11 +115,11 @@ export class Placer implements PageSink {
       );
     }
     if (data === undefined) {
-      staging.bytes.fill(0, within, within + TARGET_PAGE_SIZE);
+      staging.bytes.fill(0, within, within + length);
     } else {
       staging.bytes.set(data, within);
     }
-    this.#staged++;
+    this.#staged += length / TARGET_PAGE_SIZE;
     if (this.#staged < targetPagesPerHostPage(block)) return;
     this.#staged = 0;
     // UFFDIO_ZEROPAGE is not for hugetlbfs: its zeros are copied.
@@ -202,9 +210,8 @@ export class Placer implements PageSink {
     if (received === undefined || requestedAt === undefined) throw new Error("no page state");
     const first = offset / TARGET_PAGE_SIZE;
     const end = first + length / TARGET_PAGE_SIZE;
-    let fresh = 0;
+    const fresh = received.setRunCounting(first, end - first);
     for (let page = first; page < end; page++) {
-      if (received.set(page)) fresh++;
       if (Atomics.load(requestedAt, page) !== 0) this.#endRequest(requestedAt, page);
     }
     Atomics.sub(this.#shared.control, WORD.missing, fresh);
@@ -214,4 +221,9 @@ export class Placer implements PageSink {
     const ticks = Atomics.exchange(requestedAt, page, 0);
     if (ticks !== 0) this.#options.times.record(ticksSince(ticks, monotonicNs()));
   }
+}
+
+/** Where the host page that holds `offset` ends in its block. */
+function hostPageEnd({ pageSize }: RamBlock, offset: number): number {
+  return (Math.floor(offset / pageSize) + 1) * pageSize;
 }

@@ -1,13 +1,17 @@
 /**
  * From RAM records to runs of pages. Consecutive pages are joined: their data are moved together in
  * the receive buffer (a copy within the cache), so that the sink gets one run and spends one system
- * call on it instead of one a page.
+ * call on it instead of one a page. One of our own sources sends runs as they are, which go to the
+ * sink from where they have arrived.
  */
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { blockNamed } from "../ram/block.ts";
-import { RAM_FLAG, TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { RAM_FLAG, RUN_PAGES_MAX, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { inflatePage } from "../stream/compressed-page.ts";
+import { unpackRun } from "../stream/packed-run.ts";
+import { createPageRun, decodePageRun, isPageRun } from "../stream/page-run.ts";
+import type { PageRun } from "../stream/page-run.ts";
 import { createRamRecord, decodeRamRecord } from "../stream/ram-record.ts";
 import type { RamRecord } from "../stream/ram-record.ts";
 import { byteString } from "../stream/reader.ts";
@@ -16,8 +20,8 @@ import { decodeXbzrle } from "../stream/xbzrle.ts";
 import { StreamError } from "../util/errors.ts";
 import type { PageSink } from "./guest.ts";
 
-/** Longest run handed to the sink: 256 KiB. */
-const RUN_PAGES_MAX = 64;
+/** Longest run that single pages are joined to: 256 KiB. */
+const JOINED_PAGES_MAX = 64;
 
 /** What `load` stopped at. */
 export type LoadEnd =
@@ -38,11 +42,21 @@ export class RamLoader {
   memoryTotal = 0;
   blocks: readonly RamBlock[] = [];
   sink: PageSink | undefined;
+  /** Whether the source has chosen to send page runs. */
+  runs = false;
+  /** Whether it may compress them. */
+  packedRuns = false;
+  readonly #run: PageRun = createPageRun();
+  /** Pages of a plain run that are still to come, and the offset of the first. */
+  #left = 0;
+  #leftAt = 0;
   readonly #record: RamRecord = createRamRecord();
   readonly #reader: StreamReader;
-  /** Room for a page that has to be decoded, and where it lies for the sinks. */
+  /** Room for pages that have to be decoded, and where it lies for the sinks. */
   readonly #side: Uint8Array;
   readonly #sideAt: number;
+  /** The first page of it. */
+  readonly #sidePage: Uint8Array;
   #block: RamBlock | undefined;
   // The run that is being joined; #count 0 means none.
   #runZero = false;
@@ -54,18 +68,24 @@ export class RamLoader {
   constructor(channel: Pick<Channel, "reader" | "buffer" | "sideAt">) {
     this.#reader = channel.reader;
     this.#sideAt = channel.sideAt;
-    this.#side = channel.buffer.bytes.subarray(channel.sideAt, channel.sideAt + TARGET_PAGE_SIZE);
+    this.#side = channel.buffer.bytes.subarray(channel.sideAt);
+    this.#sidePage = this.#side.subarray(0, TARGET_PAGE_SIZE);
   }
 
   /**
-   * Loads the records that have arrived in full. It never waits; what was joined is with the sink
-   * when it returns.
+   * Loads the records that have arrived in full, and of a run the pages that have. It never waits;
+   * what was joined is with the sink when it returns.
    */
   load(): LoadEnd {
     const reader = this.#reader;
     const record = this.#record;
     for (;;) {
+      if (this.#left > 0 && !this.#takeRun()) return "needs more";
       const { bytes, view, pos, end, base } = reader;
+      if (this.runs && end - pos >= 8 && isPageRun(view, pos)) {
+        if (this.#beginRun()) continue;
+        return "needs more";
+      }
       const taken = decodeRamRecord(bytes, view, pos, end, record, TARGET_PAGE_SIZE, base);
       if (taken === 0) {
         this.#flush();
@@ -87,6 +107,68 @@ export class RamLoader {
     }
   }
 
+  /** Begins a run whose header, and frame if it is packed, has arrived in full; false if not. */
+  #beginRun(): boolean {
+    this.#flush();
+    const { bytes, view, pos, end, base } = this.#reader;
+    const run = this.#run;
+    const taken = decodePageRun(bytes, view, pos, end, run, base);
+    if (taken === 0) return false;
+    if (run.kind === "zstd" && !this.packedRuns) {
+      const what = "The source sent a compressed run, which was not agreed on";
+      throw new StreamError("UNEXPECTED", what);
+    }
+    const block = this.#locate(run);
+    const bytesLeft = block.length - run.offset;
+    if (run.kind === "zstd" && taken + run.dataLength > end - pos) return false;
+    if (run.pages * TARGET_PAGE_SIZE > bytesLeft) {
+      const what = `The source sends ${run.pages} pages at ${run.offset} of ${block.name}`;
+      throw new StreamError("BAD_OFFSET", `${what}, which has ${block.length} bytes`);
+    }
+    this.#reader.pos = pos + taken;
+    if (run.kind === "plain") {
+      this.#left = run.pages;
+      this.#leftAt = run.offset;
+    } else if (run.kind === "zero") {
+      this.#zeroRun(block, run);
+    } else {
+      this.#packedRun(block, run, pos + taken);
+    }
+    return true;
+  }
+
+  /** Hands on what has come of a run, in whole pages; false while some of it is to come. */
+  #takeRun(): boolean {
+    const { sink } = this;
+    const block = this.#block;
+    if (sink === undefined || block === undefined) throw new Error("pages without a sink");
+    const reader = this.#reader;
+    const count = Math.min(this.#left, Math.floor(reader.available / TARGET_PAGE_SIZE));
+    if (count === 0) return false;
+    sink.pages(block, this.#leftAt, reader.pos, count);
+    reader.pos += count * TARGET_PAGE_SIZE;
+    this.normal += count;
+    this.#left -= count;
+    this.#leftAt += count * TARGET_PAGE_SIZE;
+    return this.#left === 0;
+  }
+
+  #packedRun(block: RamBlock, { offset, pages, dataLength }: PageRun, at: number): void {
+    const { bytes, base } = this.#reader;
+    unpackRun(bytes, at, dataLength, pages, this.#side, base + at);
+    this.#reader.pos = at + dataLength;
+    this.sink?.pages(block, offset, this.#sideAt, pages);
+    this.normal += pages;
+  }
+
+  #zeroRun(block: RamBlock, { offset, pages }: PageRun): void {
+    for (let done = 0; done < pages; done += RUN_PAGES_MAX) {
+      const count = Math.min(RUN_PAGES_MAX, pages - done);
+      this.sink?.zeros(block, offset + done * TARGET_PAGE_SIZE, count);
+    }
+    this.zero += pages;
+  }
+
   #page(record: RamRecord): void {
     const block = this.#locate(record);
     const { offset, dataAt } = record;
@@ -104,7 +186,7 @@ export class RamLoader {
   #encodedPage(record: RamRecord, streamOffset: number): void {
     const { bytes, base } = this.#reader;
     const { flags, dataAt, dataLength } = record;
-    const side = this.#side;
+    const side = this.#sidePage;
     if ((flags & RAM_FLAG.xbzrle) !== 0) {
       const block = this.#locate(record);
       if (this.sink?.readPage === undefined) {
@@ -140,7 +222,7 @@ export class RamLoader {
     return (
       block === this.#runBlock &&
       offset === this.#runOffset + this.#count * TARGET_PAGE_SIZE &&
-      this.#count < RUN_PAGES_MAX
+      this.#count < JOINED_PAGES_MAX
     );
   }
 
@@ -167,7 +249,7 @@ export class RamLoader {
   }
 
   /** The record's block, with its range checked. */
-  #locate(record: RamRecord): RamBlock {
+  #locate(record: Pick<RamRecord, "nameAt" | "nameLength" | "offset">): RamBlock {
     if (record.nameLength > 0) {
       const name = byteString(this.#reader.bytes, record.nameAt, record.nameLength);
       this.#block = blockNamed(this.blocks, name);

@@ -40,6 +40,10 @@ export const WORD = {
   multifdEnded: 11,
   /** 1 while there is no link to send page requests on: they are sent when there is one again. */
   requestsHeld: 12,
+  /** 1 once the source has chosen to send page runs. */
+  pageRuns: 13,
+  /** 1 once it has chosen that it may compress them. */
+  packedRuns: 14,
 } as const;
 const WORDS = 16;
 

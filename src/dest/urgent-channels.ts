@@ -196,6 +196,7 @@ export class UrgentChannels {
     const loader = new RamLoader(end.channel);
     loader.blocks = this.#options.blocks;
     loader.sink = end.sink;
+    loader.runs = Atomics.load(this.#options.shared.control, WORD.pageRuns) === 1;
     this.#proven = { ...end, loader };
     this.#poll.set(this.#provenSlot, fd, POLL.POLLIN);
   }

@@ -36,6 +36,48 @@ export class PageBitmap {
     return (Atomics.and(this.words, page >>> 5, ~bit) & bit) !== 0;
   }
 
+  /**
+   * Clears the bits from `from` on, as far as they are set and `end` allows; returns how many those
+   * are. All of them were set: each is this caller's alone.
+   */
+  claimRun(from: number, end = this.pages): number {
+    let page = from;
+    while (page < end) {
+      const next = Math.min(end, (page | 31) + 1);
+      const ones = this.#claimInWord(page, next);
+      page += ones;
+      if (page < next) break;
+    }
+    return page - from;
+  }
+
+  /** The same for pages of one word. */
+  #claimInWord(from: number, end: number): number {
+    const word = from >>> 5;
+    const shift = from & 31;
+    for (;;) {
+      const old = Atomics.load(this.words, word);
+      const ones = Math.min(lowestBit32(~(old >>> shift)), end - from);
+      if (ones === 0) return 0;
+      const mask = (ALL >>> (32 - ones)) << shift;
+      if (Atomics.compareExchange(this.words, word, old, old & ~mask) === old) return ones;
+    }
+  }
+
+  /** Sets the bits of [first, first + count); returns how many were clear before. */
+  setRunCounting(first: number, count: number): number {
+    const end = first + count;
+    let fresh = 0;
+    for (let page = first; page < end;) {
+      const next = Math.min(end, (page | 31) + 1);
+      const mask = (ALL >>> (32 - (next - page))) << (page & 31);
+      const old = Atomics.or(this.words, page >>> 5, mask);
+      fresh += old === 0 ? next - page : popCount(mask & ~old);
+      page = next;
+    }
+    return fresh;
+  }
+
   /** Sets the bits of [first, first + count). */
   setRange(first: number, count: number): void {
     this.#range(first, count, ALL);
@@ -131,6 +173,11 @@ export function popCount(word: number): number {
   let v = word - ((word >>> 1) & 0x55555555);
   v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
   return Math.imul((v + (v >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/** Index of the lowest set bit of a word; 32 if it is 0. */
+function lowestBit32(word: number): number {
+  return word === 0 ? 32 : lowestBit(word);
 }
 
 /** Index of the lowest set bit of a word that is not 0. */

@@ -11,12 +11,16 @@ const zeroPage = Buffer.alloc(TARGET_PAGE_SIZE);
 export class MemoryWindows {
   readonly address: number;
   readonly #windows: Buffer[] = [];
+  /** The same memory as words: what a page begins with mostly says that it is not zero. */
+  readonly #words: Int32Array[] = [];
 
   constructor(address: number, length: number) {
     this.address = address;
     for (let at = 0; at < length; at += WINDOW_BYTES_MAX) {
       const bytes = Math.min(WINDOW_BYTES_MAX, length - at);
-      this.#windows.push(Buffer.from(viewMemory(address + at, bytes)));
+      const window = viewMemory(address + at, bytes);
+      this.#windows.push(Buffer.from(window));
+      this.#words.push(new Int32Array(window, 0, Math.floor(bytes / 4)));
     }
   }
 
@@ -29,10 +33,12 @@ export class MemoryWindows {
 
   /**
    * Whether the target page at `offset` holds only zeros. Reads it, so it may fault. The compare
-   * is memcmp: it ends at the first byte that differs.
+   * is memcmp: it ends at the first byte that differs. Where that is in the first word, no call is
+   * spent on it.
    */
   isZeroPage(offset: number): boolean {
     const at = offset % WINDOW_BYTES_MAX;
+    if (this.#words[Math.floor(offset / WINDOW_BYTES_MAX)]?.[at / 4] !== 0) return false;
     const end = Math.min(at + TARGET_PAGE_SIZE, this.window(offset).length);
     return this.window(offset).compare(zeroPage, 0, end - at, at, end) === 0;
   }

@@ -114,6 +114,7 @@ export const SOURCE_COUNTERS = defineCounters([
   "pagesZeroPrecopy",
   "pagesPushed",
   "pagesPushedZero",
+  "pagesPacked", // of pagesPushed: those that went compressed
   "owedPages", // pages that the destination lacked at the switchover
   // Written by the return-path thread.
   "bytesRequested", // answers to requests, on whichever channel

@@ -163,7 +163,9 @@ function postcopyLines(
   { pages, requests, qemu, urgentChannel }: SourceReport,
   paint: Paint,
 ): string[] {
-  const pushed = kindsText(pages.pushedNormal, pages.pushedZero);
+  const packed = pages.pushedCompressed;
+  const compressed = packed === 0 ? "" : `, ${formatCount(packed)} of them compressed`;
+  const pushed = kindsText(pages.pushedNormal, pages.pushedZero) + compressed;
   const asked = `${formatCount(requests.received)} requests`;
   if (qemu !== null && qemu.startMs === null) {
     return [labelled("postcopy", `${pushed} (${asked})`, paint)];

@@ -127,6 +127,7 @@ export const sourceReportSchema = z
       owed: count.describe("Pages that the destination lacked at the switchover"),
       pushedNormal: count,
       pushedZero: count,
+      pushedCompressed: count.describe("Of pushedNormal: those that went compressed"),
       requestedNormal: count,
       requestedZero: count,
     }),

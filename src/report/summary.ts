@@ -41,6 +41,7 @@ export function sourceCounts(
       owed: counters.get(SOURCE.owedPages),
       pushedNormal: counters.get(SOURCE.pagesPushed),
       pushedZero: counters.get(SOURCE.pagesPushedZero),
+      pushedCompressed: counters.get(SOURCE.pagesPacked),
       requestedNormal: counters.get(SOURCE.pagesRequested),
       requestedZero: counters.get(SOURCE.pagesRequestedZero),
     },

@@ -1,5 +1,6 @@
 /** What the source's loops work with, put together once by the thread that runs them. */
 import type { Channel } from "../channel/channel.ts";
+import type { Compression } from "./compression-chooser.ts";
 import type { SourceGuest } from "./guest.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import type { SourceShared } from "./shared.ts";
@@ -12,6 +13,8 @@ export interface SourceSettings {
   maxBandwidth: number;
   /** Bytes a second of the background push; requested pages are never held back. 0: no limit. */
   maxPostcopyBandwidth: number;
+  /** Whether the background push compresses, where the destination is one of ours. */
+  compression: Compression;
   /** The destination is a QEMU with postcopy-preempt on: requested pages go on a second channel. */
   preempt: boolean;
   /** It is known to be one that reads nothing before that channel is there (up to 7.2). */

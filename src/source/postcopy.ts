@@ -14,6 +14,7 @@ import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { PushCompression } from "./push-compression.ts";
 import { AddressOrder, ListedOrder } from "./push-order.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
@@ -23,6 +24,8 @@ import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
+/** The same where requested pages go on a channel of their own, and nobody waits for the lock. */
+const PAGES_PER_LONG_CHUNK = 128;
 /** What the guest's start may be delayed by for pages that it will need at once. */
 const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
@@ -31,25 +34,29 @@ const START_LOOK_MS = 0.2;
 /** Unsent bytes that may lie before a requested page where there is one channel only. */
 const UNSENT_BYTES_MAX = 128 * 1024;
 
-/** Counts a host page that is being sent off the recorded working set, if it belongs to it. */
-function noteSent(shared: SourceShared, block: RamBlock, hostPage: number): void {
-  Atomics.sub(shared.control, WORD.owed, 1);
+/** Counts host pages that are being sent off the recorded working set, if they belong to it. */
+function noteSent(shared: SourceShared, block: RamBlock, hostPage: number, count: number): void {
+  Atomics.sub(shared.control, WORD.owed, count);
   if (Atomics.load(shared.control, WORD.awaited) === 0) return;
-  if (shared.awaited[block.index]?.claim(hostPage)) Atomics.sub(shared.control, WORD.awaited, 1);
+  const awaited = shared.awaited[block.index];
+  for (let page = hostPage; page < hostPage + count; page++) {
+    if (awaited?.claim(page)) Atomics.sub(shared.control, WORD.awaited, 1);
+  }
 }
 
-/** Sends one host page, already claimed, as records of `writer` that are written by `flush`. */
-function addHostPage(
+/** Sends host pages, already claimed, as records of `writer` that are written by `flush`. */
+function addHostPages(
   writer: RamWriter,
   block: RamBlock,
   hostPage: number,
+  count: number,
   flush: () => void,
 ): void {
-  const first = hostPage * targetPagesPerHostPage(block);
-  const end = Math.min(targetPages(block), first + targetPagesPerHostPage(block));
-  for (let page = first; page < end; page++) {
+  const perHostPage = targetPagesPerHostPage(block);
+  const end = Math.min(targetPages(block), (hostPage + count) * perHostPage);
+  for (let page = hostPage * perHostPage; page < end;) {
     if (!writer.hasRoom) flush();
-    writer.page(block, page * TARGET_PAGE_SIZE);
+    page += writer.pages(block, page * TARGET_PAGE_SIZE, end - page);
   }
 }
 
@@ -60,11 +67,13 @@ function addHostPage(
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
   const writer = context.makeWriter();
+  writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
   const rest = new AddressOrder(guest.blocks, shared);
   const chooser = new CopyChooser();
+  const compression = new PushCompression(context, writer);
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
@@ -79,13 +88,16 @@ export function pushOwed(context: SourceContext): void {
     rest.followRequests();
     if (!order.find()) continue;
     const before = channel.bytesWritten;
+    compression.before(order);
     chooser.before(writer);
     const pages = shared.counters.get(SOURCE.pagesPushed);
     pushChunk(context, writer, order);
     chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
     const bytes = channel.bytesWritten - before;
     shared.counters.add(SOURCE.bytesPostcopy, bytes);
+    const written = performance.now();
     bandwidth.spend(bytes, hurry);
+    compression.after(bytes, performance.now() - written);
   }
   workingSet.send();
 }
@@ -180,17 +192,31 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
     context.channel.writeAll(writer.finish());
     counters.add(SOURCE.pagesPushed, writer.normal);
     counters.add(SOURCE.pagesPushedZero, writer.zero);
+    counters.add(SOURCE.pagesPacked, writer.packed);
     writer.begin(RAM_SECTION_ID);
   };
   writer.begin(RAM_SECTION_ID);
-  for (let left = PAGES_PER_CHUNK; left > 0 && order.find(); order.next()) {
+  const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
+  for (let left = urgent ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK; left > 0 && order.find();) {
     const { block, hostPage } = order;
-    if (!shared.owed[block.index]?.claim(hostPage)) continue;
-    addHostPage(writer, block, hostPage, flush);
-    noteSent(shared, block, hostPage);
-    left -= targetPagesPerHostPage(block);
+    const most = Math.ceil(left / targetPagesPerHostPage(block));
+    const count = claimPages(shared, order, most);
+    if (count > 0) {
+      addHostPages(writer, block, hostPage, count, flush);
+      noteSent(shared, block, hostPage, count);
+    }
+    left -= count * targetPagesPerHostPage(block);
   }
   if (writer.normal + writer.zero > 0) flush();
+}
+
+/** Claims up to `most` pages from where an order stands on, in its way, and leaves them. */
+function claimPages(shared: SourceShared, order: PushOrder, most: number): number {
+  const { block, hostPage } = order;
+  const owed = shared.owed[block.index];
+  const count = owed?.claimRun(hostPage, Math.min(owed.pages, hostPage + order.run(most))) ?? 0;
+  order.next(Math.max(count, 1));
+  return count;
 }
 
 /** Answers page requests; owned by the thread that reads them. */
@@ -242,6 +268,8 @@ export class RequestServer {
     const { counters } = this.#shared;
     const owed = this.#shared.owed[block.index];
     const writer = this.#writer;
+    // A small page is a record of its own either way.
+    writer.runs = Atomics.load(this.#shared.control, WORD.pageRuns) === 1;
     const before = channel.bytesWritten;
     const flush = (): void => {
       channel.writeAll(writer.finish());
@@ -255,8 +283,8 @@ export class RequestServer {
     let served = 0;
     for (let hostPage = first; hostPage < end; hostPage++) {
       if (!owed?.claim(hostPage)) continue;
-      addHostPage(writer, block, hostPage, flush);
-      noteSent(this.#shared, block, hostPage);
+      addHostPages(writer, block, hostPage, 1, flush);
+      noteSent(this.#shared, block, hostPage, 1);
       served++;
     }
     if (writer.normal + writer.zero > 0) flush();

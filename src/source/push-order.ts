@@ -1,6 +1,7 @@
 /** In which order the background push takes the host pages that are owed. */
 import type { RamBlock } from "../ram/block.ts";
 import { blockOfPage, hostPageOf, totalPages } from "../ram/block.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
@@ -11,8 +12,10 @@ export interface PushOrder {
   readonly hostPage: number;
   /** Stands on the next page, from where it stands on, that is still owed; false if none is left. */
   find(): boolean;
-  /** Leaves the page. */
-  next(): void;
+  /** How many of the pages from the one it stands on are consecutive in its block; at most `most`. */
+  run(most: number): number;
+  /** Leaves the page, and those behind it that are as good as sent: `count` in all. */
+  next(count: number): void;
 }
 
 /** Through memory by addresses, round all blocks, from where the last request was on. */
@@ -55,8 +58,12 @@ export class AddressOrder implements PushOrder {
     return false;
   }
 
-  next(): void {
-    this.hostPage++;
+  run(most: number): number {
+    return most;
+  }
+
+  next(count: number): void {
+    this.hostPage += count;
   }
 }
 
@@ -87,8 +94,17 @@ export class ListedOrder implements PushOrder {
     return false;
   }
 
-  next(): void {
-    this.#at++;
+  run(most: number): number {
+    const limit = Math.min(this.#pages.length, this.#at + most);
+    const first = this.#pages[this.#at] ?? 0;
+    let at = this.#at + 1;
+    // Its pages are target pages: only where those are placed one by one do they make runs.
+    while (at < limit && this.#pages[at] === first + at - this.#at) at++;
+    return this.block.pageSize === TARGET_PAGE_SIZE ? at - this.#at : 1;
+  }
+
+  next(count: number): void {
+    this.#at += count;
   }
 }
 

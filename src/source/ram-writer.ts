@@ -12,8 +12,17 @@ import type { RamBlock } from "../ram/block.ts";
 import type { PageReader } from "../ram/page-reader.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { Kind, MovedRuns } from "../report/moved-pages.ts";
-import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+import {
+  PACKED_RUN_PAGES_MAX,
+  RAM_FLAG,
+  RUN_PAGES_MAX,
+  SECTION,
+  TARGET_PAGE_SIZE,
+} from "../stream/constants.ts";
+import { PAGE_RUN_HEADER_BYTES_MAX, putPageRun } from "../stream/page-run.ts";
+import type { PageRun } from "../stream/page-run.ts";
+import { putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+import type { RunPacker } from "./run-packer.ts";
 
 /** Headers, and copies of some 300 pages; memory that is not used is never touched. */
 const SCRATCH_BYTES = 1280 * 1024;
@@ -28,10 +37,16 @@ export class RamWriter {
   /** Pages since `begin`, by kind. */
   normal = 0;
   zero = 0;
+  /** Of the normal ones, those that went compressed. */
+  packed = 0;
   /** Whether pages that could be gathered are copied; to be changed only before `begin`. */
   copying = true;
   /** Why pages are sent, for `moved`. */
   kind: Kind = KIND.push;
+  /** Whether consecutive pages go as one record, which only an end of ours that chose it reads. */
+  runs = false;
+  /** Compresses runs, where both ends chose that and the link is slow. */
+  packer: RunPacker | undefined;
   readonly #pages: PageReader;
   readonly #moved: MovedRuns | undefined;
   readonly #scratch = mapScratch(SCRATCH_BYTES);
@@ -56,6 +71,7 @@ export class RamWriter {
   begin(sectionId: number | undefined, type: number = SECTION.part): void {
     this.normal = 0;
     this.zero = 0;
+    this.packed = 0;
     this.#list.clear();
     this.#pending = 0;
     this.#used = 0;
@@ -77,7 +93,7 @@ export class RamWriter {
   get hasRoom(): boolean {
     return (
       this.#list.room > TRAILER_PIECES + 2 &&
-      this.#used + RAM_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
+      this.#used + PAGE_RUN_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
     );
   }
 
@@ -95,14 +111,84 @@ export class RamWriter {
       return;
     }
     this.#header(block, offset, RAM_FLAG.page);
-    if (this.copying || pages.addressOf === undefined) {
-      pages.copyPage(block, offset, this.#scratch.bytes, this.#used);
-      this.#used += TARGET_PAGE_SIZE;
-    } else {
-      this.#flush();
-      this.#list.add(pages.addressOf(block, offset), TARGET_PAGE_SIZE);
-    }
+    this.#data(block, offset, 1);
     this.normal++;
+  }
+
+  /**
+   * Adds the first of `count` consecutive target pages at `offset` of a block: as many as are of one
+   * kind where runs are sent, else one. Returns how many it took; throws as `page` does.
+   */
+  pages(block: RamBlock, offset: number, count: number): number {
+    if (!this.runs || (count === 1 && this.packer === undefined)) {
+      this.page(block, offset);
+      return 1;
+    }
+    const pages = this.#pages;
+    const zero = pages.isZero(block, offset);
+    const most = Math.min(count, zero ? count : this.#roomForPages());
+    let taken = 1;
+    while (taken < most && pages.isZero(block, offset + taken * TARGET_PAGE_SIZE) === zero) taken++;
+    if (zero) {
+      this.#runHeader(block, "zero", offset, taken);
+      this.zero += taken;
+    } else {
+      const frame = this.packer?.pack(pages, block, offset, taken);
+      if (frame === undefined) {
+        this.#runHeader(block, "plain", offset, taken);
+        this.#data(block, offset, taken);
+      } else {
+        this.#runHeader(block, "zstd", offset, taken, frame.length);
+        this.#scratch.bytes.set(frame, this.#used);
+        this.#used += frame.length;
+        this.packed += taken;
+      }
+      this.normal += taken;
+    }
+    this.#moved?.add(this.kind, block, offset, taken);
+    return taken;
+  }
+
+  /** Has a packer pack what `pages` would send of these as they are, for what that comes to. */
+  tryPacking(packer: RunPacker, block: RamBlock, offset: number, count: number): void {
+    let full = 0;
+    while (full < count && !this.#pages.isZero(block, offset + full * TARGET_PAGE_SIZE)) full++;
+    if (full > 0) packer.pack(this.#pages, block, offset, full);
+  }
+
+  /** Pages of a run that still fit: those that are gathered take no room. */
+  #roomForPages(): number {
+    if (!this.copying && this.canGather && this.packer === undefined) return RUN_PAGES_MAX;
+    const most = this.packer === undefined ? RUN_PAGES_MAX : PACKED_RUN_PAGES_MAX;
+    const room = SCRATCH_BYTES - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
+    return Math.min(most, Math.floor(room / TARGET_PAGE_SIZE));
+  }
+
+  #runHeader(
+    block: RamBlock,
+    kind: PageRun["kind"],
+    offset: number,
+    pages: number,
+    frameBytes = 0,
+  ): void {
+    const { bytes, view } = this.#scratch;
+    const name = block === this.#block ? undefined : block.name;
+    this.#block = block;
+    this.#used += putPageRun(bytes, view, this.#used, { kind, offset, pages }, name, frameBytes);
+  }
+
+  /** Adds the bytes of consecutive pages. */
+  #data(block: RamBlock, offset: number, count: number): void {
+    const pages = this.#pages;
+    if (!this.copying && pages.addressOf !== undefined) {
+      this.#flush();
+      this.#list.add(pages.addressOf(block, offset), count * TARGET_PAGE_SIZE);
+      return;
+    }
+    for (let page = 0; page < count; page++) {
+      pages.copyPage(block, offset + page * TARGET_PAGE_SIZE, this.#scratch.bytes, this.#used);
+      this.#used += TARGET_PAGE_SIZE;
+    }
   }
 
   #header(block: RamBlock, offset: number, flags: number): void {

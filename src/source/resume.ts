@@ -39,6 +39,8 @@ export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[])
   const { control } = shared;
   committedBefore(shared);
   Atomics.store(control, WORD.peerFeatures, -1);
+  Atomics.store(control, WORD.pageRuns, 0);
+  Atomics.store(control, WORD.packedRuns, 0);
   Atomics.store(control, WORD.shutStatus, -1);
   Atomics.store(control, WORD.ended, 0);
   Atomics.store(control, WORD.serving, 0);

@@ -43,6 +43,10 @@ export const WORD = {
   bitmapsAwaited: 12,
   /** 1 once RESUME was sent and not answered yet. */
   resumeAwaited: 13,
+  /** 1 once both ends have chosen page runs, for this connection. */
+  pageRuns: 14,
+  /** 1 once they have chosen that runs may be compressed. */
+  packedRuns: 15,
 } as const;
 const WORDS = 16;
 

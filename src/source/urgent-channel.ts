@@ -61,6 +61,9 @@ export function openUrgentChannel(context: SourceContext): void {
     chosen &= ~FEATURE.urgentChannel;
   }
   sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
+  const { control } = context.shared;
+  Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
+  Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
 }
 
 /**

@@ -65,7 +65,16 @@ export const RAM_FLAG = {
   hook: 0x080,
   compressPage: 0x100,
   multifdFlush: 0x200,
+  /** Ours alone, and only where both ends chose it: a record of many pages (page-run.ts). */
+  run: 0x400,
 } as const;
+
+/** Most pages of a run with data: 2 MiB, a huge page. */
+export const RUN_PAGES_MAX = 512;
+/** Most pages of a run that is compressed: 256 KiB, for which there is room beside a receive buffer. */
+export const PACKED_RUN_PAGES_MAX = 64;
+/** Most pages of a run of zeros: 1 GiB. */
+export const ZERO_RUN_PAGES_MAX = 0x4_0000;
 
 /** Bytes of a target page unless the stream says otherwise (x86, and most Arm machines). */
 export const TARGET_PAGE_SIZE = 4096;

@@ -47,10 +47,15 @@ export const FEATURE = {
   urgentChannel: 1,
   /** The destination says when the guest runs (PONG_RUNNING). */
   running: 2,
+  /** RAM sections may hold page runs (page-run.ts), from `chosen` on. */
+  pageRuns: 4,
+  /** Such runs may be compressed with zstd. */
+  packedRuns: 8,
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running;
+export const FEATURES_OURS =
+  FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

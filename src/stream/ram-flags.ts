@@ -16,6 +16,7 @@ const FLAG_NAMES: readonly [flag: number, name: string][] = [
   [RAM_FLAG.hook, "HOOK"],
   [RAM_FLAG.compressPage, "COMPRESS_PAGE"],
   [RAM_FLAG.multifdFlush, "MULTIFD_FLUSH"],
+  [RAM_FLAG.run, "RUN"],
 ];
 
 /** The names of the bits that are set, as they stand in QEMU's source: "ZERO|CONTINUE". */

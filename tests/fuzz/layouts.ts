@@ -45,7 +45,11 @@ function record(cursor: Cursor): void {
   const flags = (((low[0] ?? 0) << 8) | (low[1] ?? 0)) & 0xfff;
   if ((flags & 0x10) !== 0) return;
   if ((flags & 0x20) === 0) cursor.str8("record.block");
-  if ((flags & 0x02) !== 0) cursor.u8("record.fill");
+  if ((flags & 0x400) !== 0) {
+    const pages = cursor.u32("run.pages");
+    if ((flags & 0x100) !== 0) cursor.take(cursor.u32("run.bytes"), "run.frame");
+    else if ((flags & 0x02) === 0) cursor.take(pages * 4096, "run.data");
+  } else if ((flags & 0x02) !== 0) cursor.u8("record.fill");
   else cursor.take(4096, "page");
 }
 

@@ -3,7 +3,7 @@
  * program: what memory and device state a stream leaves, and where its fields are. The program may
  * refuse what this accepts. What the program accepts must read just so here.
  */
-import { inflateSync } from "node:zlib";
+import { inflateSync, zstdDecompressSync } from "node:zlib";
 
 import { Cursor, ModelError } from "./layout.ts";
 import type { Layout } from "./layout.ts";
@@ -75,6 +75,9 @@ class Model {
   #last: ModelBlock | undefined;
   #package: Uint8Array | undefined;
   #ramEnded = false;
+  /** The source has chosen to send page runs; compressed ones too. */
+  #runs = false;
+  #packedRuns = false;
 
   constructor(cursor: Cursor, blocks: ModelBlock[], repeats: Repeats) {
     this.#in = cursor;
@@ -165,10 +168,18 @@ class Model {
     const length = cursor.u16("command.length");
     if (number === 6) this.#discard(length);
     else if (number === 7) this.#packaged();
+    else if (number === 2 && length === 4) this.#ping(cursor.u32("ping"));
     else if (number === 3 && length === 16) {
       this.#summary = cursor.u64("advise.summary");
       cursor.u64("advise.target");
     } else cursor.take(length, "command.payload");
+  }
+
+  /** What our own ends choose is in the value of a PING, and never taken back. */
+  #ping(value: number): void {
+    if (value >>> 16 !== 0x5045 || (value & 4) === 0) return;
+    this.#runs = true;
+    this.#packedRuns = (value & 8) !== 0;
   }
 
   #discard(length: number): void {
@@ -237,6 +248,10 @@ class Model {
     const view = new DataView(cursor.bytes.buffer, cursor.bytes.byteOffset);
     const flags = view.getUint32(head + 4) & 0xfff;
     const offset = Number(view.getBigUint64(head)) - flags;
+    if ((flags & 0x400) !== 0 && this.#runs) {
+      this.#run(flags & ~0x420, (flags & 0x20) === 0, offset);
+      return true;
+    }
     switch (flags & ~0x20) {
       case 0x10:
         return false;
@@ -282,16 +297,57 @@ class Model {
     return size > PAGE && size <= 2 ** 30 && Number.isInteger(Math.log2(size));
   }
 
-  #page(flags: number, offset: number): void {
+  /** Many pages of one kind. */
+  #run(kind: number, named: boolean, offset: number): void {
     const cursor = this.#in;
-    if ((flags & 0x20) === 0) {
-      const name = cursor.str8("record.block");
+    const block = this.#locate(named, offset);
+    const pages = cursor.u32("run.pages");
+    const most = kind === 2 ? 0x4_0000 : kind === 8 ? 512 : 64;
+    if (pages === 0 || pages > most || offset + pages * PAGE > block.length) {
+      throw new ModelError("run");
+    }
+    const data = this.#runData(kind, pages);
+    for (let i = 0; i < pages; i++) {
+      const content = data?.subarray(i * PAGE, (i + 1) * PAGE) ?? ZEROS;
+      this.#keep(block, offset / PAGE + i, content);
+    }
+  }
+
+  #runData(kind: number, pages: number): Uint8Array | undefined {
+    const cursor = this.#in;
+    if (kind === 2) return undefined;
+    if (kind === 8) return cursor.slice(pages * PAGE, "run.data");
+    if (kind !== 0x100 || !this.#packedRuns) throw new ModelError(`run of ${kind}`);
+    const length = cursor.u32("run.bytes");
+    if (length === 0 || length > pages * PAGE) throw new ModelError("run bytes");
+    const frame = cursor.slice(length, "run.frame");
+    let data: Uint8Array;
+    try {
+      data = zstdDecompressSync(frame, { maxOutputLength: pages * PAGE });
+    } catch {
+      throw new ModelError("run frame");
+    }
+    if (data.length !== pages * PAGE) throw new ModelError("run length");
+    return data;
+  }
+
+  #locate(named: boolean, offset: number): ModelBlock {
+    if (named) {
+      const name = this.#in.str8("record.block");
       this.#last = this.#blocks.find((each) => each.name === name);
     }
     const block = this.#last;
     if (block === undefined || offset >= block.length) throw new ModelError("page");
+    return block;
+  }
+
+  #page(flags: number, offset: number): void {
+    const block = this.#locate((flags & 0x20) === 0, offset);
     const page = offset / PAGE;
-    const content = this.#content(flags & ~0x20, block.pages.get(page) ?? ZEROS);
+    this.#keep(block, page, this.#content(flags & ~0x20, block.pages.get(page) ?? ZEROS));
+  }
+
+  #keep(block: ModelBlock, page: number, content: Uint8Array): void {
     block.missing.delete(page);
     const switched = this.#package !== undefined;
     if (switched && this.#repeats === "first" && block.populated.has(page)) return;

@@ -44,11 +44,18 @@ export async function recordOwn(): Promise<Map<string, Uint8Array>> {
   return recordings;
 }
 
-/** The same without an accident: a whole stream, and a whole return path. */
+/** The same without an accident: a whole stream, and a whole return path; and with compressed runs. */
 export async function recordOwnWhole(): Promise<Map<string, Uint8Array>> {
+  const packed = (await recordWhole("zstd")).get("stream.own");
+  if (packed === undefined) throw new Error("nothing was recorded");
+  return new Map([...(await recordWhole("off")), ["stream.own.packed", packed]]);
+}
+
+async function recordWhole(compress: "off" | "zstd"): Promise<Map<string, Uint8Array>> {
   await using dest = await startDest({ guest: "stress" });
   await using tap = await Tap.start(dest.peer);
-  await using source = startSource({ to: tap.uri, guest: GUEST, flags: ["--switchover", "now"] });
+  const flags = ["--switchover", "now", "--compress", compress];
+  await using source = startSource({ to: tap.uri, guest: GUEST, flags });
   const [sent, received] = [await source.end(), await dest.end()];
   if (sent.exitCode !== 0 || received.exitCode !== 0)
     throw new Error(sent.stderr + received.stderr);

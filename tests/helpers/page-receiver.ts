@@ -28,6 +28,8 @@ export class PageReceiver {
     this.#channel = channel;
     this.#loader = new RamLoader(channel);
     this.#loader.blocks = blocks;
+    this.#loader.runs = true;
+    this.#loader.packedRuns = true;
     this.#loader.sink = {
       pages: (block, offset, at, count) => this.#keep(block, offset, at, count),
       zeros: (block, offset, count) => {

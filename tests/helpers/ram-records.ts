@@ -1,5 +1,5 @@
 /** RAM records as a source composes them, one channel's worth, with or without CONTINUE. */
-import { deflateSync } from "node:zlib";
+import { deflateSync, zstdCompressSync } from "node:zlib";
 import { RAM_FLAG } from "../../src/stream/constants.ts";
 import { StreamWriter } from "../../src/stream/writer.ts";
 import { encodeXbzrle } from "../../src/stream/xbzrle.ts";
@@ -43,6 +43,24 @@ export class RamRecords {
     if (length <= 0) return this.page(block, offset, data, named);
     const head = this.#head(RAM_FLAG.xbzrle, block, offset, named);
     head.u8(1).u16(length).raw(out.subarray(0, length));
+    return this;
+  }
+
+  /** A run of pages of our own ends: as they are, or as one frame of zstd. */
+  run(block: string, offset: number, data: Uint8Array, packed = false, named = false): this {
+    const kind = packed ? RAM_FLAG.compressPage : RAM_FLAG.page;
+    const head = this.#head(RAM_FLAG.run | kind, block, offset, named).u32(data.length / 4096);
+    if (!packed) {
+      head.raw(data);
+      return this;
+    }
+    const frame = zstdCompressSync(data);
+    head.u32(frame.length).raw(frame);
+    return this;
+  }
+
+  zeroRun(block: string, offset: number, pages: number, named = false): this {
+    this.#head(RAM_FLAG.run | RAM_FLAG.zero, block, offset, named).u32(pages);
     return this;
   }
 

@@ -16,6 +16,7 @@ export const SETTINGS: SourceSettings = {
   policy: { kind: "auto" },
   maxBandwidth: 0,
   maxPostcopyBandwidth: 0,
+  compression: "auto",
   preempt: false,
   downtimeLimitMs: 300,
   linkTimeoutMs: 5000,

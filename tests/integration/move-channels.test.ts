@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { makeSocketPair } from "../../syscalls/socket.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { RAM_FLAG } from "../../src/stream/constants.ts";
 import { FEATURE, FEATURES_OURS, answerValue, chosenValue } from "../../src/stream/hello.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
@@ -106,9 +107,26 @@ migrationTest("without a second connection requests are answered on the first", 
   peer.answer({ kind: "pong", value: answerValue(FEATURES_OURS) });
   const { message } = await source.event("warning");
   expect(message).toStartWith("There is no urgent channel, requests wait for bulk data: Cannot");
-  const chosen = bytesOf(ping(chosenValue(FEATURE.running)));
+  const chosen = bytesOf(ping(chosenValue(FEATURES_OURS & ~FEATURE.urgentChannel)));
   await waitUntil(() => Buffer.from(peer.received).includes(chosen), "what was chosen");
   await source.phase("postcopy");
+});
+
+migrationTest("an older destination of ours is sent what it knows", async () => {
+  await using directory = new TemporaryDirectory("unix");
+  await using server = await HandMadeDestination.open(directory.file("migration"));
+  const words = { to: server.peer, guest: SMALL_GUEST, flags: ["--switchover", "now"] };
+  await using source = startSource(words);
+  const peer = await server.accept();
+  // All that there was before page runs.
+  const known = FEATURE.running;
+  peer.answer({ kind: "pong", value: answerValue(known) });
+  const chosen = bytesOf(ping(chosenValue(known)));
+  await waitUntil(() => Buffer.from(peer.received).includes(chosen), "what was chosen");
+  await source.phase("postcopy");
+  // A page of its own, of the block before: no other record of a page continues so.
+  const single = Buffer.from([0x10, RAM_FLAG.page | RAM_FLAG.continue]);
+  await waitUntil(() => Buffer.from(peer.received).includes(single), "single pages");
 });
 
 /** Starts postcopy with one more descriptor, which it knows as number 3. */

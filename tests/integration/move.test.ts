@@ -81,6 +81,31 @@ migrationTest("a guest that discards a lot while it moves", async () => {
   expect(dest.report.pages.dropped).toBeGreaterThan(0);
 });
 
+migrationTest(
+  "what is pushed is compressed on a slow link, and not where it was not asked",
+  async () => {
+    // With requests, which never are.
+    const guest = "stress:size=16MiB,zero=0,discard=0,rate=1MiB/s,duration=100ms";
+    const slow = [...NOW, "--max-postcopy-bandwidth", "16MiB/s"];
+    const pushed: number[] = [];
+    for (const compress of ["auto", "zstd", "off"]) {
+      const { source, dest } = await move({
+        guest,
+        sourceFlags: [...slow, "--compress", compress],
+      });
+      expectMoved(source, dest, pages("16MiB"));
+      const { pushedNormal, pushedCompressed } = source.report.pages;
+      if (compress === "off") expect(pushedCompressed).toBe(0);
+      else expect(pushedCompressed).toBeWithin(1, pushedNormal + 1);
+      pushed.push(source.report.bytes.postcopy / pushedNormal);
+    }
+    const [auto = 0, always = 0, never = 0] = pushed;
+    expect(always).toBeLessThan(auto);
+    expect(auto).toBeLessThan(never);
+    expect(never).toBeWithin(4096, 4110);
+  },
+);
+
 migrationTest("ten pages", async () => {
   const { source, dest } = await move({
     guest: "stress:size=40KiB,duration=50ms",

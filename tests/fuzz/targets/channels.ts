@@ -15,7 +15,7 @@ import { writeFrom } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { makeSocket, makeSocketPair, startConnect } from "../../../syscalls/socket.ts";
 import { Door } from "../../../src/channel/accept.ts";
-import { Channel } from "../../../src/channel/channel.ts";
+import { Channel, SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { ChannelError, ChannelOptions } from "../../../src/channel/channel.ts";
 import { LimitedWarnings } from "../../../src/channel/limited-warnings.ts";
 import { openListener } from "../../../src/channel/listen.ts";
@@ -55,7 +55,7 @@ const TURNS = 4;
 const TOKEN = 0xdead_beef;
 
 const stopFd = makeEventDescriptor();
-const scratch = mapScratch(MULTIFD_BUFFER_BYTES + PAGE);
+const scratch = mapScratch(MULTIFD_BUFFER_BYTES + SIDE_BYTES);
 
 /** A channel over a buffer that all cases use, one after the other. */
 function channelOver(fd: number, bytes = 64 * 1024): Channel {

@@ -16,7 +16,7 @@ import { join } from "node:path";
 
 import { closeDescriptor, makeEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { Mapping, mapScratch, scratchAt } from "../../../syscalls/memory.ts";
-import { Channel } from "../../../src/channel/channel.ts";
+import { Channel, SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { GuestMemory as AnnouncedMemory } from "../../../src/dest/context.ts";
 import type { DestGuest, PageSink } from "../../../src/dest/guest.ts";
 import { IncomingLoader } from "../../../src/dest/incoming.ts";
@@ -40,12 +40,13 @@ import type { Place, Target, Verdict } from "../target.ts";
 const PAGE = 4096;
 const ZEROS = new Uint8Array(PAGE);
 /** Small enough that every stream is read in many pieces. */
-const BUFFER_BYTES = 64 * 1024;
+/** As much as a compressed run may take, and some. */
+const BUFFER_BYTES = 512 * 1024;
 /** Guests whose every page is looked at; of larger ones, those that the stream has. */
 const COMPARED_BYTES_MAX = 64 * 1024 * 1024;
 const LINK_TIMEOUT_MS = 1000;
 
-const buffer = mapScratch(BUFFER_BYTES + PAGE);
+const buffer = mapScratch(BUFFER_BYTES + SIDE_BYTES);
 const stopFd = makeEventDescriptor();
 
 /** A guest that arrives, and its memory when it has. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { makeEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { mapAnonymous, mapScratch } from "../../../syscalls/memory.ts";
-import { Channel } from "../../../src/channel/channel.ts";
+import { Channel, SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { computeOwed } from "../../../src/source/owed.ts";
 import { RequestServer } from "../../../src/source/postcopy.ts";
@@ -21,9 +21,8 @@ import { Finding, judge } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 import { blocksOf } from "./blocks.ts";
 
-const PAGE = 4096;
 const stopFd = makeEventDescriptor();
-const buffer = mapScratch(64 * 1024 + PAGE);
+const buffer = mapScratch(64 * 1024 + SIDE_BYTES);
 const mapped = new Map<readonly RamBlock[], RamBlock[]>();
 const nowhere = openSync("/dev/null", constants.O_WRONLY);
 

@@ -280,6 +280,23 @@ describe("the hello", () => {
     expect(bench.sent).toContainEqual({ kind: "pong", value: PONG_RUNNING });
   });
 
+  test("says whether page runs come, and whether they are compressed", () => {
+    const { pageRuns, packedRuns, running } = FEATURE;
+    for (const [bits, runs, packed] of [
+      [running, 0, 0],
+      [pageRuns, 1, 0],
+      [pageRuns | packedRuns, 1, 1],
+      // Without runs there is nothing to compress.
+      [packedRuns, 0, 0],
+    ] as const) {
+      using bench = new IncomingBench();
+      bench.feed(...START, ping(chosenValue(bits)), ...MEMORY).run();
+      const { control } = bench.shared;
+      expect(Atomics.load(control, WORD.pageRuns)).toBe(runs);
+      expect(Atomics.load(control, WORD.packedRuns)).toBe(packed);
+    }
+  });
+
   test("may not choose one without a token", () => {
     using bench = new IncomingBench();
     const [high] = tokenValues(TOKEN);

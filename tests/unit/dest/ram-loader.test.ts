@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { RamLoader } from "../../../src/dest/ram-loader.ts";
+import { SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { LoadEnd } from "../../../src/dest/ram-loader.ts";
 import type { PageSink } from "../../../src/dest/guest.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
@@ -62,7 +63,7 @@ class ModelSink implements PageSink {
 
 /** A loader over a buffer that a test fills. */
 class Bench {
-  readonly buffer = mapScratch(BUFFER_BYTES + PAGE);
+  readonly buffer = mapScratch(BUFFER_BYTES + SIDE_BYTES);
   readonly reader = new StreamReader(this.buffer.bytes.subarray(0, BUFFER_BYTES), 0);
   readonly sink = new ModelSink(this.buffer.bytes);
   readonly loader = new RamLoader({
@@ -74,6 +75,8 @@ class Bench {
   constructor() {
     this.loader.blocks = BLOCKS;
     this.loader.sink = this.sink;
+    this.loader.runs = true;
+    this.loader.packedRuns = true;
   }
 
   /** Feeds bytes in chunks and loads after each; what the last load said. */
@@ -88,15 +91,15 @@ class Bench {
       this.reader.end += part.length;
       at += part.length;
       end = this.loader.load();
-      // Nothing of a stream may be left waiting in the loader.
-      if (end === "needs more") expect(this.reader.available).toBeLessThan(2 * PAGE);
+      // Nothing of a stream may be left waiting in the loader but a frame that is not whole.
+      if (end === "needs more") expect(this.reader.available).toBeLessThan(14 * PAGE);
     }
     return end;
   }
 }
 
 interface Record {
-  kind: "page" | "zero" | "compressed" | "xbzrle";
+  kind: "page" | "zero" | "compressed" | "xbzrle" | "run" | "packed run" | "zero run";
   block: number;
   page: number;
   fill: number;
@@ -106,7 +109,9 @@ interface Record {
 
 /** Stretches of consecutive pages of one kind, as sources send them. */
 const stretch: fc.Arbitrary<Record> = fc.record({
-  kind: fc.constantFrom("page", "page", "zero", "compressed", "xbzrle"),
+  kind: fc.constantFrom(
+    ...(["page", "page", "zero", "compressed", "xbzrle", "run", "packed run", "zero run"] as const),
+  ),
   block: fc.nat({ max: 1 }),
   page: fc.nat({ max: 29 }),
   fill: fc.integer({ min: 1, max: 255 }),
@@ -131,6 +136,20 @@ function compose(stretches: readonly Record[]): {
   const memory = new Map<string, Uint8Array>();
   for (const { kind, block: index, page: first, fill, count, named } of stretches) {
     const { name } = BLOCKS[index] ?? BLOCKS[0]!;
+    if (kind.endsWith("run")) {
+      const pages = Math.min(30, first + count) - first;
+      const zeros = kind === "zero run";
+      const all = Array.from({ length: pages }, (_, i) => {
+        return zeros ? new Uint8Array(PAGE) : pageOf(fill + first + i);
+      });
+      if (zeros) records.zeroRun(name, first * PAGE, pages, named);
+      else records.run(name, first * PAGE, Buffer.concat(all), kind === "packed run", named);
+      for (const [i, data] of all.entries()) {
+        memory.set(`${name}:${(first + i) * PAGE}`, data);
+        deliveries.push([name, first + i, data[0] ?? -1]);
+      }
+      continue;
+    }
     for (let page = first; page < Math.min(30, first + count); page++) {
       const [offset, key] = [page * PAGE, `${name}:${page * PAGE}`];
       const data = kind === "zero" ? new Uint8Array(PAGE) : pageOf(fill + page);
@@ -153,9 +172,9 @@ function compose(stretches: readonly Record[]): {
 }
 
 /** The code of the StreamError that a body is refused with. */
-function refusalOf(records: RamRecords): string {
+function refusalOf(records: RamRecords, bench = new Bench()): string {
   try {
-    new Bench().feed(records.bytes);
+    bench.feed(records.bytes);
   } catch (error) {
     if (error instanceof StreamError) return error.code;
     throw error;
@@ -192,6 +211,16 @@ describe("the pages of a stream", () => {
     bench.feed(records.endOfSection().bytes);
     expect(bench.sink.runs).toEqual([4, 5, 2, 1, 1]);
     expect([bench.loader.normal, bench.loader.zero]).toEqual([8, 5]);
+  });
+
+  test("go to the sink as they have come where they are sent as runs", () => {
+    const data = Buffer.concat([1, 2, 3].map(pageOf));
+    const records = new RamRecords().run("pc.ram", 4 * PAGE, data).zeroRun("pc.ram", 7 * PAGE, 90);
+    const bench = new Bench();
+    // Two pages and a half of the run, then the rest of it.
+    bench.feed(records.run("pc.ram", 0, data, true).endOfSection().bytes, [15 + 2.5 * PAGE, 1e6]);
+    expect(bench.sink.runs).toEqual([2, 1, 90, 3]);
+    expect([bench.loader.normal, bench.loader.zero]).toEqual([6, 90]);
   });
 
   test("are joined to runs of a limited length", () => {
@@ -263,6 +292,33 @@ describe("a stream is refused", () => {
 
   test("for what belongs to other capabilities", () => {
     expect(refusalOf(records().raw(0x80))).toBe("BAD_FLAGS");
+  });
+
+  test("is refused where a run leaves its block, and places nothing of it", () => {
+    const bench = new Bench();
+    const three = Buffer.concat([1, 2, 3].map(pageOf));
+    for (const runs of [
+      new RamRecords().run("vga.vram", 28 * PAGE, three),
+      new RamRecords().run("vga.vram", 28 * PAGE, three, true),
+      new RamRecords().zeroRun("vga.vram", 0, 31),
+    ]) {
+      expect(refusalOf(runs, bench)).toBe("BAD_OFFSET");
+      bench.reader.pos = bench.reader.end;
+    }
+    expect(bench.sink.deliveries).toEqual([]);
+  });
+
+  test("is refused where runs were not chosen, or only those that are not compressed", () => {
+    const bench = new Bench();
+    bench.loader.packedRuns = false;
+    expect(refusalOf(new RamRecords().run("pc.ram", 0, pageOf(1), true), bench)).toBe("UNEXPECTED");
+    const plain = new Bench();
+    plain.loader.runs = false;
+    for (const packed of [true, false]) {
+      const run = new RamRecords().run("pc.ram", 0, pageOf(1), packed);
+      expect(refusalOf(run, plain)).toBe("BAD_FLAGS");
+      plain.reader.pos = plain.reader.end;
+    }
   });
 
   test("for an XBZRLE page when pages are placed for good", () => {

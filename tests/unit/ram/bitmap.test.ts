@@ -15,13 +15,21 @@ const edge = fc.constantFrom(0, 1, 30, 31, 32, 33, 62, 63, 64, 65, 95, 96, 127, 
 const place = fc.oneof(edge, fc.nat({ max: 400 }));
 
 interface Step {
-  kind: "set" | "claim" | "setRange" | "clearRange" | "setAll";
+  kind: "set" | "claim" | "claimRun" | "setRunCounting" | "setRange" | "clearRange" | "setAll";
   at: number;
   count: number;
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
-  kind: fc.constantFrom("set", "claim", "setRange", "clearRange", "setAll"),
+  kind: fc.constantFrom(
+    "set",
+    "claim",
+    "claimRun",
+    "setRunCounting",
+    "setRange",
+    "clearRange",
+    "setAll",
+  ),
   at: place,
   count: place,
 });
@@ -45,6 +53,19 @@ function apply(bitmap: PageBitmap, model: Set<number>, { kind, at, count }: Step
     case "claim":
       expect(bitmap.claim(page)).toBe(model.delete(page));
       break;
+    case "claimRun": {
+      const stop = chosen.findIndex((one) => !model.has(one));
+      const run = stop < 0 ? chosen : chosen.slice(0, stop);
+      expect(bitmap.claimRun(page, page + chosen.length)).toBe(run.length);
+      for (const one of run) model.delete(one);
+      break;
+    }
+    case "setRunCounting": {
+      const fresh = chosen.filter((one) => !model.has(one));
+      expect(bitmap.setRunCounting(page, chosen.length)).toBe(fresh.length);
+      for (const one of fresh) model.add(one);
+      break;
+    }
     case "setRange":
       bitmap.setRange(page, chosen.length);
       for (const one of chosen) model.add(one);

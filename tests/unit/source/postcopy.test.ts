@@ -63,14 +63,18 @@ function wishesFor(counts: readonly number[], total: number, seed: number): Wish
 }
 
 describe("push and requests together", () => {
-  const CASES: [name: string, counts: number[], perHostPage: number, urgent: boolean][] = [
-    ["on one channel", [2000, 300], 1, false],
-    ["on two channels", [2000, 300], 1, true],
-    ["on one channel, with huge pages", [1024, 64], 16, false],
-    ["on two channels, with pages of 2 MiB", [2048, 512], 512, true],
+  type Case = [name: string, counts: number[], perHostPage: number, urgent: boolean, runs: boolean];
+  const CASES: Case[] = [
+    ["on one channel", [2000, 300], 1, false, false],
+    ["on two channels", [2000, 300], 1, true, false],
+    ["on one channel, with huge pages", [1024, 64], 16, false, false],
+    ["on two channels, with pages of 2 MiB", [2048, 512], 512, true, false],
+    ["on one channel, in runs", [2000, 300], 1, false, true],
+    ["on two channels, in runs", [2000, 300], 1, true, true],
+    ["on two channels, in runs of 2 MiB", [2048, 512], 512, true, true],
   ];
 
-  test.each(CASES)("send every page once %s", async (_name, counts, perHostPage, urgent) => {
+  test.each(CASES)("send every page once %s", async (_name, counts, perHostPage, urgent, runs) => {
     await using pusher = await startSender();
     await using server = await startSender();
     await using main = await startReceiver();
@@ -83,6 +87,7 @@ describe("push and requests together", () => {
     const [urgentFd, urgentPeer] = descriptors.pair();
     const { shared, blocks } = guest;
     if (urgent) Atomics.store(shared.control, WORD.urgentFd, urgentFd);
+    if (runs) Atomics.store(shared.control, WORD.pageRuns, 1);
 
     // All but every seventh host page is owed.
     const expected: string[] = [];

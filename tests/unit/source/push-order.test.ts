@@ -11,7 +11,7 @@ const PAGES = [40, 24];
 /** Claims what an order finds, as the push does; "block:host page" of each. */
 function drain(order: PushOrder, guest: SendingGuest, most = Infinity): string[] {
   const taken: string[] = [];
-  for (; taken.length < most && order.find(); order.next()) {
+  for (; taken.length < most && order.find(); order.next(1)) {
     expect(guest.shared.owed[order.block.index]?.claim(order.hostPage)).toBe(true);
     taken.push(`${order.block.index}:${order.hostPage}`);
   }

@@ -5,6 +5,7 @@ import { Channel } from "../../../src/channel/channel.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { GuestMemory } from "../../../src/ram/page-reader.ts";
 import type { PageReader } from "../../../src/ram/page-reader.ts";
+import { RunPacker } from "../../../src/source/run-packer.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { SECTION } from "../../../src/stream/constants.ts";
 import { scratchAt } from "../../../syscalls/memory.ts";
@@ -70,6 +71,58 @@ describe("what a writer composes", () => {
       }),
       { numRuns: 80 },
     );
+  });
+
+  test("is read back the same where consecutive pages go as runs, compressed or not", () => {
+    const ranges = fc.array(
+      fc.record({
+        block: fc.nat({ max: 2 }),
+        page: fc.nat({ max: 29 }),
+        count: fc.integer({ min: 1, max: 20 }),
+      }),
+      { minLength: 1, maxLength: 2 },
+    );
+    fc.assert(
+      fc.property(ranges, fc.boolean(), fc.boolean(), (chosen, copying, packing) => {
+        using descriptors = new Descriptors();
+        const { channel, peer } = ends(descriptors);
+        const receiver = new PageReceiver(peer, guest.blocks);
+        const writer = writerOver(guest.blocks);
+        Object.assign(writer, { runs: true, copying });
+        if (packing) writer.packer = new RunPacker();
+        writer.begin(SECTION_ID);
+        const pages = chosen.flatMap(({ block, page: first, count }) => {
+          const end = Math.min(30, first + count);
+          for (let page = first; page < end;) {
+            page += writer.pages(guest.block(block), page * PAGE, end - page);
+          }
+          return Array.from({ length: end - first }, (_, i) => ({ block, page: first + i }));
+        });
+        expect(writer.normal + writer.zero).toBe(pages.length);
+        expect(writer.packed).toBe(packing ? writer.normal : 0);
+        channel.writeAll(writer.finish());
+        receiver.main(pages.length);
+        expect(receiver.pages).toEqual(expectedOf(pages));
+        expect(receiver.torn).toEqual([]);
+      }),
+      { numRuns: 80 },
+    );
+  });
+
+  test("sends pages as they are where compression gains nothing", () => {
+    const noise: PageReader = {
+      isZero: () => false,
+      copyPage: (_block, _offset, target, at) => {
+        crypto.getRandomValues(target.subarray(at, at + PAGE));
+      },
+    };
+    const writer = new RamWriter(noise);
+    Object.assign(writer, { runs: true, packer: new RunPacker() });
+    writer.begin(SECTION_ID);
+    expect(writer.pages(guest.block(0), 0, 20)).toBe(20);
+    expect([writer.normal, writer.packed]).toEqual([20, 0]);
+    const overhead = 5 + (8 + 7 + 4) + (8 + 5);
+    expect(writer.finish().remaining).toBe(overhead + 20 * PAGE);
   });
 
   test("says where each section begins and ends, and names its block anew", () => {

@@ -273,7 +273,7 @@ describe("illegal RAM records", () => {
     ["no flags", "0000000000001000", "BAD_FLAGS", "the flags 0x0"],
     ["CONTINUE alone", "0000000000001020", "BAD_FLAGS", "CONTINUE"],
     ["two kinds at once", "000000000000100a", "BAD_FLAGS", "ZERO|PAGE"],
-    ["an unknown flag", "0000000000001408", "BAD_FLAGS", "PAGE|0x400"],
+    ["an unknown flag", "0000000000001808", "BAD_FLAGS", "PAGE|0x800"],
     ["a continued end", "0000000000000030", "BAD_FLAGS", "EOS|CONTINUE"],
     ["a continued list", "0000000000001024", "BAD_FLAGS", "MEM_SIZE|CONTINUE"],
     ["an end with an offset", "0000000000001010", "BAD_VALUE", "EOS with the offset 0x1000"],

@@ -12,6 +12,7 @@ const SETTINGS = {
   policy: { kind: "now" },
   maxBandwidth: 0,
   maxPostcopyBandwidth: 0,
+  compression: "auto",
   preempt: false,
   linkTimeoutMs: 30_000,
   downtimeLimitMs: 300,
