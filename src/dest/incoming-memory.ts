@@ -53,6 +53,11 @@ export class IncomingMemory {
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
   #discardLimit: DiscardLimit | undefined;
+  /** Target pages that are missing, where they are counted as they are discarded (`prepare`). */
+  #missing: number | undefined;
+  /** The userfaultfd, and the fault thread at work. */
+  #userfault: Userfault | undefined;
+  #prepared = false;
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -124,6 +129,7 @@ export class IncomingMemory {
     }
     // A page that comes after its range was discarded must not be forgotten with it.
     this.#discards?.flush();
+    this.#missing = undefined;
     for (;;) {
       const end = this.#loader.load();
       this.#account();
@@ -205,7 +211,9 @@ export class IncomingMemory {
     this.#context.emit({ kind: "guest", blocks });
     const sinkData = guest.sinkData();
     this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
-    this.#startThreads();
+    shared.faultStart.post();
+    this.#handOver();
+    this.awaitListenThread();
   }
 
   #makeSink(pages: PageState): PageSink {
@@ -237,10 +245,17 @@ export class IncomingMemory {
       if (block.address !== 0) this.#discards?.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
+      this.#countMissing(block, first, last);
       this.#pages?.received[block.index]?.clearRange(first, last - first);
       this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
       this.#discarded[block.index]?.setRange(first, last - first);
     }
+  }
+
+  #countMissing(block: RamBlock, first: number, end: number): void {
+    if (this.#missing === undefined) return;
+    const received = this.#pages?.received[block.index];
+    this.#missing += received === undefined ? 0 : received.countRange(first, end - first);
   }
 
   #openUserfault(): Userfault {
@@ -255,8 +270,31 @@ export class IncomingMemory {
   }
 
   /**
+   * The source is about to switch over, and its guest still runs: does ahead what LISTEN would take
+   * the time of a guest that stands. From now on pages are missing as they are discarded.
+   */
+  prepare(): void {
+    if (this.#pages === undefined || this.#context.guest.memory !== "userfault") return;
+    if (this.#prepared) return;
+    this.#missing = settleMissing(this.#pages, this.#discarded);
+    this.#startFaultThread();
+  }
+
+  /** Opens the userfaultfd, and lets the fault thread begin. */
+  #startFaultThread(): void {
+    const { guest, shared } = this.#context;
+    this.#prepared = true;
+    if (guest.memory === "userfault") {
+      this.#userfault = this.#openUserfault();
+      this.#userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
+      Atomics.store(shared.control, WORD.userfaultFd, this.#userfault.fd);
+    }
+    shared.faultStart.post();
+  }
+
+  /**
    * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
-   * stream to the listen thread. When it returns, both threads are at work.
+   * stream to the listen thread (`awaitListenThread`).
    */
   listen(): void {
     const { guest, shared } = this.#context;
@@ -265,33 +303,32 @@ export class IncomingMemory {
     }
     this.#multifd?.end();
     this.#discards?.flush();
-    const missing = settleMissing(this.#pages, this.#discarded);
+    const missing = this.#missing ?? settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);
     guest.takeOver?.(this.#pages, {
       ramSectionId: this.#ramSectionId ?? 0,
       sourceIsOurs: this.sourceIsOurs,
     });
-    let userfault: Userfault | undefined;
-    if (guest.memory === "userfault") {
-      userfault = this.#openUserfault();
-      userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
-      Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
-    }
-    this.#startThreads(userfault);
+    if (!this.#prepared) this.#startFaultThread();
+    this.#handOver();
   }
 
-  /** The fault thread first, then the listen thread, which reads the stream from here on. */
-  #startThreads(userfault?: Userfault): void {
+  /** The memory to the fault thread, then the stream to the listen thread. */
+  #handOver(): void {
     const { channel, shared } = this.#context;
-    shared.faultStart.post();
     awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
-    for (const { address, length } of userfault === undefined ? [] : this.#blocks) {
-      userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
+    for (const { address, length } of this.#userfault === undefined ? [] : this.#blocks) {
+      this.#userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
     }
     const { address, length, pos, end, base } = channel.position();
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
+  }
+
+  /** Waits until the listen thread is at work, as it is long before it is needed. */
+  awaitListenThread(): void {
+    const { shared } = this.#context;
     awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
   }
 }

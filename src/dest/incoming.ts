@@ -232,7 +232,11 @@ export class IncomingLoader {
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
     this.#tellsRunning = (bits & FEATURE.running) !== 0;
-    if ((bits & FEATURE.urgentChannel) === 0) return;
+    if ((bits & FEATURE.urgentChannel) !== 0) this.#expectUrgentChannel();
+    this.#memory.prepare();
+  }
+
+  #expectUrgentChannel(): void {
     if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
       throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
     }
@@ -243,6 +247,8 @@ export class IncomingLoader {
 
   #startGuest(): void {
     const { guest, shared, returnPath } = this.#context;
+    if (this.#state.state === "RUNNING") this.#memory.awaitListenThread();
+    if (guest.devices.kind === "modelled") guest.devices.complete();
     if (!decideToRun(shared)) throw new StoppedError();
     guest.run();
     this.#context.emit({ kind: "running" });

@@ -113,6 +113,18 @@ export function sendAhead(context: SourceContext): void {
   shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
 }
 
+/** Pushes the pages that the device state points at, on which the guest's start waits. */
+export function pushDevicePages(context: SourceContext): void {
+  const { guest, shared, channel } = context;
+  const pages = guest.devicePages?.();
+  if (pages === undefined) return;
+  const before = channel.bytesWritten;
+  const order = new ListedOrder(pages, guest.blocks, shared);
+  const writer = context.makeWriter();
+  while (order.find()) pushChunk(context, writer, order);
+  shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
+}
+
 /** The PING behind the last page of the recorded working set, where one is recorded. */
 class WorkingSetPing {
   readonly #context: SourceContext;
