@@ -1,9 +1,10 @@
 /**
- * Writes the JSON Schemas of the report, of an analysis and of the --json events into docs/.
+ * Writes the JSON Schemas of the report, of an analysis, of benchmarks and of the --json events into docs/.
  * A test checks that the files are current. Usage: bun scripts/schema.ts
  */
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
+import { benchResultsSchema } from "../src/bench/result.ts";
 import { analysisSchema } from "../src/report/analysis.ts";
 import { eventsSchema } from "../src/report/events.ts";
 import { reportSchema } from "../src/report/report.ts";
@@ -15,6 +16,7 @@ export function schemaFiles(): ReadonlyMap<string, string> {
   return new Map([
     ["analysis.schema.json", textOf(analysisSchema)],
     ["report.schema.json", textOf(reportSchema)],
+    ["bench.schema.json", textOf(benchResultsSchema)],
     ["events.schema.json", textOf(eventsSchema)],
   ]);
 }

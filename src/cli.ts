@@ -29,6 +29,10 @@ const program: Program = {
       summary: "What this host's kernel allows, and how to allow more",
       load: async () => (await import("./commands/check.ts")).check,
     },
+    bench: {
+      summary: "Measure this program on this machine",
+      load: async () => (await import("./commands/bench.ts")).bench,
+    },
   },
   example: [
     "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 &",

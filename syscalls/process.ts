@@ -10,8 +10,12 @@ import { NR, syscall } from "./raw.ts";
  * below 0 it takes CAP_SYS_NICE or RLIMIT_NICE.
  */
 export function setThreadNice(nice: number): boolean {
-  const thread = check("gettid", syscall(NR.gettid));
-  return syscall(NR.setpriority, RESOURCE.PRIO_PROCESS, thread, nice) === 0;
+  return syscall(NR.setpriority, RESOURCE.PRIO_PROCESS, threadId(), nice) === 0;
+}
+
+/** The kernel's number of the calling thread. */
+export function threadId(): number {
+  return check("gettid", syscall(NR.gettid));
 }
 
 let clockScratch: Scratch | undefined;
@@ -27,6 +31,23 @@ export function monotonicNs(): number {
 /** A descriptor that polls readable once the process has ended. @throws SyscallError ESRCH. */
 export function openProcess(pid: number): number {
   return check("pidfd_open", syscall(NR.pidfd_open, pid, 0), `pid ${pid}`);
+}
+
+/** Bits of a clockid_t below a process's number (inverted): all its threads, by the scheduler's count. */
+const PROCESS_CLOCK_BITS = 3;
+const CPUCLOCK_SCHED = 2;
+
+/**
+ * CPU time of another process in nanoseconds, user and system together, of all its threads, also of
+ * those that have ended; its children's is not in it. The clock is that of clock_getcpuclockid(3).
+ * @throws SyscallError EINVAL when there is no such process.
+ */
+export function processCpuNs(pid: number): number {
+  clockScratch ??= mapScratch(16);
+  const { address, view } = clockScratch;
+  const clock = (~pid << PROCESS_CLOCK_BITS) | CPUCLOCK_SCHED;
+  check("clock_gettime", syscall(NR.clock_gettime, clock, address), `CPU time of pid ${pid}`);
+  return getU64(view, 0) * 1e9 + getU64(view, 8);
 }
 
 /** CPU time of the calling thread in nanoseconds, user and system together. */

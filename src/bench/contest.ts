@@ -28,6 +28,17 @@ export interface Benchmark extends Omit<BenchmarkResult, "entries"> {
   contenders: readonly Contender[];
 }
 
+/** Makes a benchmark ready; undefined where the machine lacks what it needs, after saying so. */
+export type MakeBenchmark = (options: { quick: boolean }) => Promise<Benchmark | undefined>;
+
+/** A benchmark as a list has it: what it needs is looked for only when it is its turn. */
+export interface ListedBenchmark {
+  id: string;
+  make: MakeBenchmark;
+  /** Runs that count, of one that takes much longer than others, or much less long. */
+  runs?: number;
+}
+
 export interface ContestOptions {
   /** Runs of each contender that count. */
   runs: number;
@@ -50,7 +61,8 @@ export async function hold(
       const [contender, entry] = [contenders[index], entries[index]];
       if (contender === undefined || entry === undefined) throw new Error("no such contender");
       const point = contender.at === undefined ? "" : ` (${contender.at})`;
-      progress?.(`${benchmark.id}: ${contender.name}${point}, run ${round + 1} of ${runs}`);
+      const turn = round < 0 ? "warming up" : `run ${round + 1} of ${runs}`;
+      progress?.(`${benchmark.id}: ${contender.name}${point}, ${turn}`);
       const run = await contender.run();
       if (round >= 0) note(entry, run);
     }

@@ -22,7 +22,7 @@ export const machineSchema = z.strictObject({
 export const figureSchema = z.strictObject({
   id: z.string(),
   title: z.string(),
-  unit: z.enum(["ms", "us", "bytes/s", "s/GiB", "%", "bytes", "count"]),
+  unit: z.enum(["ms", "us", "ns", "bytes/s", "s/GiB", "%", "bytes", "count"]),
   better: z.enum(["less", "more"]),
 });
 
@@ -61,13 +61,15 @@ export const benchmarkResultSchema = z.strictObject({
   notes: z.array(z.string()).describe("What has to be known to read the values"),
 });
 
-export const benchResultsSchema = z.strictObject({
-  version: z.literal(BENCH_VERSION),
-  program: z.string().describe("Version of postcopy"),
-  startedAt: z.iso.datetime(),
-  machine: machineSchema,
-  benchmarks: z.array(benchmarkResultSchema),
-});
+export const benchResultsSchema = z
+  .strictObject({
+    version: z.literal(BENCH_VERSION),
+    program: z.string().describe("Version of postcopy"),
+    startedAt: z.iso.datetime(),
+    machine: machineSchema,
+    benchmarks: z.array(benchmarkResultSchema),
+  })
+  .meta({ title: "postcopy benchmark results" });
 
 export type Machine = z.infer<typeof machineSchema>;
 export type Figure = z.infer<typeof figureSchema>;

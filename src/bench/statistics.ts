@@ -29,8 +29,11 @@ export interface Verdict {
   met: boolean;
 }
 
-/** The ratio of every target of a benchmark, for each point of its axis that both entries have. */
-export function verdicts(benchmark: BenchmarkResult): (Verdict & { at: number | null })[] {
+/** A verdict at one point of the axis, or of a benchmark without one. */
+export type PlacedVerdict = Verdict & { at: number | null };
+
+/** The ratio of every target of a benchmark, for each point of its axis that its first entry has. */
+export function verdicts(benchmark: BenchmarkResult): PlacedVerdict[] {
   return benchmark.targets.flatMap((target) => {
     const ours = benchmark.entries.filter(({ name }) => name === target.of);
     return ours.map((entry) => {

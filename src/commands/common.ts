@@ -85,7 +85,8 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
         stderrTerminal.writeLines(renderReport(report, stderrTerminal.paint));
       }
       events.emit({ event: "report", report });
-      if (file !== undefined) writeReportFile(file, report, warn);
+      const text = `${JSON.stringify(report, null, 2)}\n`;
+      if (file !== undefined) writeReportFile(file, text, warn);
     },
   };
 }
@@ -107,14 +108,14 @@ function checkReportFile(file: string): void {
  * Writes the report whole or not at all. That it fails (a full disk) is only a warning: the guest
  * has moved, and an exit code that says otherwise would be a lie.
  */
-function writeReportFile(
+export function writeReportFile(
   file: string,
-  report: Report,
+  text: string,
   warn: (code: string, message: string) => void,
 ): void {
   const unfinished = `${file}.${process.pid}.tmp`;
   try {
-    writeFileSync(unfinished, `${JSON.stringify(report, null, 2)}\n`);
+    writeFileSync(unfinished, text);
     renameSync(unfinished, file);
   } catch (thrown) {
     rmSync(unfinished, { force: true });

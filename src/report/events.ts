@@ -73,6 +73,9 @@ export const eventsSchema = z
       message: z.string(),
     }),
     eventSchema("error", "The command failed; always the last event", errorShape),
+    eventSchema("bench", "What `bench` measured", {
+      results: z.looseObject({}).describe("As docs/bench.schema.json says"),
+    }),
     eventSchema("probe", "One probe of `check`", {
       name: z.string(),
       group: z.enum(["required", "recommended", "optional"]),

@@ -23,6 +23,7 @@ const ENTRIES = {
   analyze: () => new URL("./analyze.worker.ts", import.meta.url),
   stress: () => new URL("./stress.worker.ts", import.meta.url),
   tls: () => new URL("./tls.worker.ts", import.meta.url),
+  echo: () => new URL("./echo.worker.ts", import.meta.url),
 } as const;
 
 export type ThreadName = keyof typeof ENTRIES;

@@ -1,0 +1,13 @@
+/** Every benchmark there is, in the order of the tables: those of the program, and what needs more. */
+import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
+import type { ListedBenchmark } from "../../src/bench/contest.ts";
+import { bulkIdle, bulkRunning } from "./bulk.ts";
+import { capture, restoreRate } from "./kept-guests.ts";
+
+export const BENCHMARKS: readonly ListedBenchmark[] = [
+  ...OWN_BENCHMARKS,
+  { id: "bulk-idle", make: bulkIdle },
+  { id: "bulk-running", make: bulkRunning },
+  { id: "capture", make: capture },
+  { id: "restore-rate", make: restoreRate },
+];

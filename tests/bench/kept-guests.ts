@@ -1,0 +1,149 @@
+/** How fast a QEMU's guest is taken into a snapshot, and sent from one into a QEMU again. */
+import { existsSync, mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { tmpdir } from "node:os";
+import type { Benchmark, Contender } from "../../src/bench/contest.ts";
+import type { Target } from "../../src/bench/result.ts";
+import { LONG_TEST_MS } from "../helpers/deadline.ts";
+import { needUserfaultfd } from "../helpers/need.ts";
+import { collectRun, destReportOf, sourceReportOf } from "../helpers/postcopy-run.ts";
+import { postcopyCommand, spawn } from "../helpers/spawn.ts";
+import type { QemuVersion } from "../helpers/qemu-versions.ts";
+import { CpuMeter } from "./cpu-meter.ts";
+import { bulkMemoryMib, qemuContender, runOf } from "./bulk.ts";
+import { peerOf, startOurDest } from "./own-move.ts";
+import { CPU, OUR_PROGRAM, oursToQemu, qemuToOurs, qemuToQemu, RATE } from "./names.ts";
+import { isHere, peers } from "./needs.ts";
+import { GIB, observeSource, sendByPostcopy, startDestination, startSource } from "./qemu-move.ts";
+import type { Move } from "./qemu-move.ts";
+
+/** Where no disk is waited for: what is measured is the migration. */
+const MEMORY_FILES = "/dev/shm";
+
+const NOTES = [
+  "The guest is stopped at the source, and is not run where it arrives.",
+  "Snapshots lie in tmpfs, so no disk is waited for.",
+  "CPU time is user and system time of both ends together, in the postcopy phase.",
+  "QEMU has postcopy-preempt on.",
+];
+
+/** From QEMU into a snapshot of ours, beside QEMU to QEMU. */
+export async function capture({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  const memoryMib = bulkMemoryMib(quick);
+  return await compare("capture", memoryMib, {
+    title: "Capture: from QEMU into a snapshot",
+    setting: `A QEMU sends ${memoryMib} MiB, by post-copy alone, to a dest that keeps them, over TCP on the loopback.`,
+    name: qemuToOurs,
+    move: async (version) => {
+      await using directory = new MemoryDirectory();
+      return await captureGuest(version, memoryMib, directory.file("guest"));
+    },
+  });
+}
+
+/** From a snapshot of ours into QEMU, beside QEMU to QEMU. */
+export async function restoreRate({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  const memoryMib = bulkMemoryMib(quick);
+  return await compare("restore-rate", memoryMib, {
+    title: "Restore: from a snapshot into QEMU",
+    setting: `A source serves ${memoryMib} MiB of a snapshot to a QEMU, by post-copy alone, over TCP on the loopback.`,
+    name: oursToQemu,
+    move: async (version) => {
+      await using directory = new MemoryDirectory();
+      const snapshot = directory.file("guest");
+      await captureGuest(version, memoryMib, snapshot);
+      return await restoreGuest(version, memoryMib, snapshot);
+    },
+  });
+}
+
+interface Side {
+  title: string;
+  setting: string;
+  name: (version: QemuVersion) => string;
+  move: (version: QemuVersion) => Promise<Move>;
+}
+
+/** One contender of ours and one of QEMU's for each version, and that ours is no slower. */
+async function compare(id: string, memoryMib: number, side: Side): Promise<Benchmark | undefined> {
+  if (!isHere(id, needUserfaultfd())) return undefined;
+  const versions = peers(id);
+  if (versions.length === 0) return undefined;
+  const contenders = versions.flatMap((version): Contender[] => [
+    {
+      name: side.name(version),
+      program: OUR_PROGRAM,
+      run: async () => runOf(await side.move(version)),
+    },
+    qemuContender(version, "idle", memoryMib),
+  ]);
+  const targets = versions.map((version): Target => ({
+    ...{ figure: RATE.id, of: side.name(version), to: qemuToQemu(version) },
+    ...{ bound: "at least", ratio: 1 },
+  }));
+  const { title, setting } = side;
+  return {
+    id,
+    title,
+    setting,
+    axis: null,
+    figures: [RATE, CPU],
+    contenders,
+    targets,
+    notes: NOTES,
+  };
+}
+
+/** A QEMU's guest into a snapshot; the rate is the one that the QEMU itself tells. */
+async function captureGuest(
+  version: QemuVersion,
+  memoryMib: number,
+  snapshot: string,
+): Promise<Move> {
+  await using source = await startSource(version, memoryMib, "idle");
+  await using dest = startOurDest(`snapshot:${snapshot}`);
+  const peer = await peerOf(dest);
+  await sendByPostcopy(source, peer);
+  const move = await observeSource(source, dest.pid);
+  destReportOf(await collectRun(dest));
+  return move;
+}
+
+/** A snapshot into a QEMU; the rate is the one that our source tells. */
+async function restoreGuest(
+  version: QemuVersion,
+  memoryMib: number,
+  snapshot: string,
+): Promise<Move> {
+  await using destination = await startDestination(version, memoryMib, "idle");
+  const port = await destination.listen();
+  const words = ["--guest", `snapshot:${snapshot}`, "--to", `tcp:127.0.0.1:${port}`, "--preempt"];
+  const command = postcopyCommand("source", ...words, "--no-record", "--no-journal", "--json");
+  await using source = spawn(command, { lifeMs: LONG_TEST_MS });
+  let meter: CpuMeter | undefined;
+  const sending = await collectRun(source, ({ event }) => {
+    if (event === "switchover") meter = new CpuMeter(source.pid, destination.program.pid);
+  });
+  using cpu = meter;
+  const cpuSeconds = cpu?.seconds() ?? Number.NaN;
+  const { rates, bytes } = sourceReportOf(sending);
+  await destination.waitForMigration("completed");
+  const cpuSecondsPerGib = (cpuSeconds / (bytes.postcopy + bytes.requested)) * GIB;
+  return { bytesPerSecond: rates.postcopy ?? Number.NaN, cpuSecondsPerGib };
+}
+
+/** A directory in memory where there is a place for that, removed with everything in it. */
+class MemoryDirectory implements AsyncDisposable {
+  readonly #path = mkdtempSync(
+    join(existsSync(MEMORY_FILES) ? MEMORY_FILES : tmpdir(), "postcopy-"),
+  );
+
+  file(name: string): string {
+    return join(this.#path, name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.#path, { recursive: true, force: true });
+  }
+}
