@@ -53,8 +53,10 @@ export class IncomingMemory {
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
   #discardLimit: DiscardLimit | undefined;
-  /** Target pages that are missing, where they are counted as they are discarded (`prepare`). */
-  #missing: number | undefined;
+  /** Where pages of a guest that will run here go. */
+  #sink: MemorySink | undefined;
+  /** Target pages that are missing, as far as they are counted as they go and come (`prepare`). */
+  #missing = 0;
   /** The userfaultfd, and the fault thread at work. */
   #userfault: Userfault | undefined;
   #prepared = false;
@@ -128,8 +130,7 @@ export class IncomingMemory {
       throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
     }
     // A page that comes after its range was discarded must not be forgotten with it.
-    this.#discards?.flush();
-    this.#missing = undefined;
+    this.forgetDiscarded();
     for (;;) {
       const end = this.#loader.load();
       this.#account();
@@ -146,6 +147,10 @@ export class IncomingMemory {
 
   #account(): void {
     const { counters } = this.#context.shared;
+    if (this.#sink !== undefined) {
+      this.#missing -= this.#sink.fresh;
+      this.#sink.fresh = 0;
+    }
     counters.add(DEST.pagesPrecopy, this.#loader.normal);
     counters.add(DEST.pagesPrecopyZero, this.#loader.zero);
     this.#loader.normal = 0;
@@ -213,14 +218,14 @@ export class IncomingMemory {
     this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
     shared.faultStart.post();
     this.#handOver();
-    this.awaitListenThread();
   }
 
   #makeSink(pages: PageState): PageSink {
     const { channel, guest } = this.#context;
     if (guest.storeSink !== undefined) return guest.storeSink(pages, channel.buffer);
     const windows = this.#blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    return new MemorySink(windows, pages, channel.buffer.bytes);
+    this.#sink = new MemorySink(windows, pages, channel.buffer.bytes);
+    return this.#sink;
   }
 
   /** Forgets ranges that went stale at the source: they will fault, and will be sent again. */
@@ -252,10 +257,14 @@ export class IncomingMemory {
     }
   }
 
+  /** Gives back to the kernel what was discarded so far. */
+  forgetDiscarded(): void {
+    this.#discards?.flush();
+  }
+
   #countMissing(block: RamBlock, first: number, end: number): void {
-    if (this.#missing === undefined) return;
     const received = this.#pages?.received[block.index];
-    this.#missing += received === undefined ? 0 : received.countRange(first, end - first);
+    if (this.#prepared) this.#missing += received?.countRange(first, end - first) ?? 0;
   }
 
   #openUserfault(): Userfault {
@@ -276,8 +285,8 @@ export class IncomingMemory {
   prepare(): void {
     if (this.#pages === undefined || this.#context.guest.memory !== "userfault") return;
     if (this.#prepared) return;
-    this.#missing = settleMissing(this.#pages, this.#discarded);
     this.#startFaultThread();
+    this.#missing = settleMissing(this.#pages, this.#discarded);
   }
 
   /** Opens the userfaultfd, and lets the fault thread begin. */
@@ -294,7 +303,7 @@ export class IncomingMemory {
 
   /**
    * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
-   * stream to the listen thread (`awaitListenThread`).
+   * stream to the listen thread. When it returns, both threads are at work.
    */
   listen(): void {
     const { guest, shared } = this.#context;
@@ -302,8 +311,8 @@ export class IncomingMemory {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
     this.#multifd?.end();
-    this.#discards?.flush();
-    const missing = this.#missing ?? settleMissing(this.#pages, this.#discarded);
+    this.forgetDiscarded();
+    const missing = this.#prepared ? this.#missing : settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);
     guest.takeOver?.(this.#pages, {
@@ -318,18 +327,13 @@ export class IncomingMemory {
   #handOver(): void {
     const { channel, shared } = this.#context;
     awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
+    awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
     for (const { address, length } of this.#userfault === undefined ? [] : this.#blocks) {
       this.#userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
     }
     const { address, length, pos, end, base } = channel.position();
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
-  }
-
-  /** Waits until the listen thread is at work, as it is long before it is needed. */
-  awaitListenThread(): void {
-    const { shared } = this.#context;
-    awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
   }
 }
 

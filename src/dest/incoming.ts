@@ -9,7 +9,7 @@ import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
 import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
-import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
+import { FEATURE, PONG_RUNNING, answerValue, isAheadPing, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
 import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
@@ -222,6 +222,8 @@ export class IncomingLoader {
     }
     const hello = readHello(value);
     if (hello !== undefined) this.#takeHello(hello);
+    // What was sent ahead of the switchover is done, then, and not only read.
+    if (isAheadPing(value)) this.#memory.forgetDiscarded();
     const answer = hello?.kind === "hello" ? answerValue(this.#context.features) : value;
     this.#context.returnPath.send({ kind: "pong", value: answer });
   }
@@ -247,7 +249,6 @@ export class IncomingLoader {
 
   #startGuest(): void {
     const { guest, shared, returnPath } = this.#context;
-    if (this.#state.state === "RUNNING") this.#memory.awaitListenThread();
     if (guest.devices.kind === "modelled") guest.devices.complete();
     if (!decideToRun(shared)) throw new StoppedError();
     guest.run();

@@ -15,12 +15,12 @@ import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
-import { discardDirty, workAhead } from "./ahead.ts";
+import { passAhead, workAhead } from "./ahead.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
 import { oweEverything, oweSomething } from "./owed.ts";
-import { letGuestStart, pushDevicePages, sendAhead } from "./postcopy.ts";
+import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
 import { TIME, WORD } from "./shared.ts";
@@ -165,7 +165,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
     progress.stopped = true;
     guest.stop();
     shared.times[TIME.stopped] = monotonicNs();
-    if (tracker !== undefined && end.action === "postcopy") discardDirty(context, tracker);
+    if (tracker !== undefined && end.action === "postcopy") passAhead(context, tracker);
     else tracker?.collect(shared.dirty);
     if (tracker === undefined) sendDiscards(context, oweEverything(shared, guest.blocks));
     const dirtyPages =
@@ -222,6 +222,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
   setPhase(context, "device");
   sendDiscards(context, oweSomething(context));
   sendAhead(context);
+  sendDevicePages(context);
   const before = channel.bytesWritten;
   const bytes = guest.devicePackage();
   withMainLock(context, () => {
@@ -235,7 +236,6 @@ function postcopy(context: SourceContext, progress: Progress): void {
   });
   shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
-  pushDevicePages(context);
   letGuestStart(shared);
   sendOwed(context);
 }

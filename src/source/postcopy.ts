@@ -113,8 +113,8 @@ export function sendAhead(context: SourceContext): void {
   shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
 }
 
-/** Pushes the pages that the device state points at, on which the guest's start waits. */
-export function pushDevicePages(context: SourceContext): void {
+/** Sends the pages that the device state points at: whoever loads it would wait for each of them. */
+export function sendDevicePages(context: SourceContext): void {
   const { guest, shared, channel } = context;
   const pages = guest.devicePages?.();
   if (pages === undefined) return;

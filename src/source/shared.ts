@@ -43,6 +43,8 @@ export const WORD = {
   bitmapsAwaited: 12,
   /** 1 once RESUME was sent and not answered yet. */
   resumeAwaited: 13,
+  /** The pass of work ahead of the switchover that the destination has done (ahead.ts). */
+  aheadPass: 14,
 } as const;
 const WORDS = 16;
 
