@@ -35,15 +35,12 @@ export const PONG_RUNNING = 0x5046_0001;
 export const PING_WORKING_SET = 0x5049_0001;
 
 const AHEAD = 0x504a_0000;
-/** Passes of work ahead of a switchover that can be told apart. */
-const AHEAD_PASSES_MAX = 0xffff;
-
 /**
- * PING value behind what was sent ahead of the switchover, by passes counted from 1: our destination
- * answers when it has done that.
+ * PING value behind what was sent ahead of the switchover, by passes counted from 1 (u16): our
+ * destination answers when it has done that.
  */
 export function aheadPing(pass: number): number {
-  return AHEAD | Math.min(pass, AHEAD_PASSES_MAX);
+  return AHEAD | pass;
 }
 
 export function isAheadPing(value: number): boolean {
