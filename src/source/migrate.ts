@@ -168,6 +168,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
     if (tracker !== undefined && end.action === "postcopy") passAhead(context, tracker);
     else tracker?.collect(shared.dirty);
     if (tracker === undefined) sendDiscards(context, oweEverything(shared, guest.blocks));
+    else if (end.action === "postcopy") sendDevicePages(context);
     const dirtyPages =
       end.action === "complete" ? countDirty(context) : shared.counters.get(SOURCE.owedPages);
     context.emit({ kind: "switchover", action: end.action, reason: end.reason, dirtyPages });
@@ -222,7 +223,6 @@ function postcopy(context: SourceContext, progress: Progress): void {
   setPhase(context, "device");
   sendDiscards(context, oweSomething(context));
   sendAhead(context);
-  sendDevicePages(context);
   const before = channel.bytesWritten;
   const bytes = guest.devicePackage();
   withMainLock(context, () => {
