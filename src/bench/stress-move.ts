@@ -27,7 +27,7 @@ class End implements AsyncDisposable {
   readonly #said: Promise<string>;
 
   constructor(words: readonly string[]) {
-    this.#program = Bun.spawn([...ownCommand(), ...words, "--json"], {
+    this.#program = Bun.spawn([...words, "--json"], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#events = readEvents(this.#program.stdout);
@@ -61,14 +61,25 @@ async function* readEvents(stdout: ReadableStream<Uint8Array>): AsyncGenerator<E
 }
 
 /**
- * Moves a guest (`stress:…`) over loopback TCP; `flags` are the source's. @throws Error when a page
- * did not arrive as it was.
+ * Moves a guest (`stress:…`) over loopback TCP; `flags` are the source's, `program` how this program is
+ * started. @throws Error when a page did not arrive as it was.
  */
-export async function moveStress(guest: string, flags: readonly string[]): Promise<StressMove> {
-  await using arriving = new End(["dest", "--guest", "stress", "--listen", "tcp:127.0.0.1:0"]);
+export async function moveStress(
+  guest: string,
+  flags: readonly string[],
+  program: readonly string[] = ownCommand(),
+): Promise<StressMove> {
+  await using arriving = new End([
+    ...program,
+    "dest",
+    "--guest",
+    "stress",
+    "--listen",
+    "tcp:127.0.0.1:0",
+  ]);
   const { peer = "" } = await arriving.next("listening");
   const words = ["--guest", guest, "--to", peer, "--no-journal", ...flags];
-  await using sending = new End(["source", ...words]);
+  await using sending = new End([...program, "source", ...words]);
   const [sent, arrived] = await Promise.all([sending.next("report"), arriving.next("report")]);
   const source = sent.report as SourceReport;
   const dest = arrived.report as DestReport;

@@ -2,7 +2,9 @@
 import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
 import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
+import { downtime } from "./downtime.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
+import { restore, restoreGrowth } from "./restore.ts";
 
 export const BENCHMARKS: readonly ListedBenchmark[] = [
   ...OWN_BENCHMARKS,
@@ -10,4 +12,7 @@ export const BENCHMARKS: readonly ListedBenchmark[] = [
   { id: "bulk-running", make: bulkRunning },
   { id: "capture", make: capture },
   { id: "restore-rate", make: restoreRate },
+  { id: "downtime", make: downtime, runs: 9 },
+  { id: "restore", make: restore },
+  { id: "restore-growth", make: restoreGrowth, runs: 9 },
 ];

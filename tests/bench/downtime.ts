@@ -9,6 +9,7 @@ import { machineOf, qemuProgram } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { buildDirtyingGuest } from "./dirtying-guest.ts";
+import { EXECUTABLE, needExecutable } from "./executable.ts";
 import { OUR_PROGRAM, OURS, qemuProgramName, qemuToQemu } from "./names.ts";
 import { isHere, peers } from "./needs.ts";
 
@@ -22,7 +23,7 @@ const DOWNTIME = "downtime";
 
 /** Ours beside QEMU's, each with a guest of its own that dirties as much. */
 export async function downtime({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
-  if (!isHere("downtime", needUserfaultfd())) return undefined;
+  if (!isHere("downtime", needUserfaultfd(), needExecutable())) return undefined;
   const memoryMib = quick ? 64 : 1024;
   const versions = peers("downtime");
   return {
@@ -39,6 +40,7 @@ export async function downtime({ quick }: { quick: boolean }): Promise<Benchmark
       ...{ bound: "at most", ratio: 1 },
     })),
     notes: [
+      "Ours is the executable.",
       "Ours is from the last access to memory of any of the guest's threads at the source to the first " +
         "moment in which one runs at the destination, on one clock.",
       "QEMU's is from its event STOP at the source to RESUME at the destination, by its own time stamps: " +
@@ -55,7 +57,7 @@ function ours(memoryMib: number): Contender {
     name: OURS,
     program: OUR_PROGRAM,
     run: async () => {
-      const { dest } = await moveStress(guest, ["--switchover", `rounds=${ROUNDS}`]);
+      const { dest } = await moveStress(guest, ["--switchover", `rounds=${ROUNDS}`], [EXECUTABLE]);
       if (dest.downtime === null) throw new Error("no downtime was measured");
       return { values: { [DOWNTIME]: dest.downtime.ms } };
     },
