@@ -52,7 +52,7 @@ function ourRestore(guests: KeptGuests, version: QemuVersion, gib: number): Cont
   return {
     name: oursToQemu(version),
     program: `${OUR_PROGRAM}, ${qemuProgramName(version)}`,
-    at: gib * GIB,
+    at: gib,
     run: async () => {
       const { startMs, runningMs } = await guests.restore(version, gib);
       return { values: { [RUNNING.id]: runningMs, [START.id]: startMs } };
@@ -64,7 +64,7 @@ function ownLoad(guests: KeptGuests, version: QemuVersion, gib: number, way: Own
   return {
     name: loadedByQemu(version, way),
     program: qemuProgramName(version),
-    at: gib * GIB,
+    at: gib,
     run: async () => ({
       values: { [RUNNING.id]: await guests.loadByQemu(version, gib, way) },
     }),
@@ -87,7 +87,7 @@ export async function restore({ quick }: { quick: boolean }): Promise<Benchmark 
     id: "restore",
     title: "Restore: until a kept guest runs again",
     setting: `A Linux of ${gib} GiB, 60 % of which are a file in tmpfs without a page of zeros, is brought back into a QEMU.`,
-    axis: { title: "memory", unit: "bytes" },
+    axis: { title: "memory", unit: "GiB" },
     figures: [RUNNING, START],
     contenders: versions.flatMap((version) => [
       ourRestore(guests, version, gib),
@@ -112,7 +112,7 @@ export async function restoreGrowth({ quick }: { quick: boolean }): Promise<Benc
     title: "Restore: growth with the guest's memory",
     setting:
       "A Linux, a twentieth of whose memory is a file in tmpfs, is brought back into a QEMU; sizes take turns.",
-    axis: { title: "memory", unit: "bytes" },
+    axis: { title: "memory", unit: "GiB" },
     figures: [RUNNING, START],
     contenders: peers("restore-growth").flatMap((version) =>
       sizes.map((gib) => ourRestore(guests, version, gib)),

@@ -55,6 +55,27 @@ describe("what is owed", () => {
     );
   });
 
+  test("is named once, however often its pages are dirtied again", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64, 64], 4 * PAGE);
+    const { context } = bench(descriptors, guest);
+    const { dirty, control } = guest.shared;
+    dirty[0]?.setRange(9, 2);
+    expect(oweDirty(context)).toEqual([[{ start: 8 * PAGE, length: 4 * PAGE }], []]);
+    // Its host page again, and both of its neighbours.
+    dirty[0]?.setRange(7, 6);
+    dirty[1]?.set(63);
+    expect(oweDirty(context)).toEqual([
+      [
+        { start: 4 * PAGE, length: 4 * PAGE },
+        { start: 12 * PAGE, length: 4 * PAGE },
+      ],
+      [{ start: 60 * PAGE, length: 4 * PAGE }],
+    ]);
+    expect(oweDirty(context)).toEqual([[], []]);
+    expect(control[WORD.owed]).toBe(4);
+  });
+
   test("is at least one page, as QEMU must see a discard before LISTEN", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([8, 4]);
