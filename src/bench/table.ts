@@ -1,17 +1,12 @@
 /** A benchmark's result as lines on a terminal. */
 import { alignColumns } from "../report/columns.ts";
+import { formatValue } from "../report/page/units.ts";
 import type { Paint } from "../util/terminal.ts";
-import { formatBytes, threeDigits } from "../util/units.ts";
+import { formatBytes } from "../util/units.ts";
 import { formatSpread } from "./figures.ts";
-import type { BenchmarkResult, BenchResults, Entry, Machine } from "./result.ts";
+import type { BenchmarkResult, Entry, Machine } from "./result.ts";
 import { verdicts } from "./statistics.ts";
 import type { PlacedVerdict } from "./statistics.ts";
-
-/** Everything: the machine, then one table a benchmark. */
-export function renderResults(results: BenchResults, paint: Paint): string {
-  const tables = results.benchmarks.map((benchmark) => renderBenchmark(benchmark, paint));
-  return [describeMachine(results.machine), ...tables].join("\n\n");
-}
 
 /** "AMD EPYC, 2 cores, 24 GiB, Linux 6.1.0". */
 export function describeMachine({ processor, cores, memoryBytes, kernel }: Machine): string {
@@ -49,20 +44,36 @@ export function formatPoint(at: number | null, unit: string): string {
   return at === null ? "" : `${at} ${unit}`.trim();
 }
 
-/** "rate of ours → ours at least 1.2 × that of QEMU 11.1 → QEMU 11.1: 1.35, met". */
+/** A verdict in words: what was compared, what was wanted, and what came of it. */
+export interface VerdictWords {
+  figure: string;
+  /** " at 4 GiB", or nothing where there is no axis. */
+  point: string;
+  /** "at least 1.2 ×". */
+  wanted: string;
+  /** The ratio of the medians. */
+  came: string;
+  outcome: "met" | "not met" | "not measured";
+}
+
 export function describeVerdict(
   { target, ratio, met, at }: PlacedVerdict,
   { figures, axis }: BenchmarkResult,
-): string {
-  const figure = figures.find(({ id }) => id === target.figure)?.title ?? target.figure;
-  const point = at === null ? "" : ` at ${formatPoint(at, axis?.unit ?? "")}`;
-  const wanted = `${figure} of ${target.of}${point}, ${target.bound} ${target.ratio} × that of ${target.to}`;
-  if (Number.isNaN(ratio)) return `${wanted}: not measured`;
-  return `${wanted}: ${threeDigits(ratio)}, ${met ? "met" : "not met"}`;
+): VerdictWords {
+  const measured = !Number.isNaN(ratio);
+  return {
+    figure: figures.find(({ id }) => id === target.figure)?.title ?? target.figure,
+    point: at === null ? "" : ` at ${formatPoint(at, axis?.unit ?? "")}`,
+    wanted: `${target.bound} ${target.ratio} ×`,
+    came: measured ? formatValue(ratio, "ratio") : "–",
+    outcome: !measured ? "not measured" : met ? "met" : "not met",
+  };
 }
 
 function renderVerdict(verdict: PlacedVerdict, benchmark: BenchmarkResult, paint: Paint): string {
-  const text = `  ${describeVerdict(verdict, benchmark)}`;
-  if (Number.isNaN(verdict.ratio)) return paint.dim(text);
-  return verdict.met ? paint.green(text) : paint.red(text);
+  const { figure, point, wanted, came, outcome } = describeVerdict(verdict, benchmark);
+  const { of, to } = verdict.target;
+  const text = `  ${figure} of ${of}${point}, ${wanted} that of ${to}: ${came}, ${outcome}`;
+  if (outcome === "not measured") return paint.dim(text);
+  return outcome === "met" ? paint.green(text) : paint.red(text);
 }

@@ -34,7 +34,7 @@ export const analyze = defineStrictCommand({
   check: checkCommon,
   run: async (options) => {
     const { file } = options;
-    const { events } = openOutput(options);
+    const { events } = await openOutput(options);
     let timer: ReturnType<typeof setInterval> | undefined;
     let analysis: Analysis;
     try {

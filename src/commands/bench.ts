@@ -1,6 +1,7 @@
 /** `postcopy bench`: what this machine and this program can do, as far as no QEMU is needed. */
 import * as z from "zod";
 import { OWN_BENCHMARKS } from "../bench/all.ts";
+import { benchPage } from "../bench/page.ts";
 import type { BenchmarkResult } from "../bench/result.ts";
 import { formatResults, newResults } from "../bench/results.ts";
 import { measure } from "../bench/run.ts";
@@ -8,7 +9,7 @@ import { describeMachine, renderBenchmark } from "../bench/table.ts";
 import { EXIT } from "../util/errors.ts";
 import { choiceSchema, integerSchema } from "../util/schemas.ts";
 import { stderrTerminal } from "../util/terminal.ts";
-import { checkCommon, COMMON_FLAGS, openOutput, writeReportFile } from "./common.ts";
+import { checkCommon, COMMON_FLAGS, isPage, openOutput, writeReportFile } from "./common.ts";
 import { defineStrictCommand, optionalFlag, repeatedFlag, switchFlag } from "./strict.ts";
 
 const RUNS_MAX = 1000;
@@ -28,7 +29,7 @@ export const bench = defineStrictCommand({
     quick: switchFlag("One short run of each, to see that it works"),
     report: optionalFlag(z.string(), {
       valueHint: "FILE",
-      description: "Write the results there: as JSON",
+      description: "Write the results there: as a page with plots for .html, else as JSON",
     }),
     ...COMMON_FLAGS,
   },
@@ -37,7 +38,7 @@ export const bench = defineStrictCommand({
   check: checkCommon,
   run: async (options) => {
     const { only, quick, runs, report } = options;
-    const output = openOutput(options);
+    const output = await openOutput(options);
     const started = newResults();
     const { paint } = stderrTerminal;
     const say = (text: string): void => {
@@ -56,7 +57,12 @@ export const bench = defineStrictCommand({
     const results = { ...started, benchmarks };
     output.events.emit({ event: "bench", results });
     if (report !== undefined) {
-      writeReportFile(report, formatResults(results), (...warning) => output.warn(...warning));
+      const text = isPage(report) ? benchPage : formatResults;
+      writeReportFile(
+        report,
+        () => text(results),
+        (...warning) => output.warn(...warning),
+      );
     }
     return EXIT.ok;
   },

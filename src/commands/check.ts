@@ -17,7 +17,7 @@ export const check = defineStrictCommand({
   example: ["postcopy check", "postcopy check userfaultfd --json"].join("\n"),
   check: checkCommon,
   run: async (options) => {
-    const { events } = openOutput(options);
+    const { events } = await openOutput(options);
     const { paint } = stderrTerminal;
     const outcomes = runProbes(await gatherFacts(), options.name);
     for (const { name, group, state, detail, fix = null } of outcomes) {

@@ -7,6 +7,7 @@ import { dirname } from "node:path";
 import * as z from "zod";
 import { startProgress } from "../report/progress.ts";
 import type { Progress, ProgressMode, ProgressSample } from "../report/progress.ts";
+import type { Observations } from "../report/observations.ts";
 import { renderReport } from "../report/render.ts";
 import type { Report } from "../report/report.ts";
 import { createEventWriter, noEvents } from "../report/sink.ts";
@@ -28,7 +29,7 @@ export const COMMON_FLAGS = {
 export const REPORT_FLAG = {
   report: optionalFlag(z.string(), {
     valueHint: "FILE",
-    description: "Write the report there, as JSON",
+    description: "Write the report there: as a page with plots for .html, else as JSON",
   }),
 } as const;
 
@@ -54,8 +55,10 @@ export interface Output {
   warn(code: string, message: string): void;
   /** Shows progress in the way that fits where the output goes. */
   startProgress(sample: () => ProgressSample): Progress;
+  /** Whether the file of --report is a page, which shows more than the report says. */
+  readonly page: boolean;
   /** The report to people, as an event, and into the file of --report. */
-  finish(report: Report): void;
+  finish(report: Report, observed: Observations): void;
 }
 
 function progressMode(options: CommonOptions): ProgressMode {
@@ -65,7 +68,9 @@ function progressMode(options: CommonOptions): ProgressMode {
 }
 
 /** Sets the logger up and gives the command its output. Throws when --report cannot be written. */
-export function openOutput(options: CommonOptions & { report?: string | undefined }): Output {
+export async function openOutput(
+  options: CommonOptions & { report?: string | undefined },
+): Promise<Output> {
   if (options.verbose) setVerbosity("verbose");
   else if (options.quiet) setVerbosity("quiet");
   const file = options.report;
@@ -75,20 +80,40 @@ export function openOutput(options: CommonOptions & { report?: string | undefine
     log.warn(message);
     events.emit({ event: "warning", code, message });
   };
+  const page = file !== undefined && isPage(file);
+  const reportText = page ? await loadPage() : jsonText;
   return {
+    page,
     events,
     warn,
     startProgress: (sample) =>
       startProgress({ mode: progressMode(options), sample, terminal: stderrTerminal, events }),
-    finish: (report) => {
+    finish: (report, observed) => {
       if (!options.quiet) {
         stderrTerminal.writeLines(renderReport(report, stderrTerminal.paint));
       }
       events.emit({ event: "report", report });
-      const text = `${JSON.stringify(report, null, 2)}\n`;
-      if (file !== undefined) writeReportFile(file, text, warn);
+      if (file === undefined) return;
+      writeReportFile(file, () => reportText(report, observed), warn);
     },
   };
+}
+
+/** The text of a report's file. */
+type ReportText = (report: Report, observed: Observations) => string;
+
+/** Whether a report goes into a page, by the name of its file. */
+export function isPage(file: string): boolean {
+  return /\.html?$/i.test(file);
+}
+
+/** Only whoever wants a page waits for the drawings to be loaded. */
+async function loadPage(): Promise<ReportText> {
+  return (await import("../report/page/report-page.ts")).reportPage;
+}
+
+function jsonText(report: Report): string {
+  return `${JSON.stringify(report, null, 2)}\n`;
 }
 
 /** A report that cannot be written is found out before the guest moves, not after. */
@@ -110,12 +135,12 @@ function checkReportFile(file: string): void {
  */
 export function writeReportFile(
   file: string,
-  text: string,
+  text: () => string,
   warn: (code: string, message: string) => void,
 ): void {
   const unfinished = `${file}.${process.pid}.tmp`;
   try {
-    writeFileSync(unfinished, text);
+    writeFileSync(unfinished, text());
     renameSync(unfinished, file);
   } catch (thrown) {
     rmSync(unfinished, { force: true });

@@ -119,7 +119,7 @@ function prepare(
 
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
-  const output = openOutput(options);
+  const output = await openOutput(options);
   const { onward, insecure, tls } = options;
   if (options.guest.kind === "qemu") {
     const { socket } = options.guest;
@@ -145,13 +145,13 @@ async function receive(options: DestOptions): Promise<number> {
   try {
     await run.receive();
   } catch (error) {
-    if (error instanceof Error) output.finish(run.report(null, error));
+    if (error instanceof Error) output.finish(run.report(null, error), run.observed);
     run.sayWhere();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
   if (run.stress === undefined) {
-    output.finish(run.report(null, undefined));
+    output.finish(run.report(null, undefined), run.observed);
     if (guest.kind === "snapshot") {
       const { directory } = guest;
       log.info(
@@ -180,7 +180,7 @@ async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Pr
   await crew.stop();
   const figures = await auditGuest(crew);
   crew.end();
-  output.finish(run.report(figures, undefined));
+  output.finish(run.report(figures, undefined), run.observed);
   const wrong = wrongGuest(crew, figures);
   if (wrong !== undefined) throw wrong;
   return interrupts.interrupted ? interrupts.exitCode : EXIT.ok;
@@ -196,7 +196,7 @@ async function sendOn(
 ): Promise<number> {
   const crew = run.stress;
   if (crew === undefined || options.onward === undefined) throw new Error("no guest to send on");
-  output.finish(run.report(null, undefined));
+  output.finish(run.report(null, undefined), run.observed);
   const { setup } = crew;
   const guestText = stressText(setup.parameters);
   const peerText = formatPeer(options.onward);
@@ -228,10 +228,10 @@ async function sendOn(
   if (end.failure === undefined) {
     await crew.stop();
     crew.end();
-    output.finish(end.report);
+    output.finish(end.report, end.observed);
     return EXIT.ok;
   }
-  output.finish(end.report);
+  output.finish(end.report, end.observed);
   if (end.place === "destination") throw end.failure;
   return await goOnHere(run, output, interrupts, end.failure);
 }

@@ -8,6 +8,7 @@ import { QmpClient } from "../qmp/client.ts";
 import type { MigrateReply } from "../qmp/messages.ts";
 import { DEST_COUNTERS } from "../report/counters.ts";
 import type { DestPhase } from "../report/counters.ts";
+import type { Observations } from "../report/observations.ts";
 import type { DestReport } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { destCounts, destProgress } from "../report/summary.ts";
@@ -102,16 +103,22 @@ class DrivenDest {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
       progress.stop();
-      output.finish(this.#report(reply, undefined));
+      output.finish(this.#report(reply, undefined), this.#observed);
       return EXIT.ok;
     } catch (error) {
       progress.stop();
-      if (error instanceof Error) output.finish(this.#report({}, error));
+      if (error instanceof Error) output.finish(this.#report({}, error), this.#observed);
       throw error;
     } finally {
       await changed.putBack();
       interrupts.exitOnInterrupt();
     }
+  }
+
+  /** The data pass elsewhere: nothing of them is seen here. */
+  get #observed(): Observations {
+    const { startNs: zeroNs } = this.#timeline;
+    return { zeroNs, moments: [], movement: undefined, latencies: undefined };
   }
 
   #nowNs(): number {

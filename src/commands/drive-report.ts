@@ -2,7 +2,11 @@
 import { guestRequests } from "../guests/qemu/keep.ts";
 import { qemuFigures } from "../guests/qemu/migration.ts";
 import type { QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import type { MigrateReply } from "../qmp/messages.ts";
 import type { SourcePhase } from "../report/counters.ts";
+import { KIND } from "../report/moved-pages.ts";
+import type { Movement } from "../report/movement.ts";
+import type { Observations } from "../report/observations.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
@@ -29,6 +33,30 @@ export interface FinishedDrive {
   switchover: Switchover | null;
   failure: Error | undefined;
   cancelled: boolean;
+}
+
+/** Pages by kind, as far as a QEMU counts them; which ones they are it does not say. */
+export function readMoved({ reply, atSwitch }: QemuSourceDriver, counts: Uint32Array): void {
+  const pagesOf = ({ ram }: MigrateReply): number => (ram?.normal ?? 0) + (ram?.duplicate ?? 0);
+  counts[KIND.precopy] = pagesOf(atSwitch ?? reply);
+  counts[KIND.push] = pagesOf(reply) - pagesOf(atSwitch ?? reply);
+}
+
+/** The share of the guest's memory that is at the destination, as far as QEMU knows. */
+export function residentShare({ ram }: MigrateReply): number | undefined {
+  return ram === undefined || ram.total === 0 ? undefined : 1 - ram.remaining / ram.total;
+}
+
+/** What the page of a report shows beside it. */
+export function driveObservations(
+  timeline: Timeline<DriveMoment>,
+  movement: Movement | undefined,
+): Observations {
+  const moments = timeline.named({
+    stopped: "the guest stopped here",
+    resumed: "the guest went on here",
+  });
+  return { zeroNs: timeline.startNs, moments, movement, latencies: undefined };
 }
 
 /** The report of a drive that has ended. */
@@ -91,7 +119,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
       requestedNormal: 0,
       requestedZero: 0,
     },
-    requests: { received: requests, served: requests, duplicate: 0 },
+    requests: { received: requests, served: requests, duplicate: 0, remoteShare: null },
     bytes,
     workingSet: null,
     requestServiceNs: null,

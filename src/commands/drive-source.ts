@@ -23,7 +23,7 @@ import { EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { isAlive } from "../util/processes.ts";
 import type { Output } from "./common.ts";
-import { driveReport } from "./drive-report.ts";
+import { driveObservations, driveReport, readMoved, residentShare } from "./drive-report.ts";
 import type { DriveMoment } from "./drive-report.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { noteMoved, settle } from "./journal.ts";
@@ -31,6 +31,7 @@ import { sayWaiting } from "./run-source.ts";
 import { readCommands } from "./standard-input.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { Timeline } from "./timeline.ts";
+import { MovementWatch } from "./watch-movement.ts";
 
 /** Precopy rounds that a report lists. */
 const REPORT_ROUNDS_MAX = 1000;
@@ -87,9 +88,11 @@ class DrivenSource {
   /** Its entry in the journal; undefined where none is kept. */
   #record: JournalRecord | undefined;
   #phase: SourcePhase = "setup";
+  readonly #watch: MovementWatch;
 
   constructor(job: DriveJob, qmp: QmpClient) {
     const { options } = job;
+    this.#watch = new MovementWatch(job.output.page, 1);
     this.#job = job;
     this.#qmp = qmp;
     const settings = {
@@ -119,6 +122,10 @@ class DrivenSource {
       ? readCommands({ switchover: () => driver.switchover(), recover: () => driver.recover() })
       : () => {};
     const progress = output.startProgress(() => this.#sample());
+    this.#watch.start(
+      () => residentShare(driver.reply),
+      (counts) => readMoved(driver, counts),
+    );
     let failure: Error | undefined;
     try {
       // QEMU may complete by itself at any time from here on.
@@ -133,13 +140,14 @@ class DrivenSource {
       failure = await this.#withPlace(error);
     } finally {
       progress.stop();
+      this.#watch.stop();
       stopListening();
       interrupts.onSwitchover(() => {});
       interrupts.onRecover(() => {});
     }
     await driver.restoreSettings();
     interrupts.exitOnInterrupt();
-    output.finish(this.#report(failure));
+    output.finish(this.#report(failure), driveObservations(this.#timeline, this.#watch.movement));
     if (failure === undefined) return EXIT.ok;
     if (!interrupts.interrupted) throw failure;
     log.info(failure.message);

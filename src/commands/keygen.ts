@@ -47,7 +47,7 @@ export const keygen = defineStrictCommand({
   example: "postcopy keygen /etc/postcopy --host host2.example.org --host 192.0.2.7",
   check: checkCommon,
   run: async (options) => {
-    openOutput(options);
+    await openOutput(options);
     const { directory, days } = options;
     // Local ones are always in it: a tunnel, or a test on one host, ends there.
     const named = options.host.length > 0 ? options.host : [hostname()];

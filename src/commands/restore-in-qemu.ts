@@ -99,7 +99,7 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   const reply = await migrationEnd(qemu, job.output);
   recordWorkingSet(job, end);
   const figures = qemuFigures(qemu.qmp.version, reply ?? {}, qemu.startMs);
-  job.output.finish({ ...end.report, qemu: figures });
+  job.output.finish({ ...end.report, qemu: figures }, end.observed);
   if (reply !== undefined && reply.status !== "completed") {
     await qemu.kill();
     const why = reply["error-desc"] ?? `its migration is ${reply.status ?? "none"}`;
@@ -142,7 +142,7 @@ async function migrationEnd(qemu: LaunchedQemu, output: Output): Promise<Migrate
 async function fail(
   qemu: LaunchedQemu,
   job: StoredJob,
-  { report, place }: SourceEnd,
+  { report, observed, place }: SourceEnd,
   failure: Error,
 ): Promise<number> {
   const { interrupts, output } = job;
@@ -151,7 +151,7 @@ async function fail(
   const words = isOurs ? undefined : await qemu.explain(failure, ran);
   const started = qemu.startMs !== null;
   const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
-  output.finish({ ...report, qemu: figures });
+  output.finish({ ...report, qemu: figures }, observed);
   await qemu.kill();
   settle(job.record, output);
   if (interrupts.interrupted) return interrupts.exitCode;

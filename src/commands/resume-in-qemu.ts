@@ -49,7 +49,8 @@ export async function resumeInQemu(
       });
       const end = await run.run();
       const reply = end.failure === undefined ? await awaitMigrationEnd(qemu.qmp) : {};
-      output.finish({ ...end.report, qemu: qemuFigures(qemu.qmp.version, reply) });
+      const figures = qemuFigures(qemu.qmp.version, reply);
+      output.finish({ ...end.report, qemu: figures }, end.observed);
       if (end.failure !== undefined) return exitCode(context, end);
     } else {
       settle(record, output);

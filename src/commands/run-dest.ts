@@ -13,9 +13,10 @@ import type { StopTime } from "../guests/stress/state.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { Histogram } from "../report/histogram.ts";
+import type { Observations } from "../report/observations.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import type { DestReport, Downtime } from "../report/report.ts";
-import { destCounts, destProgress } from "../report/summary.ts";
+import { destCounts, destProgress, destResidency } from "../report/summary.ts";
 import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
@@ -34,6 +35,7 @@ import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond, Timeline } from "./timeline.ts";
+import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
@@ -72,6 +74,7 @@ export class DestRun {
   blocks: readonly RamBlock[] = [];
   readonly #job: DestJob;
   readonly #timeline = new Timeline<Moment>();
+  readonly #watch: MovementWatch;
   readonly #crew: DestCrew;
   readonly #opened: OpenedArrival;
   readonly #preloaded: ReturnType<typeof preloadStressThreads>;
@@ -87,6 +90,7 @@ export class DestRun {
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
+    this.#watch = new MovementWatch(job.output.page);
     this.#source = isResumed(job.guest) ? "the source" : formatPeer(job.peer);
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
@@ -95,6 +99,7 @@ export class DestRun {
       lockMemory: job.lockMemory,
       recoverTimeoutMs: job.recoverTimeoutMs,
       linkTimeoutMs: job.linkTimeoutMs,
+      moved: this.#watch.shared,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });
@@ -121,6 +126,7 @@ export class DestRun {
     interrupts.onInterrupt((count) => this.#interrupt(count));
     void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
+    this.#watch.start(() => destResidency(crew.shared.counters));
     const progress = output.startProgress(() => {
       // A guest that is resumed is at work before its source has come back.
       const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
@@ -138,6 +144,7 @@ export class DestRun {
     } finally {
       this.#isOver = true;
       progress.stop();
+      this.#watch.stop();
       interrupts.exitOnInterrupt();
       crew.end();
       const { path, bridge } = this.#opened;
@@ -340,15 +347,35 @@ export class DestRun {
     return ratePerSecond(pages * TARGET_PAGE_SIZE, this.#timeline.ms("device", "drained"));
   }
 
+  /** Latencies of all remote faults. */
+  get #latencies(): Histogram {
+    const { faultTimes, listenTimes } = this.#crew.shared;
+    const latencies = new Histogram();
+    latencies.merge(faultTimes);
+    latencies.merge(listenTimes);
+    return latencies;
+  }
+
+  /** What the page of a report shows beside it, after `receive`. */
+  get observed(): Observations {
+    const moments = this.#timeline.named({
+      device: "the device state came",
+      // A guest that is kept runs nowhere.
+      ...(this.#job.guest.kind === "stress" ? { running: "the guest ran here" } : {}),
+      drained: "all of it was here",
+    });
+    const zeroNs = this.#timeline.at("connected") ?? this.#timeline.startNs;
+    const { movement } = this.#watch;
+    return { zeroNs, moments, movement, latencies: this.#latencies };
+  }
+
   /** The report, after `receive`; `failure` if that threw. */
   report(audit: AuditFigures | null, failure: Error | undefined): DestReport {
     const { guestText, interrupts } = this.#job;
     const timeline = this.#timeline;
     const counts = destCounts(this.#crew.shared.counters);
-    const { faultTimes, listenTimes, control } = this.#crew.shared;
-    const latency = new Histogram();
-    latency.merge(faultTimes);
-    latency.merge(listenTimes);
+    const { control } = this.#crew.shared;
+    const latency = this.#latencies;
     const times = {
       setup: timeline.ms("connected", "precopy"),
       precopy: timeline.ms("precopy", "device"),

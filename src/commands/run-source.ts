@@ -4,8 +4,9 @@ import type { SourceGuestData } from "../guests/registry.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import type { JournalRecord } from "../journal/record.ts";
+import type { Observations } from "../report/observations.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
-import { sourceProgress } from "../report/summary.ts";
+import { sourceProgress, sourceResidency } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
@@ -23,9 +24,10 @@ import { noteResumed, settle } from "./journal.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
-import { brokenBy, failureOf, sourceReport } from "./source-report.ts";
+import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
 import { Timeline } from "./timeline.ts";
+import { MovementWatch } from "./watch-movement.ts";
 
 /** Precopy rounds that a report lists; a migration of more has long ceased to converge. */
 const REPORT_ROUNDS_MAX = 1000;
@@ -78,6 +80,7 @@ export interface SourceJob {
 /** How it ended. */
 export interface SourceEnd {
   report: SourceReport;
+  observed: Observations;
   /** Target pages that were asked for, counted over all blocks, in order. */
   requested: Uint32Array;
   /** Undefined when the guest is at the destination, whole. */
@@ -96,9 +99,11 @@ export class SourceRun {
   #retries: Retries | undefined;
   #bridge: TlsBridge | undefined;
   #recoveries = 0;
+  readonly #watch: MovementWatch;
 
   constructor(job: SourceJob) {
     this.#job = job;
+    this.#watch = new MovementWatch(job.output.page);
     this.#timeline = new Timeline(job.startNs);
   }
 
@@ -110,12 +115,14 @@ export class SourceRun {
       guest,
       workingSet,
       replay,
+      moved: this.#watch.shared,
       peer: `the destination at ${peerText}`,
       waiting: () => sayWaiting(peerText, options),
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });
     this.#crew = crew;
+    this.#watch.start(() => sourceResidency(crew.shared.counters));
     interrupts.onSwitchover(() => crew.switchover());
     interrupts.onRecover(() => this.#retries?.now());
     const stopListening = options.json
@@ -135,9 +142,11 @@ export class SourceRun {
       const settings = { ...sourceSettings(options), preempt, preemptFirst };
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
+      this.#watch.stop();
       return await this.#finish(crew, result);
     } finally {
       progress.stop();
+      this.#watch.stop();
       stopListening();
       interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
@@ -293,7 +302,8 @@ export class SourceRun {
     const place = result.ok ? "destination" : result.place;
     const { record, output } = this.#job;
     if (result.ok || place === "source") settle(record, output);
-    return { report, requested, failure, place };
+    const observed = sourceObservations(this.#timeline, this.#watch.movement, crew);
+    return { report, observed, requested, failure, place };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */

@@ -1,6 +1,8 @@
 /** The report of a guest that was sent by this program, and why that failed. */
 import { sourceBlocks } from "../guests/registry.ts";
 import { totalBytes } from "../ram/block.ts";
+import type { Movement } from "../report/movement.ts";
+import type { Observations } from "../report/observations.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { sourceCounts } from "../report/summary.ts";
@@ -56,6 +58,21 @@ export async function failureOf(
     if (!AFTERMATH.has(why.code)) Object.assign(last, why);
   }
   return await withTlsFailure(record, bridge);
+}
+
+/** What the page of a report shows beside it. */
+export function sourceObservations(
+  timeline: Timeline<SourceMoment>,
+  movement: Movement | undefined,
+  { shared }: SourceCrew,
+): Observations {
+  const moments = timeline.named({
+    stopped: "the guest stopped here",
+    running: "it ran at the destination",
+    useful: "its recorded working set was there",
+  });
+  const latencies = shared.requestTimes;
+  return { zeroNs: timeline.startNs, moments, movement, latencies };
 }
 
 /** The report of a migration that has ended, well or not. */

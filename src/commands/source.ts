@@ -76,7 +76,7 @@ export const source = defineStrictCommand({
   check: checkOptions,
   run: async (options) => {
     using interrupts = new Interrupts();
-    const output = openOutput(options);
+    const output = await openOutput(options);
     const { guest, to, run } = options;
     const journal = openJournal(options);
     // Awaited here, as the end of this function is the end of `interrupts`.
@@ -162,7 +162,7 @@ function checkOptions(options: SourceCommandOptions): void {
 async function sendStored(job: StoredJob): Promise<SourceEnd> {
   const end = await new SourceRun(job).run();
   recordWorkingSet(job, end);
-  job.output.finish(end.report);
+  job.output.finish(end.report, end.observed);
   return end;
 }
 
@@ -184,7 +184,7 @@ async function sendStress(
   if (end.failure !== undefined && end.place === "source") await runOnHere(job, crew);
   await crew.stop();
   crew.end();
-  job.output.finish(end.report);
+  job.output.finish(end.report, end.observed);
   return exitCode(job, end);
 }
 

@@ -3,6 +3,7 @@
  * collects them here, and the report's durations are differences of them.
  */
 import { monotonicNs } from "../../syscalls/process.ts";
+import type { ObservedMoment } from "../report/observations.ts";
 
 export class Timeline<Moment extends string> {
   /** When the command began its work. */
@@ -35,6 +36,14 @@ export class Timeline<Moment extends string> {
     const end = this.at(to);
     if (begin === undefined || end === undefined) return null;
     return Math.max(0, (end - begin) / 1e6);
+  }
+
+  /** Those moments that have come, by the names given. */
+  named(names: Partial<Record<Moment, string>>): ObservedMoment[] {
+    return [...this.#moments].flatMap(([moment, atNs]) => {
+      const name = names[moment];
+      return name === undefined ? [] : [{ name, atNs }];
+    });
   }
 
   /** Milliseconds since the start. */

@@ -10,7 +10,7 @@ import { setThreadNice, monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
-import { blockAt } from "../ram/block.ts";
+import { blockAt, targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
@@ -173,6 +173,7 @@ export class FaultThread {
       return;
     }
     shared.counters.add(DEST.faultsRemote, 1);
+    shared.counters.add(DEST.pagesAwaited, targetPagesPerHostPage(block));
     returnPath.addRequest(block, start);
   }
 

@@ -13,6 +13,7 @@ import { PageBitmap } from "../ram/bitmap.ts";
 import { checkTables } from "../ram/tables.ts";
 import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
+import { KIND } from "../report/moved-pages.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { DiscardLimit } from "../stream/discard-limit.ts";
@@ -24,6 +25,7 @@ import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
+import { countedSink } from "./counting-sink.ts";
 import type { ArrivedPart, PageSink, PageSizes } from "./guest.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
@@ -221,10 +223,14 @@ export class IncomingMemory {
   }
 
   #makeSink(pages: PageState): PageSink {
-    const { channel, guest } = this.#context;
-    if (guest.storeSink !== undefined) return guest.storeSink(pages, channel.buffer);
+    const { channel, guest, shared } = this.#context;
+    const stored = guest.storeSink?.(pages, channel.buffer);
+    return countedSink(stored ?? this.#memorySink(pages), KIND.precopy, shared, this.#blocks);
+  }
+
+  #memorySink(pages: PageState): MemorySink {
     const windows = this.#blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    this.#sink = new MemorySink(windows, pages, channel.buffer.bytes);
+    this.#sink = new MemorySink(windows, pages, this.#context.channel.buffer.bytes);
     return this.#sink;
   }
 

@@ -64,6 +64,7 @@ export interface DestSharedData {
   multifdSettled: SharedArrayBuffer;
   faultTimes: SharedArrayBuffer;
   listenTimes: SharedArrayBuffer;
+  moved: SharedArrayBuffer | undefined;
 }
 
 export class DestShared {
@@ -98,6 +99,8 @@ export class DestShared {
   /** Latencies of remote faults by the thread that placed the page, in nanoseconds. */
   readonly faultTimes: Histogram;
   readonly listenTimes: Histogram;
+  /** Which pages came, where somebody wants to see it (report/moved-pages.ts). */
+  readonly moved: SharedArrayBuffer | undefined;
 
   constructor(data: DestSharedData) {
     this.control = new Int32Array(data.control);
@@ -116,11 +119,12 @@ export class DestShared {
     this.multifdSettled = new Semaphore(data.multifdSettled);
     this.faultTimes = new Histogram(data.faultTimes);
     this.listenTimes = new Histogram(data.listenTimes);
+    this.moved = data.moved;
   }
 }
 
-/** Makes the shared memory of one incoming migration. */
-export function createDestShared(): DestSharedData {
+/** Makes the shared memory of one incoming migration, in which pages are counted into `moved`. */
+export function createDestShared(moved?: SharedArrayBuffer): DestSharedData {
   const control = new SharedArrayBuffer(WORDS * 4);
   new Int32Array(control)[WORD.userfaultFd] = -1;
   return {
@@ -140,6 +144,7 @@ export function createDestShared(): DestSharedData {
     multifdSettled: new Semaphore().shared,
     faultTimes: new Histogram().shared,
     listenTimes: new Histogram().shared,
+    moved,
   };
 }
 

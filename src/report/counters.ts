@@ -151,6 +151,7 @@ export const DEST_COUNTERS = defineCounters([
   "urgentRetries",
   "faults", // page-fault events read from userfaultfd
   "faultsRemote", // faults that needed a request
+  "pagesAwaited", // pages of those requests
   "faultsLocal", // faults on pages that had come meanwhile
   "removedPages", // pages that the guest discarded (UFFD_EVENT_REMOVE)
 ] as const);

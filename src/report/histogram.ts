@@ -153,6 +153,16 @@ export class Histogram {
     return counts;
   }
 
+  /** All that was recorded, fastest first: how many were below `belowNs`, and not below the last. */
+  distribution(): { belowNs: number; count: number }[] {
+    const steps: { belowNs: number; count: number }[] = [];
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
+      const count = this.#buckets[bucket] ?? 0;
+      if (count > 0) steps.push({ belowNs: edgeOf(bucket + 1), count });
+    }
+    return steps;
+  }
+
   /** The figures of a report. */
   summary(): LatencySummary {
     return {

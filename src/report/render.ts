@@ -135,18 +135,19 @@ function memoryLine(report: Report, paint: Paint): string {
   return labelled("memory", `${formatBytes(peakRssBytes)} at most${guest}`, paint);
 }
 
-function headline(report: Report, paint: Paint): string {
+/** What was done, in one sentence. */
+export function headline(report: Report): string {
   const { guest, peer, outcome } = report;
   if (outcome !== "completed") {
     const what = `${outcome === "failed" ? "Migration failed" : "Migration cancelled"} in phase`;
-    return paint.red(`${what} ${report.phase}`);
+    return `${what} ${report.phase}`;
   }
   if (report.role === "source" && report.qemu !== null && report.qemu.startMs !== null) {
-    return paint.green(`Restored ${guest} in ${peer}`);
+    return `Restored ${guest} in ${peer}`;
   }
-  if (report.role === "source") return paint.green(`Moved ${guest} to ${peer}`);
+  if (report.role === "source") return `Moved ${guest} to ${peer}`;
   const verb = report.snapshot === null ? "Received" : "Kept";
-  return paint.green(`${verb} ${guest} from ${peer}`);
+  return `${verb} ${guest} from ${peer}`;
 }
 
 function switchoverLine(switchover: Switchover | null, paint: Paint): string[] {
@@ -171,9 +172,10 @@ function postcopyLines(
   const duplicate =
     requests.duplicate === 0 ? "" : `, ${formatCount(requests.duplicate)} of them already sent`;
   const channel = urgentChannel ? " on their own channel" : "";
+  const share = shareText(requests.remoteShare, "");
   return [
     labelled("pushed", pushed, paint),
-    labelled("requested", `${requested}${channel} (${asked}${duplicate})`, paint),
+    labelled("requested", `${requested}${share}${channel} (${asked}${duplicate})`, paint),
   ];
 }
 
@@ -205,7 +207,8 @@ function destLines(report: DestReport, paint: Paint): string[] {
   kinds("urgent", pages.urgentNormal, pages.urgentZero, " on their own channel");
   if (pages.missing > 0) {
     const local = faults.local === 0 ? "" : `, ${formatCount(faults.local)} on pages just come`;
-    lines.push(labelled("faults", `${formatCount(faults.remote)} remote${local}`, paint));
+    const share = shareText(faults.remoteShare, " of what lacked");
+    lines.push(labelled("faults", `${formatCount(faults.remote)} remote${share}${local}`, paint));
   }
   if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
     lines.push(labelled("waited", percentiles(faults.latencyNs), paint));
@@ -217,6 +220,12 @@ function destLines(report: DestReport, paint: Paint): string[] {
   }
   if (audit !== null) lines.push(labelled("checked", auditText(audit, paint), paint));
   return lines;
+}
+
+/** How much of what had to move the guest had to wait for; nothing where that is nothing. */
+function shareText(share: number | null, of: string): string {
+  if (share === null || share === 0) return "";
+  return ` (${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %${of})`;
 }
 
 function multifdText(multifd: DestReport["multifd"]): string {
@@ -234,8 +243,9 @@ function auditText(audit: NonNullable<DestReport["audit"]>, paint: Paint): strin
 /** The report as lines of text, at most 100 columns unless names are longer; no newline at end. */
 export function renderReport(report: Report, paint: Paint): string {
   const lines = report.role === "source" ? sourceLines(report, paint) : destLines(report, paint);
+  const done = headline(report);
   return [
-    headline(report, paint),
+    report.outcome === "completed" ? paint.green(done) : paint.red(done),
     ...lines,
     ...qemuLines(report, paint),
     ...trafficLine(report, paint),

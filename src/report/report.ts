@@ -13,6 +13,7 @@ export const REPORT_VERSION = 1;
 
 const count = z.int().nonnegative();
 const milliseconds = z.number().nonnegative();
+const share = z.number().min(0).max(1).nullable();
 
 const error = z
   .strictObject({
@@ -133,6 +134,10 @@ export const sourceReportSchema = z
       received: count,
       served: count.describe("Answered with at least one page"),
       duplicate: count.describe("All their pages had been sent before"),
+      remoteShare: share.describe(
+        "Of the pages owed at the switchover, the share that was sent because it was asked for; " +
+          "null where none was owed, or a QEMU sent them",
+      ),
     }),
     bytes: z.strictObject({
       precopy: count,
@@ -186,6 +191,10 @@ export const destReportSchema = z
       events: count.describe("Page-fault events read"),
       remote: count.describe("Faults that needed a request"),
       local: count.describe("Faults on pages that had come meanwhile"),
+      remoteShare: share.describe(
+        "Of the pages that lacked when the guest started, the share that remote faults asked for; " +
+          "null where none lacked, or a QEMU received them",
+      ),
       latencyNs: latencySchema
         .nullable()
         .describe("Remote faults, from the event read to the page placed"),

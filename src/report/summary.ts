@@ -17,6 +17,11 @@ export function destPhase(counters: DestCounters): DestPhase {
   return DEST_PHASES[counters.get(DEST.phase)] ?? "waiting";
 }
 
+/** From 0 to 1, also where pages of a broken link were asked for twice; null of nothing. */
+function shareOf(part: number, whole: number): number | null {
+  return whole === 0 ? null : Math.min(1, part / whole);
+}
+
 /** The counts of a SourceReport. */
 export function sourceCounts(
   counters: SourceCounters,
@@ -43,6 +48,10 @@ export function sourceCounts(
       received: counters.get(SOURCE.requestsReceived),
       served: counters.get(SOURCE.requestsServed),
       duplicate: counters.get(SOURCE.requestsDuplicate),
+      remoteShare: shareOf(
+        counters.get(SOURCE.pagesRequested) + counters.get(SOURCE.pagesRequestedZero),
+        counters.get(SOURCE.owedPages),
+      ),
     },
     bytes: { ...bytes, total: bytes.precopy + bytes.package + bytes.postcopy + bytes.requested },
   };
@@ -80,6 +89,7 @@ export function destCounts(counters: DestCounters): Pick<
       events: counters.get(DEST.faults),
       remote: counters.get(DEST.faultsRemote),
       local: counters.get(DEST.faultsLocal),
+      remoteShare: shareOf(counters.get(DEST.pagesAwaited), counters.get(DEST.missingPages)),
     },
     bytes: { main, multifd, urgent, total: main + multifd + urgent },
   };
@@ -108,14 +118,49 @@ export function sourceProgress(counters: SourceCounters, elapsedMs: number): Pro
   };
 }
 
+/** The share of the guest's memory that is at the destination and current, as the source knows it. */
+export function sourceResidency(counters: SourceCounters): number | undefined {
+  const { phase, pages } = sourceCounts(counters);
+  if (pages.total === 0 || phase === "setup") return undefined;
+  const { remainingPages } = sourceProgress(counters, 0);
+  // Nothing is owed before the switchover; then it is, and what was dirty is a part of that.
+  const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
+  const missing = pages.owed > 0 ? pages.owed - sent : (remainingPages ?? 0);
+  return Math.min(1, Math.max(0, 1 - missing / pages.total));
+}
+
+/** Whether it has been counted by a phase what lacks at the destination. */
+function knowsMissing(phase: DestPhase): boolean {
+  return IN_POSTCOPY.has(phase) || phase === "drained";
+}
+
+function placedPages(pages: DestReport["pages"]): number {
+  return pages.pushedNormal + pages.pushedZero + pages.urgentNormal + pages.urgentZero;
+}
+
+/** Pages that the destination lacks still. */
+function missingNow(pages: DestReport["pages"]): number {
+  return Math.max(0, pages.missing - placedPages(pages) - pages.removed);
+}
+
+/**
+ * The share that is here, as the destination knows it: not before LISTEN, as long as pages may come
+ * once more.
+ */
+export function destResidency(counters: DestCounters): number | undefined {
+  const { phase, pages } = destCounts(counters);
+  if (pages.total === 0) return undefined;
+  if (pages.missing === 0 && !knowsMissing(phase)) return undefined;
+  return 1 - missingNow(pages) / pages.total;
+}
+
 /**
  * The destination's progress; `elapsedMs` is the time since the connection. Before LISTEN it cannot
  * know how often the source will send a page again, so it does not say what remains.
  */
 export function destProgress(counters: DestCounters, elapsedMs: number): ProgressSample {
   const { phase, pages, faults, bytes } = destCounts(counters);
-  const placed = pages.pushedNormal + pages.pushedZero + pages.urgentNormal + pages.urgentZero;
-  const afterListen = IN_POSTCOPY.has(phase) || phase === "drained";
+  const placed = placedPages(pages);
   return {
     role: "dest",
     phase,
@@ -123,7 +168,7 @@ export function destProgress(counters: DestCounters, elapsedMs: number): Progres
     elapsedMs,
     bytes: bytes.total,
     donePages: pages.precopyNormal + pages.precopyZero + placed,
-    remainingPages: afterListen ? Math.max(0, pages.missing - placed - pages.removed) : null,
+    remainingPages: knowsMissing(phase) ? missingNow(pages) : null,
     dirtyPages: null,
     faults: faults.remote,
   };

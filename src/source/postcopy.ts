@@ -10,6 +10,7 @@ import { pagesBefore, targetPages, targetPagesPerHostPage } from "../ram/block.t
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { PING_WORKING_SET } from "../stream/hello.ts";
 import { SOURCE } from "../report/counters.ts";
+import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
@@ -74,6 +75,7 @@ export function pushOwed(context: SourceContext): void {
     workingSet.send();
     checkPeer(shared);
     const order = recorded.find() ? recorded : rest;
+    writer.kind = order === recorded ? KIND.replay : KIND.push;
     rest.followRequests();
     if (!order.find()) continue;
     const before = channel.bytesWritten;
@@ -100,6 +102,7 @@ export function sendAhead(context: SourceContext): void {
   if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return;
   const order = new ListedOrder(replay, guest.blocks, shared);
   const writer = context.makeWriter();
+  writer.kind = KIND.replay;
   const before = channel.bytesWritten;
   const deadline = performance.now() + AHEAD_MS;
   // It is a part of the push, whose limit holds for it as well.
@@ -230,6 +233,7 @@ export class RequestServer {
     this.#blocks = blocks;
     this.#shared = context.shared;
     this.#writer = context.makeWriter();
+    this.#writer.kind = KIND.request;
     this.#main = context.channel;
     this.#openUrgent = context.openChannel;
   }

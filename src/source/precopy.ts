@@ -6,6 +6,7 @@ import type { DirtyTracker } from "../ram/dirty-tracking.ts";
 import { targetPages } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { SOURCE } from "../report/counters.ts";
+import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
@@ -37,7 +38,7 @@ export function countDirty(context: SourceContext): number {
 /** Runs rounds until the policy, the operator or the dirty set ends them. */
 export function runPrecopy(context: SourceContext, tracker: DirtyTracker): PrecopyEnd {
   const { settings, shared } = context;
-  const writer = context.makeWriter();
+  const writer = makeWriter(context);
   const bandwidth = new Bandwidth(settings.maxBandwidth);
   const began = performance.now();
   let previous: RoundResult | undefined;
@@ -82,7 +83,13 @@ function awaitWrites(context: SourceContext, tracker: DirtyTracker, began: numbe
 
 /** Sends all that is dirty while the guest stands still: the end of a completion in precopy. */
 export function sendLastPages(context: SourceContext): void {
-  runRound(context, context.makeWriter(), new Bandwidth(0), 0, Infinity);
+  runRound(context, makeWriter(context), new Bandwidth(0), 0, Infinity);
+}
+
+function makeWriter(context: SourceContext): RamWriter {
+  const writer = context.makeWriter();
+  writer.kind = KIND.precopy;
+  return writer;
 }
 
 function switchoverAsked(context: SourceContext): boolean {

@@ -10,6 +10,8 @@ import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { PageReader } from "../ram/page-reader.ts";
+import { KIND } from "../report/moved-pages.ts";
+import type { Kind, MovedRuns } from "../report/moved-pages.ts";
 import { RAM_FLAG, SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { RAM_HEADER_BYTES_MAX, putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
 
@@ -28,7 +30,10 @@ export class RamWriter {
   zero = 0;
   /** Whether pages that could be gathered are copied; to be changed only before `begin`. */
   copying = true;
+  /** Why pages are sent, for `moved`. */
+  kind: Kind = KIND.push;
   readonly #pages: PageReader;
+  readonly #moved: MovedRuns | undefined;
   readonly #scratch = mapScratch(SCRATCH_BYTES);
   readonly #list = new GatherList(IOVEC_COUNT_MAX);
   /** Scratch bytes [#pending, #used) are not in the gather list yet. */
@@ -37,9 +42,10 @@ export class RamWriter {
   #block: RamBlock | undefined;
   #sectionId: number | undefined;
 
-  /** `pages` is where the guest's pages come from. */
-  constructor(pages: PageReader) {
+  /** `pages` is where the guest's pages come from; `moved` is told which of them are sent. */
+  constructor(pages: PageReader, moved?: MovedRuns) {
     this.#pages = pages;
+    this.#moved = moved;
   }
 
   /**
@@ -81,6 +87,7 @@ export class RamWriter {
    */
   page(block: RamBlock, offset: number): void {
     const pages = this.#pages;
+    this.#moved?.add(this.kind, block, offset, 1);
     if (pages.isZero(block, offset)) {
       this.#header(block, offset, RAM_FLAG.zero);
       this.#scratch.bytes[this.#used++] = 0;
@@ -117,6 +124,7 @@ export class RamWriter {
 
   /** Ends the section, if there is one, and returns what is to be written. */
   finish(): GatherList {
+    this.#moved?.flush();
     if (this.#sectionId !== undefined) {
       const { view } = this.#scratch;
       putRamHeader(view, this.#used, 0, RAM_FLAG.endOfSection);

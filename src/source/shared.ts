@@ -85,6 +85,7 @@ export interface SourceSharedData {
   owed: SharedArrayBuffer[];
   awaited: SharedArrayBuffer[];
   firstRequests: SharedArrayBuffer;
+  moved: SharedArrayBuffer | undefined;
 }
 
 /** The same, attached to. */
@@ -117,8 +118,11 @@ export class SourceShared {
    * of them. The return-path thread writes it.
    */
   readonly firstRequests: Uint32Array<SharedArrayBuffer>;
+  /** Which pages went, where somebody wants to see it (report/moved-pages.ts). */
+  readonly moved: SharedArrayBuffer | undefined;
 
   constructor(data: SourceSharedData, blocks: readonly RamBlock[]) {
+    this.moved = data.moved;
     this.control = new Int32Array(data.control);
     this.times = new Float64Array(data.times);
     this.counters = SOURCE_COUNTERS.attach(data.counters);
@@ -183,8 +187,11 @@ export function hostPages(block: RamBlock): number {
 /** Shared memory that is written only where it is used costs nothing until then. */
 const RECORD_BYTES = RECORD_PAGES_MAX * 4;
 
-/** Makes the shared memory of one migration. */
-export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedData {
+/** Makes the shared memory of one migration, in which pages are counted into `moved`. */
+export function createSourceShared(
+  blocks: readonly RamBlock[],
+  moved?: SharedArrayBuffer,
+): SourceSharedData {
   const control = new SharedArrayBuffer(WORDS * 4);
   const words = new Int32Array(control);
   words[WORD.urgentFd] = -1;
@@ -206,5 +213,6 @@ export function createSourceShared(blocks: readonly RamBlock[]): SourceSharedDat
     owed: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
     awaited: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
     firstRequests: new SharedArrayBuffer(RECORD_BYTES),
+    moved,
   };
 }

@@ -39,6 +39,8 @@ export interface DestCrewOptions {
   lockMemory: boolean;
   recoverTimeoutMs: number;
   linkTimeoutMs: number;
+  /** Where the pages that come are counted, if somebody wants to see it (moved-pages.ts). */
+  moved?: SharedArrayBuffer | undefined;
   /** The connection stands; `peer` names who is there. */
   connected: (peer: string) => void;
   event: (event: Stamped<DestEvent> | ArrivalNews | WarningNews) => void;
@@ -67,7 +69,7 @@ export class DestCrew {
 
   constructor(options: DestCrewOptions) {
     this.#options = options;
-    this.#data = createDestShared();
+    this.#data = createDestShared(options.moved);
     this.shared = new DestShared(this.#data);
     // Taken over once, it is taken over: whoever gives up, in whatever state, gives nothing back.
     if (isResumed(options.guest)) decideToRun(this.shared);

@@ -2,11 +2,14 @@
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
+import { countedSink } from "../dest/counting-sink.ts";
 import { FaultThread } from "../dest/fault.ts";
+import type { PageSink } from "../dest/guest.ts";
 import { Placer } from "../dest/placer.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { openStoreSink } from "../guests/registry.ts";
+import { KIND } from "../report/moved-pages.ts";
 import type { FaultTask, WarningNews } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -42,7 +45,9 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
         channel.buffer,
         shared.control,
       );
-      if (store !== undefined) return { channel, sink: store };
+      const counted = (sink: PageSink): PageSink =>
+        countedSink(sink, KIND.request, shared, memory.blocks);
+      if (store !== undefined) return { channel, sink: counted(store) };
       const placer = new Placer({
         shared,
         pages,
@@ -51,7 +56,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
         urgent: true,
         drainEvents: () => thread.drainEvents(),
       });
-      return { channel, sink: placer, counts: placer.counts };
+      return { channel, sink: counted(placer), counts: placer.counts };
     },
     linkTimeoutMs: task.linkTimeoutMs,
     warn: (message) => tell({ kind: "warning", message }),

@@ -6,12 +6,14 @@ import { Channel } from "../channel/channel.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { awaitThread } from "../dest/context.ts";
 import type { DestEvent } from "../dest/context.ts";
+import { countedSink } from "../dest/counting-sink.ts";
 import { runListen } from "../dest/listen.ts";
 import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { isResumed, openStoreSink } from "../guests/registry.ts";
+import { KIND } from "../report/moved-pages.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -71,7 +73,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
         : (failure, timeoutMs = task.recoverTimeoutMs) =>
             recoverLink({ ...link, door, timeoutMs }, failure),
     blocks,
-    sink,
+    sink: countedSink(sink, KIND.push, shared, blocks, pages),
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,
     linkTimeoutMs,

@@ -6,6 +6,7 @@ import { tuneConnection } from "../channel/tune.ts";
 import { connectTo } from "../channel/connect.ts";
 import { awaitJoined } from "../channel/joined.ts";
 import { openSourceGuest } from "../guests/registry.ts";
+import { openMovedRuns } from "../report/moved-pages.ts";
 import { writeRecord } from "../journal/record.ts";
 import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
@@ -54,14 +55,15 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
     const fd = route.kind === "descriptor" ? route.fd : connect(task, route, waiting);
     tell({ kind: "connected", fd });
     const pages = guest.openPages();
+    const shared = new SourceShared(task.shared, guest.blocks);
     const act = task.resume ? resumeMigration : migrate;
     const outcome = act({
       guest,
       channel: openChannel(fd),
-      shared: new SourceShared(task.shared, guest.blocks),
+      shared,
       settings: task.settings,
       replay: task.replay,
-      makeWriter: () => new RamWriter(pages),
+      makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
       connectUrgent:
         route.kind === "connect"
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})

@@ -1,11 +1,13 @@
 /** The destination's multifd thread: at work from the list of RAM blocks to LISTEN. */
 import { remoteAddress } from "../../syscalls/socket.ts";
 import { Channel } from "../channel/channel.ts";
+import { countedSink } from "../dest/counting-sink.ts";
 import { MULTIFD_BUFFER_BYTES } from "../dest/multifd-channel.ts";
 import { MultifdReceiver } from "../dest/multifd.ts";
 import type { MultifdResult } from "../dest/multifd.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { openStoreSink } from "../guests/registry.ts";
+import { KIND } from "../report/moved-pages.ts";
 import type { MultifdTask, WarningNews } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -36,7 +38,7 @@ function run(task: MultifdTask, tell: (news: WarningNews) => void): MultifdResul
     openSink: (buffer) => {
       const sink = openStoreSink(guest, memory.sinkData, pages, buffer);
       if (sink === undefined) throw new Error("multifd pages of a guest that is not stored");
-      return sink;
+      return countedSink(sink, KIND.precopy, shared, memory.blocks);
     },
     linkTimeoutMs: task.linkTimeoutMs,
     warn: (message) => tell({ kind: "warning", message }),

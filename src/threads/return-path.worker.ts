@@ -1,6 +1,7 @@
 /** The source's return-path thread: reads requests and answers them itself. */
 import { Channel } from "../channel/channel.ts";
 import { openSourceGuest } from "../guests/registry.ts";
+import { openMovedRuns } from "../report/moved-pages.ts";
 import { RequestServer } from "../source/postcopy.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { runReturnPath } from "../source/return-path.ts";
@@ -21,7 +22,7 @@ function run(task: ReturnPathTask): void {
     {
       shared,
       channel,
-      makeWriter: () => new RamWriter(pages),
+      makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, blocks)),
       openChannel: (urgent) => new Channel({ fd: urgent, stopFd, peer, bufferBytes: 0 }),
     },
     blocks,

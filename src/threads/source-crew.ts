@@ -32,6 +32,8 @@ export interface SourceCrewOptions {
   workingSet: Uint32Array | undefined;
   /** What of it is pushed first, in its order. */
   replay: Uint32Array;
+  /** Where the pages that go are counted, if somebody wants to see it (moved-pages.ts). */
+  moved?: SharedArrayBuffer | undefined;
   /** Names the peer in errors. */
   peer: string;
   /** Nobody is there yet; it is tried again. */
@@ -64,7 +66,7 @@ export class SourceCrew {
   constructor(options: SourceCrewOptions) {
     const blocks = sourceBlocks(options.guest);
     this.#options = options;
-    this.#data = createSourceShared(blocks);
+    this.#data = createSourceShared(blocks, options.moved);
     this.shared = new SourceShared(this.#data, blocks);
     // Ahead of the connection: the first touch of the bitmaps of many GiB takes milliseconds.
     if (options.guest.kind !== "stress") oweEverything(this.shared, blocks);

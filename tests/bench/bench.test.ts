@@ -6,13 +6,14 @@
  *     POSTCOPY_BENCH_RUNS=9 bun test bench             more runs of each
  *     POSTCOPY_BENCH_QUICK=1 bun test bench            one run of little, to see that they work
  *
- * What came out is a table on the terminal, and .cache/bench/results.json, where what was not
- * measured anew stays. A benchmark passes when it could be measured: whether its targets are met is
+ * What came out is a table on the terminal, and .cache/bench/results.json and results.html, where
+ * what was not measured anew stays. A benchmark passes when it could be measured: whether its targets are met is
  * said in the table, as no two machines are alike.
  */
 import { afterAll, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { benchPage } from "../../src/bench/page.ts";
 import type { BenchmarkResult } from "../../src/bench/result.ts";
 import { formatResults, mergeResults, newResults, parseResults } from "../../src/bench/results.ts";
 import { measure } from "../../src/bench/run.ts";
@@ -24,6 +25,7 @@ import { benchSettings, selects, testWords } from "./asked.ts";
 
 const PLACE = join(PROJECT_ROOT, ".cache", "bench");
 const RESULTS = join(PLACE, "results.json");
+const PAGE = join(PLACE, "results.html");
 /** No benchmark takes longer, also with many runs. */
 const LIMIT_MS = 3_600_000;
 
@@ -46,15 +48,17 @@ function register(): void {
   }
   afterAll(() => {
     stderrTerminal.writeLines(describeMachine(started.machine));
-    if (!quick && measured.length > 0) stderrTerminal.writeLines(RESULTS);
+    if (!quick && measured.length > 0) stderrTerminal.writeLines(`${RESULTS}\n${PAGE}`);
   });
 }
 
-/** Writes the results beside what was measured earlier. */
+/** Writes the results beside what was measured earlier, and the page of all of them. */
 async function keep(results: ReturnType<typeof newResults>): Promise<void> {
   mkdirSync(PLACE, { recursive: true });
   const file = Bun.file(RESULTS);
   const earlier = (await file.exists()) ? parseResults(await file.text()) : undefined;
   const ids = BENCHMARKS.map(({ id }) => id);
-  await Bun.write(RESULTS, formatResults(mergeResults(earlier, results, ids)));
+  const merged = mergeResults(earlier, results, ids);
+  await Bun.write(RESULTS, formatResults(merged));
+  await Bun.write(PAGE, benchPage(merged));
 }

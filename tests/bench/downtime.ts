@@ -34,7 +34,7 @@ export async function downtime({ quick }: { quick: boolean }): Promise<Benchmark
       `an eighth are hot, moves over TCP on the loopback: ${ROUNDS} rounds of precopy, then post-copy.`,
     axis: null,
     figures: [{ id: DOWNTIME, title: "downtime", unit: "ms", better: "less" }],
-    contenders: [ours(memoryMib), ...versions.map((version) => qemu(version, memoryMib))],
+    contenders: [ours(memoryMib), ...versions.map((version) => theirs(version, memoryMib))],
     targets: versions.map((version): Target => ({
       ...{ figure: DOWNTIME, of: OURS, to: qemuToQemu(version) },
       ...{ bound: "at most", ratio: 1 },
@@ -64,7 +64,7 @@ function ours(memoryMib: number): Contender {
   };
 }
 
-function qemu(version: QemuVersion, memoryMib: number): Contender {
+function theirs(version: QemuVersion, memoryMib: number): Contender {
   return {
     name: qemuToQemu(version),
     program: qemuProgramName(version),

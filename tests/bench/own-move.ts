@@ -1,4 +1,5 @@
 /** Our own ends, which move their own guest by post-copy alone, over loopback TCP. */
+import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { collectRun, destReportOf, sourceReportOf } from "../helpers/postcopy-run.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
@@ -6,15 +7,6 @@ import type { RunningProgram } from "../helpers/spawn.ts";
 import { CpuMeter } from "./cpu-meter.ts";
 import { GIB } from "./qemu-move.ts";
 import type { GuestActivity, Move } from "./qemu-move.ts";
-
-/**
- * No page is left zero, as none of QEMU's guest is. An idle guest of ours cannot stand still; this is
- * next to it. The move begins as soon as it has written once.
- */
-function guestOf(memoryMib: number, activity: GuestActivity): string {
-  const rate = activity === "idle" ? ",rate=1MiB/s" : "";
-  return `stress:size=${memoryMib}MiB,zero=0,duration=10ms${rate}`;
-}
 
 /** A dest that listens for a guest. */
 export function startOurDest(guest: string): RunningProgram {
@@ -28,11 +20,19 @@ export async function peerOf(dest: RunningProgram): Promise<string> {
   return peer;
 }
 
-/** Ours to ours; fails if a page did not arrive as it was. */
-export async function moveByOurs(memoryMib: number, activity: GuestActivity): Promise<Move> {
+/** What both ends said of a move. */
+export interface BothReports {
+  source: SourceReport;
+  dest: DestReport;
+  /** Of both ends, from the switch to postcopy until all pages are there. */
+  cpuSeconds: number;
+}
+
+/** Moves a stress guest by post-copy alone; fails if a page did not arrive as it was. */
+export async function moveStress(guest: string, flags: readonly string[]): Promise<BothReports> {
   await using dest = startOurDest("stress");
   const to = ["--to", await peerOf(dest), "--switchover", "now", "--no-journal", "--json"];
-  const send = postcopyCommand("source", "--guest", guestOf(memoryMib, activity), ...to);
+  const send = postcopyCommand("source", "--guest", guest, ...to, ...flags);
   await using source = spawn(send, { lifeMs: LONG_TEST_MS });
 
   let meter: CpuMeter | undefined;
@@ -44,12 +44,27 @@ export async function moveByOurs(memoryMib: number, activity: GuestActivity): Pr
     if (event === "drained") cpuSeconds = meter?.seconds() ?? Number.NaN;
   });
   const sent = sourceReportOf(await sending);
-  const { audit } = destReportOf(await arriving);
+  const arrived = destReportOf(await arriving);
   meter?.[Symbol.dispose]();
-  const { rates, bytes } = sent;
-  if (audit?.pagesWrong !== 0 || rates.postcopy === null) {
-    throw new Error(`the move went wrong: ${JSON.stringify({ sent, audit })}`);
+  if (arrived.audit?.pagesWrong !== 0) {
+    throw new Error(`the move went wrong: ${JSON.stringify({ sent, arrived })}`);
   }
-  const moved = bytes.postcopy + bytes.requested;
-  return { bytesPerSecond: rates.postcopy, cpuSecondsPerGib: (cpuSeconds / moved) * GIB };
+  return { source: sent, dest: arrived, cpuSeconds };
+}
+
+/**
+ * No page is left zero, as none of QEMU's guest is. An idle guest of ours cannot stand still; this is
+ * next to it. The move begins as soon as it has written once.
+ */
+function guestOf(memoryMib: number, activity: GuestActivity): string {
+  const rate = activity === "idle" ? ",rate=1MiB/s" : "";
+  return `stress:size=${memoryMib}MiB,zero=0,duration=10ms${rate}`;
+}
+
+/** Ours to ours. */
+export async function moveByOurs(memoryMib: number, activity: GuestActivity): Promise<Move> {
+  const { source, cpuSeconds } = await moveStress(guestOf(memoryMib, activity), []);
+  const { rates, bytes } = source;
+  const cpuSecondsPerGib = (cpuSeconds / (bytes.postcopy + bytes.requested)) * GIB;
+  return { bytesPerSecond: rates.postcopy ?? Number.NaN, cpuSecondsPerGib };
 }

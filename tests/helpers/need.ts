@@ -11,6 +11,7 @@ import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { tryUserfaultWay } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
 import { LONG_TEST_MS } from "./deadline.ts";
+import { findChromium } from "./browser.ts";
 import { findQemu } from "./qemu.ts";
 
 /** One thing that is needed; `missing` says how to get it, and is undefined where it is there. */
@@ -80,5 +81,12 @@ export function needStrace(): Need {
   return {
     what: "strace",
     missing: Bun.which("strace") === null ? "install the package strace" : undefined,
+  };
+}
+
+export function needChromium(): Need {
+  return {
+    what: "Chromium",
+    missing: findChromium() === null ? "install the package chromium" : undefined,
   };
 }

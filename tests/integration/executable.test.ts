@@ -47,6 +47,11 @@ requireOrSkip(needUserfaultfd(), needMounts())(
     expect(check).toMatchObject({ exitCode: 0, signal: null });
     expect(check.stdout).toContain('"dest":true');
 
+    const measure = ["bench", "--quick", "--only", "primitives", "--json"];
+    const bench = await run(withoutSources(directory.file("one"), ...measure), options);
+    expect(bench).toMatchObject({ exitCode: 0, signal: null });
+    expect(bench.stdout).toContain('"name":"hand-over, in poll"');
+
     const listen = ["dest", "--guest", "stress", "--listen", "tcp:127.0.0.1:0", "--json"];
     await using dest = spawn(withoutSources(directory.file("two"), ...listen), options);
     const found = await dest.stdout.waitForLine(/"event":"listening".*"peer":"([^"]+)"/);

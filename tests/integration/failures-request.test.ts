@@ -110,7 +110,8 @@ describe("page requests", () => {
       await source.event("progress", ({ faults }) => faults === 3);
       peer.close();
       const { report } = await source.end();
-      expect(report.requests).toEqual({ received: 3, served: 2, duplicate: 1 });
+      expect(report.requests).toMatchObject({ received: 3, served: 2, duplicate: 1 });
+      expect(report.requests.remoteShare).toBeCloseTo(3 / report.pages.owed, 12);
       expect(report.pages.requestedNormal + report.pages.requestedZero).toBe(3);
     });
   });

@@ -24,7 +24,7 @@ export interface Page {
   footer?: Content;
 }
 
-const POLICY = "default-src 'none'; style-src 'unsafe-inline'";
+const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
 /** The text of the file. */
 export function pageDocument({ title, subtitle, lead, sections, footer }: Page): string {

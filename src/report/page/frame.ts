@@ -39,6 +39,8 @@ export interface FrameOptions {
   shapes: Content;
   /** What stands below the plot. */
   below?: Content;
+  /** A further class of style.ts. */
+  look?: "heat-map";
 }
 
 /** A place on an axis as a coordinate in the square: at most one digit behind the point. */
@@ -53,8 +55,8 @@ export function upward(place: number): number {
 
 /** A plot with its axes, its legend, and text for those who do not see it. */
 export function frame(options: FrameOptions): Markup {
-  const { title, summary, caption, legend = [], x, y, shapes, below } = options;
-  return html`<figure class="plot">
+  const { title, summary, caption, legend = [], x, y, shapes, below, look = "" } = options;
+  return html`<figure class="plot ${look}">
     <figcaption>
       <h3>${title}</h3>
       ${caption === undefined ? undefined : html`<p>${caption}</p>`}

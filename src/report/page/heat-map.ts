@@ -25,6 +25,8 @@ export interface HeatMap {
   x: AxisMarks;
   y: AxisMarks;
   emptyText: string;
+  /** SVG in the square of frame.ts, over the cells. */
+  over?: Content;
   below?: Content;
 }
 
@@ -34,7 +36,7 @@ export function heatMap(map: HeatMap): Markup {
   const runs = runsOf(map);
   if (runs.size === 0) return emptyPlot(title, map.emptyText);
   const paths = [...runs].map(([key, path]) => {
-    const kind = kinds[Math.floor(key / (HEAT_LEVELS + 1))];
+    const kind = kinds[kindOf(key)];
     const level = key % (HEAT_LEVELS + 1);
     return html`<path class="heat level${level} ${kind?.colour}" d="${path}" />`;
   });
@@ -43,19 +45,29 @@ export function heatMap(map: HeatMap): Markup {
     ...(caption === undefined ? {} : { caption }),
     ...(below === undefined ? {} : { below }),
     summary,
-    legend: kinds,
+    look: "heat-map",
+    legend: kinds.filter((_, kind) => [...runs.keys()].some((key) => kindOf(key) === kind)),
     x: { ...x, plain: true },
     y: { ...y, plain: true },
     // The cells are a square of their own, in which they have whole coordinates.
     shapes: html`<svg
-      viewBox="0 0 ${columns} ${rows}"
-      width="${SIDE}"
-      height="${SIDE}"
-      preserveAspectRatio="none"
-    >
-      ${paths}
-    </svg>`,
+        viewBox="0 0 ${columns} ${rows}"
+        width="${SIDE}"
+        height="${SIDE}"
+        preserveAspectRatio="none"
+      >
+        ${paths}</svg
+      >${map.over}`,
   });
+}
+
+/** Kind and level as one number. */
+function keyOf({ kind, level }: Heat): number {
+  return kind * (HEAT_LEVELS + 1) + level;
+}
+
+function kindOf(key: number): number {
+  return Math.floor(key / (HEAT_LEVELS + 1));
 }
 
 /** By kind and level: the path of all runs. */
@@ -71,7 +83,7 @@ function runsOf({ columns, rows, cell }: HeatMap): Map<number, string> {
     let [key, from] = [-1, 0];
     for (let column = 0; column < columns; column++) {
       const heat = cell(column, row);
-      const now = heat === undefined ? -1 : heat.kind * (HEAT_LEVELS + 1) + heat.level;
+      const now = heat === undefined ? -1 : keyOf(heat);
       if (now === key) continue;
       end(key, from, column, row);
       [key, from] = [now, column];

@@ -3,7 +3,7 @@ import { across, emptyPlot, frame, SIDE, upward } from "./frame.ts";
 import { html } from "./markup.ts";
 import type { Content, Markup } from "./markup.ts";
 import type { Colour } from "./palette.ts";
-import { linearScale, logScale, timeScale } from "./scale.ts";
+import { exactScale, linearScale, logScale } from "./scale.ts";
 import type { Scale } from "./scale.ts";
 import { formatValue } from "./units.ts";
 import type { PlotUnit } from "./units.ts";
@@ -33,8 +33,8 @@ export interface Moment {
 export interface Axis {
   title: string;
   unit: PlotUnit;
-  /** "time" starts at 0 and ends with the last value. */
-  scale: "linear" | "log" | "time";
+  /** "exact" ends with the last value, not with a round one. */
+  scale: "linear" | "log" | "exact";
   /** Ends of the axis, where they are not those of the values. */
   least?: number;
   greatest?: number;
@@ -52,6 +52,8 @@ export interface LinePlot {
    */
   shape: "line" | "step" | "stack";
   moments?: readonly Moment[];
+  /** What the lines show, in a sentence, where their greatest and last values do not say it. */
+  summary?: string;
   /** Instead of a plot without any point. */
   emptyText?: string;
   below?: Content;
@@ -80,7 +82,7 @@ export function linePlot(plot: LinePlot): Markup {
     title,
     ...(caption === undefined ? {} : { caption }),
     ...(below === undefined ? {} : { below }),
-    summary: summaryOf(series, y),
+    summary: plot.summary ?? summaryOf(series, y),
     legend: series.length > 1 ? series : [],
     x: { title: x.title, ticks: xScale.ticks },
     y: { title: y.title, ticks: yScale.ticks },
@@ -100,7 +102,7 @@ function valuesOf({ y, least = y, greatest = y }: Point): number[] {
 
 function scaleOf(axis: Axis, values: readonly number[]): Scale {
   const greatest = axis.greatest ?? values.reduce((most, one) => Math.max(most, one), 0);
-  if (axis.scale === "time") return timeScale(greatest);
+  if (axis.scale === "exact") return exactScale(greatest, axis.unit);
   if (axis.scale === "linear") return linearScale(greatest, axis.unit, axis.least);
   const positive = values.filter((value) => value > 0);
   const least = axis.least ?? positive.reduce((low, one) => Math.min(low, one), greatest);
@@ -159,7 +161,8 @@ function lineOf(series: Series, xScale: Scale, yScale: Scale, steps: boolean): M
   /></g>`;
 }
 
-function momentOf(place: number, name: string): Markup {
+/** An upright line. */
+export function momentOf(place: number, name: string): Markup {
   return html`<path class="moment" d="${`M${across(place)} 0V${SIDE}`}"
     ><title>${name}</title></path
   >`;
@@ -190,7 +193,7 @@ function hoverTexts(series: readonly Series[], plot: LinePlot, xScale: Scale): M
       return point === undefined ? "" : `\n${name}: ${formatValue(point.y, plot.y.unit)}`;
     });
     const text = `${plot.x.title} ${formatValue(x, plot.x.unit)}${values.join("")}`;
-    return html`<rect x="${left}" width="${Math.max(1, right - left)}" height="${SIDE}"
+    return html`<rect x="${left}" width="${Math.max(1, Math.round(right - left))}" height="${SIDE}"
       ><title>${text}</title></rect
     >`;
   });

@@ -1,6 +1,6 @@
 /** From values to places on an axis, and the round values that are marked there. */
 import type { PlotUnit } from "./units.ts";
-import { formatTick, isBinary } from "./units.ts";
+import { formatTick, isBinary, leastStep } from "./units.ts";
 
 /** A mark on an axis. */
 export interface Tick {
@@ -22,9 +22,10 @@ function clamped(place: number): number {
   return Math.min(1, Math.max(0, Number.isNaN(place) ? 0 : place));
 }
 
-/** The largest of 1, 2, 5 (or of 1, 2, 4, 8, …) times a power that is not above `value`. */
-function roundStep(value: number, binary: boolean): number {
-  if (binary) return 2 ** Math.ceil(Math.log2(value));
+/** The least of 1, 2, 5 times a power of ten (or of 1, 2, 4, 8, …) that is not below a step. */
+function roundStep(step: number, unit: PlotUnit): number {
+  const value = Math.max(step, leastStep(unit));
+  if (isBinary(unit)) return 2 ** Math.ceil(Math.log2(value));
   const power = 10 ** Math.floor(Math.log10(value));
   const factor = [1, 2, 5].find((one) => one * power >= value * (1 - 1e-9)) ?? 10;
   return factor * power;
@@ -33,7 +34,7 @@ function roundStep(value: number, binary: boolean): number {
 /** From 0, or from `least` if that is given, to a round value at or above `greatest`. */
 export function linearScale(greatest: number, unit: PlotUnit, least = 0): Scale {
   const span = greatest - least > 0 ? greatest - least : 1;
-  const step = roundStep(span / TICKS, isBinary(unit));
+  const step = roundStep(span / TICKS, unit);
   const first = Math.floor(least / step);
   const last = Math.max(first + 1, Math.ceil((least + span) / step - 1e-9));
   const place = (value: number): number => clamped((value / step - first) / (last - first));
@@ -45,15 +46,15 @@ export function linearScale(greatest: number, unit: PlotUnit, least = 0): Scale 
   return { ticks, place };
 }
 
-/** The same for time, which ends where it ends: no empty part on the right. */
-export function timeScale(greatestMs: number): Scale {
-  const end = greatestMs > 0 ? greatestMs : 1;
-  const step = roundStep(end / TICKS, false);
+/** From 0 to what ends where it ends, as time and memory do: no empty part behind it. */
+export function exactScale(greatest: number, unit: PlotUnit): Scale {
+  const end = greatest > 0 ? greatest : 1;
+  const step = roundStep(end / TICKS, unit);
   const place = (value: number): number => clamped(value / end);
   const ticks: Tick[] = [];
   for (let index = 0; index * step <= end * (1 + 1e-9); index++) {
     const value = Number((index * step).toPrecision(12));
-    ticks.push({ place: place(value), label: formatTick(value, "ms") });
+    ticks.push({ place: place(value), label: formatTick(value, unit) });
   }
   return { ticks, place };
 }
@@ -62,7 +63,7 @@ export function timeScale(greatestMs: number): Scale {
 export function logScale(least: number, greatest: number, unit: PlotUnit): Scale {
   const base = isBinary(unit) ? 4 : 10;
   const log = (value: number): number => Math.log(value) / Math.log(base);
-  const low = least > 0 ? least : 1;
+  const low = least > 0 ? Math.max(least, leastStep(unit)) : 1;
   const high = Math.max(low, greatest);
   const first = Math.floor(log(low) + 1e-9);
   const last = Math.max(first + 1, Math.ceil(log(high) - 1e-9));

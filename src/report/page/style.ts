@@ -37,14 +37,20 @@ a { color: var(--blue); }
 .tiles dd { margin: 0; font-size: 1.35rem; font-weight: 650; line-height: 1.35; }
 .tiles small { display: block; font-size: 0.8125rem; font-weight: 400; line-height: 1.35; color: var(--quiet); }
 
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; align-items: start; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; align-items: start; margin-bottom: 1rem; }
 .plot { margin: 0 0 1rem; padding: 0.9rem 1rem 0.7rem; min-width: 0; }
 .plots > .plot { margin: 0; height: 100%; }
 .empty { border-style: dashed; }
+.cards { columns: 30rem auto; column-gap: 1rem; }
+.card { break-inside: avoid; padding: 0.3rem 1rem 0.6rem; margin: 0 0 1rem; }
+.card caption { font-weight: 600; color: var(--ink); font-size: 0.9375rem; }
+.card table { margin: 0; background: none; }
+.card tr:last-child > * { border-bottom: 0; }
 .chart { display: grid; grid-template-columns: max-content minmax(0, 1fr); column-gap: 0.5rem; margin-top: 0.5rem; }
-.chart > svg { grid-column: 2; width: 100%; height: 15rem; display: block; overflow: hidden; }
+.chart > svg { grid-column: 2; width: 100%; height: 15rem; display: block; overflow: visible; }
+.heat-map .chart > svg { height: 22rem; }
 .y-title, .x-title, .y-axis, .x-axis { font-size: 12px; line-height: 1.2; color: var(--quiet); }
-.y-title { grid-column: 1 / 3; margin-bottom: 0.5rem; }
+.y-title { grid-column: 1 / 3; margin-bottom: 0.75rem; }
 .x-title { grid-column: 2; text-align: right; margin-top: 0.15rem; }
 .y-axis { grid-column: 1; position: relative; white-space: nowrap; }
 .y-axis i { visibility: hidden; }
@@ -79,6 +85,7 @@ svg .hover rect:hover { fill: var(--ink); opacity: 0.08; }
 .rows .value { grid-column: 3; text-align: right; }
 .rows small { color: var(--quiet); font-size: 12px; display: block; line-height: 1.2; }
 .rows .axis-name { grid-column: 1; }
+.rows .x-axis .odd { display: none; }
 
 .scroll { overflow-x: auto; margin: 0.5rem 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.875rem; background: var(--card); }
@@ -88,7 +95,7 @@ thead th { color: var(--quiet); font-size: 0.8125rem; border-bottom-width: 2px; 
 th[scope="row"], .text { text-align: left; }
 .scroll th, .scroll td { white-space: nowrap; }
 .facts { margin: 0 0 1rem; }
-.facts th { width: 40%; color: var(--quiet); }
+.facts th { width: 55%; color: var(--quiet); }
 details { margin: 0.5rem 0; }
 summary { cursor: pointer; padding: 0.3rem 0; }
 pre { margin: 0.5rem 0; padding: 0.75rem; background: var(--card); border: 1px solid var(--rule); border-radius: 0.6rem; font-size: 12px; white-space: pre-wrap; }
@@ -97,6 +104,7 @@ pre { margin: 0.5rem 0; padding: 0.75rem; background: var(--card); border: 1px s
   body { padding: 1rem 0.75rem 2rem; }
   .plot { padding: 0.75rem; }
   .chart > svg { height: 12.5rem; }
+  .heat-map .chart > svg { height: 16rem; }
   .x-axis .odd { display: none; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
   .tiles dd { font-size: 1.15rem; }

@@ -27,12 +27,14 @@ export interface Table {
   head: readonly string[];
   /** The first cell of a row says what the row is of. */
   rows: readonly (readonly Content[])[];
+  /** For programs that read the page. */
+  id?: string;
   /** Columns from the left that hold text; all others hold numbers. */
   textColumns?: number;
 }
 
 /** A table; one that is too wide for a phone is scrolled inside of its own frame. */
-export function table({ caption, head, rows, textColumns = 1 }: Table): Markup {
+export function table({ caption, head, rows, id, textColumns = 1 }: Table): Markup {
   const kind = (column: number): string => (column < textColumns ? "text" : "number");
   const heads = head.map((cell, column) => {
     return html`<th scope="col" class="${kind(column)}">${cell}</th>`;
@@ -48,7 +50,7 @@ export function table({ caption, head, rows, textColumns = 1 }: Table): Markup {
     </tr> `;
   });
   return html`<div class="scroll" tabindex="0" role="region" aria-label="${caption}">
-    <table>
+    <table ${id === undefined ? undefined : html`id="${id}"`}>
       <caption>
         ${caption}
       </caption>

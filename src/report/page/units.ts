@@ -51,6 +51,12 @@ export function formatTick(value: number, unit: PlotUnit): string {
   });
 }
 
+/** The least difference that is shown: what is counted has no parts, and a time none below 1 ns. */
+export function leastStep(unit: PlotUnit): number {
+  if (unit === "count" || isBinary(unit)) return 1;
+  return unit in MS_OF ? 1e-6 / MS_OF[unit as keyof typeof MS_OF] : 1e-6;
+}
+
 /** Whether round values of the unit are powers of two rather than of ten. */
 export function isBinary(unit: PlotUnit): boolean {
   return unit === "bytes" || unit === "bytes/s";

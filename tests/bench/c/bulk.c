@@ -10,10 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Pages of one writev, of which IOV_MAX allows 512, and of one recvmsg and one UFFDIO_COPY: what the
- * receiver handles at once should still be in the nearest cache when it is placed. */
+/* Pages of one writev, of which IOV_MAX allows 512, and of one recvmsg and one UFFDIO_COPY: the most that
+ * is still in a near cache when it is placed. Of 16 to 256 this was the fastest. */
 #define PAGES_SENT 512
-#define PAGES_RECEIVED 64
+#define PAGES_RECEIVED 128
 
 /* Pieces of a batch: header and page by turns. */
 static size_t list_pieces(struct iovec *pieces, uint8_t (*headers)[HEADER_BYTES], uint8_t *pages,

@@ -15,6 +15,7 @@ import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 function silentOutput(): { output: Output; warnings: string[] } {
   const warnings: string[] = [];
   const output: Output = {
+    page: false,
     events: { emit: () => undefined },
     warn: (code, message) => void warnings.push(`${code}: ${message}`),
     startProgress: () => ({ stop: () => undefined }),

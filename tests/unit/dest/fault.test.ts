@@ -75,6 +75,7 @@ describe("a fault", () => {
     channel.write(records.bytes);
     expect(await reading).toBe(11);
     expect(bench.arriving.received(0)).toEqual([8, 9, 10, 11]);
+    expect([bench.count("faultsRemote"), bench.count("pagesAwaited")]).toEqual([1, 4]);
   });
 
   faultTest("on a page that has come meanwhile is only woken", async () => {

@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import {
   DEST,
   DEST_COUNTERS,
+  DEST_PHASES,
   SOURCE,
   SOURCE_COUNTERS,
   SOURCE_PHASES,
@@ -10,9 +11,11 @@ import {
   destCounts,
   destPhase,
   destProgress,
+  destResidency,
   sourceCounts,
   sourcePhase,
   sourceProgress,
+  sourceResidency,
 } from "../../../src/report/summary.ts";
 
 test("the source's counts are sums over its threads", () => {
@@ -24,7 +27,7 @@ test("the source's counts are sums over its threads", () => {
   counters.add(SOURCE.requestsDuplicate, 5);
   const { bytes, requests } = sourceCounts(counters);
   expect(bytes.total).toBe(4321);
-  expect(requests).toEqual({ received: 0, served: 0, duplicate: 5 });
+  expect(requests).toEqual({ received: 0, served: 0, duplicate: 5, remoteShare: null });
 });
 
 test("the source's remaining pages are the dirty ones, then the owed ones", () => {
@@ -95,4 +98,53 @@ test("the destination says what remains only once it knows", () => {
     donePages: 64,
     faults: 5,
   });
+});
+
+test("how much is at the destination: all but what is dirty, then all but what is owed", () => {
+  const counters = SOURCE_COUNTERS.create();
+  const inPhase = (phase: (typeof SOURCE_PHASES)[number]): number | undefined => {
+    counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
+    return sourceResidency(counters);
+  };
+  counters.set(SOURCE.totalPages, 1000);
+  expect(inPhase("setup")).toBeUndefined();
+  counters.set(SOURCE.dirtyPages, 250);
+  expect(inPhase("precopy")).toBe(0.75);
+  expect(inPhase("device")).toBe(0.75);
+  // A host page is owed as a whole, so more is owed than was dirty.
+  counters.set(SOURCE.owedPages, 400);
+  expect(inPhase("device")).toBe(0.6);
+  counters.add(SOURCE.pagesPushed, 100);
+  counters.add(SOURCE.pagesRequestedZero, 100);
+  expect(inPhase("postcopy")).toBe(0.8);
+  expect(inPhase("paused")).toBe(0.8);
+});
+
+test("how much is here is known from the switchover on", () => {
+  const counters = DEST_COUNTERS.create();
+  counters.set(DEST.totalPages, 100);
+  counters.set(DEST.phase, DEST_PHASES.indexOf("precopy"));
+  expect(destResidency(counters)).toBeUndefined();
+  counters.set(DEST.phase, DEST_PHASES.indexOf("device"));
+  expect(destResidency(counters)).toBeUndefined();
+  // LISTEN counts what lacks, while the device state is still being loaded.
+  counters.set(DEST.missingPages, 40);
+  counters.add(DEST.pagesPushed, 10);
+  expect(destResidency(counters)).toBe(0.7);
+  counters.set(DEST.phase, DEST_PHASES.indexOf("postcopy"));
+  expect(destResidency(counters)).toBe(0.7);
+});
+
+test("the share of remote faults is of pages, and null where none lacked", () => {
+  const dest = DEST_COUNTERS.create();
+  expect(destCounts(dest).faults.remoteShare).toBeNull();
+  dest.set(DEST.missingPages, 2048);
+  dest.add(DEST.faultsRemote, 1);
+  dest.add(DEST.pagesAwaited, 512);
+  expect(destCounts(dest).faults.remoteShare).toBe(0.25);
+  const source = SOURCE_COUNTERS.create();
+  source.set(SOURCE.owedPages, 100);
+  source.add(SOURCE.pagesRequested, 3);
+  source.add(SOURCE.pagesRequestedZero, 2);
+  expect(sourceCounts(source).requests.remoteShare).toBe(0.05);
 });

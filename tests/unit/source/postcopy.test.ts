@@ -2,11 +2,18 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
 import { PING_WORKING_SET } from "../../../src/stream/hello.ts";
 import { readSectionHeader } from "../../../src/stream/section.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
+import {
+  createMovedPages,
+  KIND,
+  MOVED_BINS,
+  openMovedRuns,
+} from "../../../src/report/moved-pages.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { PageReceiver } from "../../helpers/page-receiver.ts";
@@ -278,6 +285,34 @@ describe("the recorded working set", () => {
     expect(peer.tryRead()).toBe(0);
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(48);
   });
+});
+
+test("what is sent is counted by why it is sent, where somebody wants to see it", () => {
+  using descriptors = new Descriptors();
+  using guest = new SendingGuest([40, 8]);
+  const [fd] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const moved = createMovedPages();
+  const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
+  const pages = context.guest.openPages();
+  context.makeWriter = () => new RamWriter(pages, openMovedRuns(moved, guest.blocks));
+  context.replay = Uint32Array.of(45, 3, 12);
+  Atomics.store(guest.shared.control, WORD.peerFeatures, 0);
+  oweEverything(guest.shared, guest.blocks);
+  new RequestServer(context, guest.blocks).serve(guest.block(0), 10 * PAGE, 4 * PAGE);
+  sendAhead(context);
+  pushOwed(context);
+  const counts = new Uint32Array(moved);
+  const of = (kind: number): number[] => {
+    return [...counts.subarray(kind * MOVED_BINS, kind * MOVED_BINS + 48)].flatMap((count, page) =>
+      Array.from({ length: count }, () => page),
+    );
+  };
+  expect(of(KIND.request)).toEqual([10, 11, 12, 13]);
+  expect(of(KIND.replay)).toEqual([3, 45]);
+  const rest = Array.from({ length: 48 }, (_, page) => page);
+  expect(of(KIND.push)).toEqual(rest.filter((page) => ![3, 10, 11, 12, 13, 45].includes(page)));
+  expect(of(KIND.precopy)).toEqual([]);
 });
 
 describe("the push", () => {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts";
-import { monotonicNs, openProcess } from "../../../syscalls/process.ts";
+import { monotonicNs, openProcess, processCpuNs, threadId } from "../../../syscalls/process.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
 import { spawn } from "../../helpers/spawn.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import type * as NicenessFixture from "../../fixtures/niceness.ts";
@@ -47,6 +48,32 @@ describe("the descriptor of a process", () => {
     // PIDs end at 2^22.
     expect(() => openProcess(2 ** 22 + 1)).toThrow("pidfd_open(pid 4194305) failed");
   });
+});
+
+describe("the CPU time of a process", () => {
+  test("is user and system time together, of this process and of another", async () => {
+    const before = process.cpuUsage();
+    const ns = processCpuNs(process.pid);
+    const after = process.cpuUsage();
+    // The kernel rounds the times of getrusage(2), each by itself.
+    expect(ns / 1000).toBeGreaterThanOrEqual(before.user + before.system - 20_000);
+    expect(ns / 1000).toBeLessThanOrEqual(after.user + after.system + 20_000);
+
+    await using child = spawn(["sh", "-c", "read line; while :; do :; done"]);
+    const idle = processCpuNs(child.pid);
+    child.writeLine("go");
+    await waitUntil(() => processCpuNs(child.pid) > idle + 50e6, "50 ms of CPU time");
+  });
+
+  test("cannot be had of a process that is not there", () => {
+    expect(() => processCpuNs(2 ** 22 + 1)).toThrow(
+      "clock_gettime(CPU time of pid 4194305) failed",
+    );
+  });
+});
+
+test("the first thread of a process has its number", () => {
+  expect(threadId()).toBe(process.pid);
 });
 
 test("a nice value is given to the calling thread alone", async () => {
