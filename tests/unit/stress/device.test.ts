@@ -28,10 +28,12 @@ function takeIn(...sections: readonly Uint8Array[]): StressNews[] {
     blockLayout(parameters).map((block) => ({ ...block, pageSize: parameters.pageSize })),
     undefined,
   );
+  const { devices } = guest;
+  if (devices.kind !== "modelled") throw new Error("a guest whose devices are not known");
   for (const bytes of sections) {
     const reader = new StreamReader(bytes, bytes.length);
     const section = readFullSectionHeader(reader);
-    guest.devices.load(section, reader);
+    devices.load(section, reader);
     readFooter(reader, section.sectionId);
     expect(reader.available).toBe(0);
   }
