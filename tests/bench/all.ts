@@ -4,7 +4,7 @@ import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
 import { downtime } from "./downtime.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
-import { restore, restoreGrowth } from "./restore.ts";
+import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
 
 /** What needs a QEMU, a compiler, or network namespaces beside this program. */
@@ -15,6 +15,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "restore-rate", make: restoreRate },
   { id: "downtime", make: downtime, runs: 9 },
   { id: "restore", make: restore },
+  { id: "restore-clones", make: restoreClones },
   { id: "restore-growth", make: restoreGrowth, runs: 9 },
   { id: "round-trip", make: roundTrip },
 ];

@@ -1,7 +1,15 @@
 /** How long a guest stands still that writes all the time, from its last instruction to its first. */
 import type { Benchmark, Contender } from "../../src/bench/contest.ts";
 import type { Target } from "../../src/bench/result.ts";
-import { moveStress } from "../../src/bench/stress-move.ts";
+import {
+  describeDowntime,
+  DIRTIED_MIB,
+  DOWNTIME,
+  DOWNTIME_ROUNDS,
+  downtimeMemoryMib,
+  OUR_DOWNTIME_NOTES,
+  ourDowntime,
+} from "../../src/bench/downtime.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
@@ -10,57 +18,35 @@ import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { buildDirtyingGuest } from "./dirtying-guest.ts";
 import { EXECUTABLE, needExecutable } from "./executable.ts";
-import { OUR_PROGRAM, OURS, qemuProgramName, qemuToQemu } from "./names.ts";
+import { OURS, qemuProgramName, qemuToQemu } from "./names.ts";
 import { isHere, peers } from "./needs.ts";
 
 const MIB = 1024 * 1024;
-const DIRTIED_MIB = 200;
 /** Memory of the guest beside what it writes to: the first MiB, and the BIOS's own at the top. */
 const SPARE_MIB = 16;
-const ROUNDS = 2;
 const RUN_LIMIT_MS = 180_000;
-const DOWNTIME = "downtime";
 
 /** Ours beside QEMU's, each with a guest of its own that dirties as much. */
 export async function downtime({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
   if (!isHere("downtime", needUserfaultfd(), needExecutable())) return undefined;
-  const memoryMib = quick ? 64 : 1024;
   const versions = peers("downtime");
   return {
-    id: "downtime",
-    title: "Downtime of a guest that writes",
-    setting:
-      `A guest of ${memoryMib} MiB that dirties ${DIRTIED_MIB} MiB a second, at random places of which ` +
-      `an eighth are hot, moves over TCP on the loopback: ${ROUNDS} rounds of precopy, then post-copy.`,
-    axis: null,
-    figures: [{ id: DOWNTIME, title: "downtime", unit: "ms", better: "less" }],
-    contenders: [ours(memoryMib), ...versions.map((version) => theirs(version, memoryMib))],
+    ...describeDowntime(quick),
+    contenders: [
+      ourDowntime(quick, [EXECUTABLE]),
+      ...versions.map((version) => theirs(version, downtimeMemoryMib(quick))),
+    ],
     targets: versions.map((version): Target => ({
-      ...{ figure: DOWNTIME, of: OURS, to: qemuToQemu(version) },
+      ...{ figure: DOWNTIME.id, of: OURS, to: qemuToQemu(version) },
       ...{ bound: "at most", ratio: 1 },
     })),
     notes: [
+      ...OUR_DOWNTIME_NOTES,
       "Ours is the executable.",
-      "Ours is from the last access to memory of any of the guest's threads at the source to the first " +
-        "moment in which one runs at the destination, on one clock.",
       "QEMU's is from its event STOP at the source to RESUME at the destination, by its own time stamps: " +
         "less than it is, as the page of the guest's first instruction may still have to come.",
       "QEMU's guest is emulated, and has postcopy-preempt on.",
-      "Ours has two threads, which write as much together.",
     ],
-  };
-}
-
-function ours(memoryMib: number): Contender {
-  const guest = `stress:size=${memoryMib}MiB,rate=${DIRTIED_MIB}MiB/s,hot=0.125,hot-share=0.875,zero=0,duration=100ms`;
-  return {
-    name: OURS,
-    program: OUR_PROGRAM,
-    run: async () => {
-      const { dest } = await moveStress(guest, ["--switchover", `rounds=${ROUNDS}`], [EXECUTABLE]);
-      if (dest.downtime === null) throw new Error("no downtime was measured");
-      return { values: { [DOWNTIME]: dest.downtime.ms } };
-    },
   };
 }
 
@@ -68,7 +54,7 @@ function theirs(version: QemuVersion, memoryMib: number): Contender {
   return {
     name: qemuToQemu(version),
     program: qemuProgramName(version),
-    run: async () => ({ values: { [DOWNTIME]: await standstill(version, memoryMib) } }),
+    run: async () => ({ values: { [DOWNTIME.id]: await standstill(version, memoryMib) } }),
   };
 }
 
@@ -107,9 +93,9 @@ async function standstill(version: QemuVersion, memoryMib: number): Promise<numb
   await waitUntil(
     async () => {
       const { ram } = await source.qmp.execute<MigrationInfo>("query-migrate");
-      return (ram?.["dirty-sync-count"] ?? 0) > ROUNDS;
+      return (ram?.["dirty-sync-count"] ?? 0) > DOWNTIME_ROUNDS;
     },
-    `${ROUNDS} rounds of precopy`,
+    `${DOWNTIME_ROUNDS} rounds of precopy`,
     RUN_LIMIT_MS,
   );
   await source.qmp.execute("migrate-start-postcopy");

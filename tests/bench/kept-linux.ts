@@ -75,20 +75,24 @@ export class KeptGuests {
     await keepByOurs(guest, snapshot);
     const kept = { version, gib, snapshot, saved };
     // The first restore records the working set.
-    await this.#restore(kept, ["--max-postcopy-bandwidth", "0"]);
+    await this.#restore(kept, []);
     return kept;
   }
 
-  /** Brings a guest back by our source, given up once it runs. */
-  async restore(version: QemuVersion, gib: number): Promise<Restore> {
-    return await this.#restore(await this.#kept(version, gib), ["--no-record"]);
+  /**
+   * Brings a guest back by our source, given up once it runs. `clone` tells apart those that are brought
+   * back at once.
+   */
+  async restore(version: QemuVersion, gib: number, clone = 0): Promise<Restore> {
+    return await this.#restore(await this.#kept(version, gib), ["--no-record"], clone);
   }
 
   async #restore(
     { version, gib, snapshot }: KeptLinux,
     flags: readonly string[],
+    clone = 0,
   ): Promise<Restore> {
-    const machine = machineFor(version, gib, `restored-${gib}`);
+    const machine = machineFor(version, gib, `restored-${gib}-${clone}`);
     await using guest = this.#place.guest(machine.name);
     const words = ["source", "--guest", `snapshot:${snapshot}`, ...flags];
     words.push("--journal", this.#place.file("journal"), "--again");

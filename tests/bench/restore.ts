@@ -23,6 +23,8 @@ const LITTLE = 0.05;
 const RUNNING: Figure = { id: "running", title: "until it runs", unit: "ms", better: "less" };
 const START: Figure = { id: "start", title: "QEMU's start", unit: "ms", better: "less" };
 
+const ALL_RUN: Figure = { id: "all-run", title: "until all run", unit: "ms", better: "less" };
+
 const NOTES = [
   "Counted from the moment in which a QEMU that has been started answers at its monitor, for all " +
     "alike. How long its start takes is told beside ours.",
@@ -119,5 +121,43 @@ export async function restoreGrowth({ quick }: { quick: boolean }): Promise<Benc
     ),
     targets: [],
     notes: NOTES,
+  };
+}
+
+/** One snapshot, brought back several times at once. */
+export async function restoreClones({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  if (!isPossible("restore-clones")) return undefined;
+  const counts = (quick ? [1, 2] : [1, 2, 4, 8]).filter((count) =>
+    hasRoom("restore-clones", count, LITTLE),
+  );
+  const guests = new KeptGuests(LITTLE, []);
+  const clones = (version: QemuVersion, count: number): Contender => ({
+    name: oursToQemu(version),
+    program: `${OUR_PROGRAM}, ${qemuProgramName(version)}`,
+    at: count,
+    run: async () => {
+      const all = Array.from({ length: count }, async (_, clone) => {
+        return await guests.restore(version, 1, clone);
+      });
+      const restores = await Promise.all(all);
+      const last = Math.max(...restores.map(({ startMs, runningMs }) => startMs + runningMs));
+      return { values: { [ALL_RUN.id]: last } };
+    },
+  });
+  return {
+    id: "restore-clones",
+    title: "Restore: growth with the number of clones",
+    setting:
+      "One snapshot of a Linux of 1 GiB, a twentieth of which is a file in tmpfs, is brought back into " +
+      "several QEMUs at once, each by a source of its own.",
+    axis: { title: "clones", unit: "count" },
+    figures: [ALL_RUN],
+    contenders: peers("restore-clones").flatMap((version) =>
+      counts.map((count) => clones(version, count)),
+    ),
+    targets: [],
+    notes: [
+      "Counted from the start of the sources until the last guest runs, QEMU's start and all.",
+    ],
   };
 }
