@@ -1,5 +1,13 @@
 /** The benchmarks that need nothing but this program: `postcopy bench` runs them anywhere. */
 import type { ListedBenchmark } from "./contest.ts";
+import { ownDowntime } from "./downtime.ts";
+import { growthOfDirtyRate, growthOfMemory, growthOfWorkers } from "./growth.ts";
 import { primitives } from "./primitives.ts";
 
-export const OWN_BENCHMARKS: readonly ListedBenchmark[] = [{ id: "primitives", make: primitives }];
+export const OWN_BENCHMARKS: readonly ListedBenchmark[] = [
+  { id: "primitives", make: primitives },
+  { id: "downtime", make: ownDowntime, runs: 9 },
+  { id: "growth-memory", make: growthOfMemory },
+  { id: "growth-rate", make: growthOfDirtyRate },
+  { id: "growth-workers", make: growthOfWorkers },
+];

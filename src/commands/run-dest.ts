@@ -9,7 +9,7 @@ import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
 import { diskBytes, forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
-import type { ArrivedStress } from "../guests/stress/dest-guest.ts";
+import type { StopTime } from "../guests/stress/state.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { Histogram } from "../report/histogram.ts";
@@ -78,7 +78,8 @@ export class DestRun {
   readonly #crew: DestCrew;
   readonly #opened: OpenedArrival;
   readonly #preloaded: ReturnType<typeof preloadStressThreads>;
-  #arrived: ArrivedStress | undefined;
+  /** When the guest executed its last instruction at the source. */
+  #stopTime: StopTime | undefined;
   #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
   #source: string;
@@ -206,8 +207,10 @@ export class DestRun {
         break;
       }
       case "stress arrived":
-        this.#arrived = event.guest;
         this.stress = new StressCrew(event.guest.setup, this.#preloaded);
+        break;
+      case "stress stopped":
+        this.#stopTime = event.stopTime;
         break;
       case "snapshot kept":
         this.#kept = event.snapshot;
@@ -248,13 +251,13 @@ export class DestRun {
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */
   #downtime(): Downtime | null {
-    const guest = this.#arrived;
-    if (guest === undefined || this.stress === undefined) return null;
-    if (guest.stopTime.bootId !== bootId()) return null;
+    const stopTime = this.#stopTime;
+    if (stopTime === undefined || this.stress === undefined) return null;
+    if (stopTime.bootId !== bootId()) return null;
     const { firstNs } = this.stress.control.runTimes();
     const startedNs = firstNs > 0 ? firstNs : this.#timeline.at("running");
-    if (startedNs === undefined || guest.stopTime.monotonicNs === 0) return null;
-    const ms = Math.max(0, (startedNs - guest.stopTime.monotonicNs) / 1e6);
+    if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
+    const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
     return { ms, method: "one-clock" };
   }
 

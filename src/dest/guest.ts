@@ -31,8 +31,15 @@ export interface PageSink {
 
 /** How a guest's device state is taken over. */
 export type DeviceLoading =
-  /** Section by section: this program knows the devices. */
-  | { kind: "modelled"; load: (section: DeviceSection, reader: StreamReader) => void }
+  /**
+   * Section by section: this program knows the devices. What comes while the guest still runs at the
+   * source may change; `complete` is told when all is here, and throws where the guest cannot run.
+   */
+  | {
+      kind: "modelled";
+      load: (section: DeviceSection, reader: StreamReader) => void;
+      complete: () => void;
+    }
   /**
    * As a whole: the package is kept, and what is in it stays opaque. Of a guest that completed in
    * precopy it was made here, and the description of its devices may come with it.

@@ -55,6 +55,13 @@ export class IncomingMemory {
   /** Target pages that the source ever discarded, by block. */
   #discarded: PageBitmap[] = [];
   #discardLimit: DiscardLimit | undefined;
+  /** Where pages of a guest that will run here go. */
+  #sink: MemorySink | undefined;
+  /** Target pages that are missing, as far as they are counted as they go and come (`prepare`). */
+  #missing = 0;
+  /** The userfaultfd, and the fault thread at work. */
+  #userfault: Userfault | undefined;
+  #prepared = false;
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -134,7 +141,7 @@ export class IncomingMemory {
       throw new StreamError("UNKNOWN_SECTION", `Section ${section.sectionId} was never started`);
     }
     // A page that comes after its range was discarded must not be forgotten with it.
-    this.#discards?.flush();
+    this.forgetDiscarded();
     for (;;) {
       const end = this.#loader.load();
       this.#account();
@@ -151,6 +158,10 @@ export class IncomingMemory {
 
   #account(): void {
     const { counters } = this.#context.shared;
+    if (this.#sink !== undefined) {
+      this.#missing -= this.#sink.fresh;
+      this.#sink.fresh = 0;
+    }
     counters.add(DEST.pagesPrecopy, this.#loader.normal);
     counters.add(DEST.pagesPrecopyZero, this.#loader.zero);
     this.#loader.normal = 0;
@@ -216,7 +227,8 @@ export class IncomingMemory {
     this.#context.emit({ kind: "guest", blocks });
     const sinkData = guest.sinkData();
     this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
-    this.#startThreads();
+    shared.faultStart.post();
+    this.#handOver();
   }
 
   #makeSink(pages: PageState): PageSink {
@@ -227,7 +239,8 @@ export class IncomingMemory {
 
   #memorySink(pages: PageState): MemorySink {
     const windows = this.#blocks.map(({ address, length }) => new MemoryWindows(address, length));
-    return new MemorySink(windows, pages, this.#context.channel.buffer.bytes);
+    this.#sink = new MemorySink(windows, pages, this.#context.channel.buffer.bytes);
+    return this.#sink;
   }
 
   /** Forgets ranges that went stale at the source: they will fault, and will be sent again. */
@@ -252,10 +265,21 @@ export class IncomingMemory {
       if (block.address !== 0) this.#discards?.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
+      this.#countMissing(block, first, last);
       this.#pages?.received[block.index]?.clearRange(first, last - first);
       this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
       this.#discarded[block.index]?.setRange(first, last - first);
     }
+  }
+
+  /** Gives back to the kernel what was discarded so far. */
+  forgetDiscarded(): void {
+    this.#discards?.flush();
+  }
+
+  #countMissing(block: RamBlock, first: number, end: number): void {
+    const received = this.#pages?.received[block.index];
+    if (this.#prepared) this.#missing += received?.countRange(first, end - first) ?? 0;
   }
 
   #openUserfault(): Userfault {
@@ -270,6 +294,29 @@ export class IncomingMemory {
   }
 
   /**
+   * The source is about to switch over, and its guest still runs: does ahead what LISTEN would take
+   * the time of a guest that stands. From now on pages are missing as they are discarded.
+   */
+  prepare(): void {
+    if (this.#pages === undefined || this.#context.guest.memory !== "userfault") return;
+    if (this.#prepared) return;
+    this.#startFaultThread();
+    this.#missing = settleMissing(this.#pages, this.#discarded);
+  }
+
+  /** Opens the userfaultfd, and lets the fault thread begin. */
+  #startFaultThread(): void {
+    const { guest, shared } = this.#context;
+    this.#prepared = true;
+    if (guest.memory === "userfault") {
+      this.#userfault = this.#openUserfault();
+      this.#userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
+      Atomics.store(shared.control, WORD.userfaultFd, this.#userfault.fd);
+    }
+    shared.faultStart.post();
+  }
+
+  /**
    * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
    * stream to the listen thread. When it returns, both threads are at work.
    */
@@ -279,35 +326,29 @@ export class IncomingMemory {
       throw new StreamError("WRONG_STATE", "POSTCOPY_LISTEN came before the list of RAM blocks");
     }
     this.#multifd?.end();
-    this.#discards?.flush();
-    const missing = settleMissing(this.#pages, this.#discarded);
+    this.forgetDiscarded();
+    const missing = this.#prepared ? this.#missing : settleMissing(this.#pages, this.#discarded);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.missingPages, missing);
     guest.takeOver?.(this.#pages, {
       ramSectionId: this.#ramSectionId ?? 0,
       sourceIsOurs: this.sourceIsOurs,
     });
-    let userfault: Userfault | undefined;
-    if (guest.memory === "userfault") {
-      userfault = this.#openUserfault();
-      userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
-      Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
-    }
-    this.#startThreads(userfault);
+    if (!this.#prepared) this.#startFaultThread();
+    this.#handOver();
   }
 
-  /** The fault thread first, then the listen thread, which reads the stream from here on. */
-  #startThreads(userfault?: Userfault): void {
+  /** The memory to the fault thread, then the stream to the listen thread. */
+  #handOver(): void {
     const { channel, shared } = this.#context;
-    shared.faultStart.post();
     awaitThread(shared, (ms) => shared.faultThreadSem.wait(ms));
-    for (const { address, length } of userfault === undefined ? [] : this.#blocks) {
-      userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
+    awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
+    for (const { address, length } of this.#userfault === undefined ? [] : this.#blocks) {
+      this.#userfault?.register(address, length, UFFD.UFFDIO_REGISTER_MODE_MISSING);
     }
     const { address, length, pos, end, base } = channel.position();
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
-    awaitThread(shared, (ms) => shared.listenThreadSem.wait(ms));
   }
 }
 

@@ -9,7 +9,7 @@ import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
 import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
-import { FEATURE, PONG_RUNNING, answerValue, readHello } from "../stream/hello.ts";
+import { FEATURE, PONG_RUNNING, answerValue, isAheadPing, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
 import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
@@ -223,6 +223,8 @@ export class IncomingLoader {
     }
     const hello = readHello(value);
     if (hello !== undefined) this.#takeHello(hello);
+    // What was sent ahead of the switchover is done, then, and not only read.
+    if (isAheadPing(value)) this.#memory.forgetDiscarded();
     const answer = hello?.kind === "hello" ? answerValue(this.#context.features) : value;
     this.#context.returnPath.send({ kind: "pong", value: answer });
   }
@@ -236,7 +238,11 @@ export class IncomingLoader {
     if ((bits & FEATURE.pageRuns) !== 0) {
       this.#memory.expectRuns((bits & FEATURE.packedRuns) !== 0);
     }
-    if ((bits & FEATURE.urgentChannel) === 0) return;
+    if ((bits & FEATURE.urgentChannel) !== 0) this.#expectUrgentChannel();
+    this.#memory.prepare();
+  }
+
+  #expectUrgentChannel(): void {
     if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
       throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
     }
@@ -247,6 +253,7 @@ export class IncomingLoader {
 
   #startGuest(): void {
     const { guest, shared, returnPath } = this.#context;
+    if (guest.devices.kind === "modelled") guest.devices.complete();
     if (!decideToRun(shared)) throw new StoppedError();
     guest.run();
     this.#context.emit({ kind: "running" });

@@ -6,6 +6,8 @@ import type { PageSink } from "./guest.ts";
 import type { PageState } from "./shared.ts";
 
 export class MemorySink implements PageSink {
+  /** Pages that came and were not here, since the owner last set it to 0. */
+  fresh = 0;
   readonly #windows: readonly MemoryWindows[];
   readonly #pages: PageState;
   readonly #buffer: Uint8Array;
@@ -21,7 +23,9 @@ export class MemorySink implements PageSink {
     const data = this.#buffer.subarray(at, at + count * TARGET_PAGE_SIZE);
     const first = offset / TARGET_PAGE_SIZE;
     this.#windows[block.index]?.write(offset, data);
-    this.#pages.received[block.index]?.setRange(first, count);
+    const received = this.#pages.received[block.index];
+    this.fresh += count - (received?.countRange(first, count) ?? 0);
+    received?.setRange(first, count);
     this.#pages.unpopulated[block.index]?.clearRange(first, count);
   }
 
@@ -37,6 +41,7 @@ export class MemorySink implements PageSink {
   /** A page that never arrived is zero already: clearing it would only make it resident. */
   #zero(block: RamBlock, page: number): void {
     if (this.#pages.received[block.index]?.set(page)) {
+      this.fresh++;
       this.#pages.unpopulated[block.index]?.set(page);
     } else if (!this.#pages.unpopulated[block.index]?.test(page)) {
       this.#windows[block.index]?.clear(page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);

@@ -82,7 +82,7 @@ export class DestShared {
    * page may be placed between the two, or a discarded page could come back.
    */
   readonly placingLock: Mutex;
-  /** The listen thread has taken the stream over: LISTEN may return. */
+  /** The listen thread is at work, and takes the stream over as soon as it is there. */
   readonly listenThreadSem: Semaphore;
   /** The fault thread is ready for faults: memory may be registered. */
   readonly faultThreadSem: Semaphore;
@@ -90,7 +90,7 @@ export class DestShared {
   readonly faultThreadDone: Semaphore;
   /** The device state has been loaded and the guest started: the listen thread may clean up. */
   readonly mainThreadLoadEvent: SharedEvent;
-  /** Posted by the incoming thread when the listen thread is to start. */
+  /** Posted by the incoming thread when the stream is the listen thread's. */
   readonly listenStart: Semaphore;
   /** Posted by the incoming thread when the fault thread is to start. */
   readonly faultStart: Semaphore;

@@ -14,7 +14,7 @@ import { StoredSourceGuest } from "./stored/source-guest.ts";
 import type { OpenedStream } from "./stream/opened.ts";
 import { StreamTable } from "./stream/page-table.ts";
 import { StressDestGuest } from "./stress/dest-guest.ts";
-import type { ArrivedStress } from "./stress/dest-guest.ts";
+import type { StressNews } from "./stress/dest-guest.ts";
 import type { StressParameters } from "./stress/parameters.ts";
 import type { StressSetup } from "./stress/setup.ts";
 import { StressSourceGuest } from "./stress/source-guest.ts";
@@ -60,14 +60,12 @@ export function isResumed(data: DestGuestData): boolean {
 }
 
 /** What a guest tells main while it arrives. */
-export type ArrivalNews =
-  | { kind: "stress arrived"; guest: ArrivedStress }
-  | { kind: "snapshot kept"; snapshot: KeptSnapshot };
+export type ArrivalNews = StressNews | { kind: "snapshot kept"; snapshot: KeptSnapshot };
 
 export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => void): DestGuest {
   switch (data.kind) {
     case "stress":
-      return new StressDestGuest(data.expected, (guest) => tell({ kind: "stress arrived", guest }));
+      return new StressDestGuest(data.expected, tell);
     case "snapshot":
       return new SnapshotDestGuest(
         data.directory,

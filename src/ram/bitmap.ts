@@ -118,9 +118,21 @@ export class PageBitmap {
 
   /** Number of set bits. */
   count(): number {
-    let sum = 0;
-    for (let word = 0; word < this.words.length; word++) sum += popCount(this.words[word] ?? 0);
-    return sum;
+    return this.countRange(0, this.words.length * 32);
+  }
+
+  /** Number of set bits in [first, first + count). */
+  countRange(first: number, count: number): number {
+    if (count <= 0) return 0;
+    const end = first + count;
+    const head = first >>> 5;
+    const tail = (end - 1) >>> 5;
+    const fromFirst = ALL << (first & 31);
+    const toEnd = ALL >>> (31 - ((end - 1) & 31));
+    if (head === tail) return popCount((this.words[head] ?? 0) & fromFirst & toEnd);
+    let sum = popCount((this.words[head] ?? 0) & fromFirst);
+    for (let word = head + 1; word < tail; word++) sum += popCount(this.words[word] ?? 0);
+    return sum + popCount((this.words[tail] ?? 0) & toEnd);
   }
 
   /** First set bit in [from, end), or -1. */

@@ -21,10 +21,20 @@ export interface SourceGuest {
   /** Lets the vCPUs run on: the migration failed before the destination could run the guest. */
   resume(): void;
   /**
+   * Device state as FULL sections with their footers, while the guest runs. What is written here need
+   * not be in `devicePackage`, which has what has changed since; it is called as often as it pays.
+   */
+  sectionsAhead?(): Uint8Array;
+  /**
    * The device state as it goes into the stream: the inner bytes of the PACKAGED command, from
    * LISTEN to RUN. The guest is stopped.
    */
   devicePackage(): Uint8Array;
+  /**
+   * Target pages, counted over all blocks, that the device state points at: who loads it touches them,
+   * and the guest runs no sooner than they are there.
+   */
+  devicePages?(): Uint32Array;
   /**
    * The device state as FULL sections with their footers, for a migration that completes in
    * precopy. A guest whose package is opaque lacks it, and is always sent by postcopy.

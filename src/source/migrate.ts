@@ -15,11 +15,12 @@ import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
+import { passAhead, workAhead } from "./ahead.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
-import { computeOwed, countOwedPages, oweEverything } from "./owed.ts";
-import { letGuestStart, sendAhead } from "./postcopy.ts";
+import { oweEverything, oweSomething } from "./owed.ts";
+import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
 import { TIME, WORD } from "./shared.ts";
@@ -160,19 +161,19 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
     end = precopy(context, tracker);
     context.noteHandOver();
     if (end.action === "postcopy") openUrgentChannel(context);
+    if (tracker !== undefined && end.action === "postcopy") workAhead(context, tracker);
     progress.stopped = true;
     guest.stop();
     shared.times[TIME.stopped] = monotonicNs();
-    tracker?.collect(shared.dirty);
-    // Without precopy all of it is dirty.
-    const dirtyPages = tracker === undefined ? totalPages(guest.blocks) : countDirty(context);
+    if (tracker !== undefined && end.action === "postcopy") passAhead(context, tracker);
+    else tracker?.collect(shared.dirty);
+    if (tracker === undefined) sendDiscards(context, oweEverything(shared, guest.blocks));
+    else if (end.action === "postcopy") sendDevicePages(context);
+    const dirtyPages =
+      end.action === "complete" ? countDirty(context) : shared.counters.get(SOURCE.owedPages);
     context.emit({ kind: "switchover", action: end.action, reason: end.reason, dirtyPages });
     if (end.action === "complete") completeInPrecopy(context, progress);
-    else {
-      if (tracker === undefined) oweEverything(shared, guest.blocks);
-      else computeOwed(context);
-      postcopy(context, progress);
-    }
+    else postcopy(context, progress);
   } finally {
     tracker?.close();
   }
@@ -220,10 +221,9 @@ function precopy(context: SourceContext, tracker: DirtyTracker | undefined): Pre
 function postcopy(context: SourceContext, progress: Progress): void {
   const { guest, shared, channel } = context;
   setPhase(context, "device");
-  const before = channel.bytesWritten;
-  shared.counters.set(SOURCE.owedPages, countOwedPages(context));
-  sendDiscards(context);
+  sendDiscards(context, oweSomething(context));
   sendAhead(context);
+  const before = channel.bytesWritten;
   const bytes = guest.devicePackage();
   withMainLock(context, () => {
     // Requests may come as soon as the package's first command has been read; where their answers
@@ -234,8 +234,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
     shared.times[TIME.packageSent] = monotonicNs();
     sendListeningPing(context);
   });
-  const ahead = shared.counters.get(SOURCE.bytesPostcopy);
-  shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before - ahead);
+  shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
   letGuestStart(shared);
   sendOwed(context);

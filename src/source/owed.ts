@@ -2,6 +2,7 @@
 import type { PageBitmap } from "../ram/bitmap.ts";
 import { targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
+import type { ByteRange } from "../stream/command.ts";
 import type { SourceContext } from "./context.ts";
 import { hostPages, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
@@ -11,14 +12,19 @@ function allHostPages(blocks: readonly RamBlock[]): number {
   return blocks.reduce((sum, block) => sum + hostPages(block), 0);
 }
 
+/** Bytes of each RAM block that became owed, in the order of the blocks. */
+export type NewlyOwed = readonly (readonly ByteRange[])[];
+
 /**
  * Owes all of a guest of which nothing has been sent. Nothing is counted: a guest of many GiB has
  * millions of pages, and waits for this. Done at once where it is owed already.
  */
-export function oweEverything(shared: SourceShared, blocks: readonly RamBlock[]): void {
-  if (owesEverything(shared, blocks)) return;
-  for (const bitmap of shared.owed) bitmap.setAll();
-  Atomics.store(shared.control, WORD.owed, allHostPages(blocks));
+export function oweEverything(shared: SourceShared, blocks: readonly RamBlock[]): NewlyOwed {
+  if (!owesEverything(shared, blocks)) {
+    for (const bitmap of shared.owed) bitmap.setAll();
+    Atomics.store(shared.control, WORD.owed, allHostPages(blocks));
+  }
+  return blocks.map(({ length }) => [{ start: 0, length }]);
 }
 
 /** Whether every page of the guest is owed. */
@@ -27,28 +33,61 @@ export function owesEverything({ control }: SourceShared, blocks: readonly RamBl
 }
 
 /**
- * Turns the dirty bitmap into what is owed, by host pages: if any of its target pages is dirty a
- * host page is discarded and sent as a whole. At least one page is owed, as there must be a discard.
+ * Turns what is dirty into what is owed, by host pages: if any of its target pages is dirty a host
+ * page is discarded and sent as a whole. What is owed already stays so, and is not named again.
  */
-export function computeOwed(context: SourceContext): void {
-  const { guest, shared } = context;
-  let owed = 0;
-  for (const block of guest.blocks) {
+export function oweDirty({ guest, shared }: SourceContext): NewlyOwed {
+  return guest.blocks.map((block) => {
+    const [dirty, owed] = [shared.dirty[block.index], shared.owed[block.index]];
+    if (dirty === undefined || owed === undefined) throw new Error("no bitmaps");
+    const ranges: ByteRange[] = [];
     const perHostPage = targetPagesPerHostPage(block);
-    const bitmap = shared.owed[block.index];
-    shared.dirty[block.index]?.forEachRange((first, count) => {
-      const start = Math.floor(first / perHostPage);
-      const end = Math.ceil((first + count) / perHostPage);
-      bitmap?.setRange(start, end - start);
-    });
-    owed += bitmap?.count() ?? 0;
+    const pages = dirty.pages;
+    for (let first = dirty.nextSet(0); first >= 0;) {
+      const end = dirty.nextClear(first);
+      dirty.clearRange(first, end - first);
+      const hostEnd = Math.ceil(end / perHostPage);
+      Atomics.add(
+        shared.control,
+        WORD.owed,
+        oweRange(block, owed, Math.floor(first / perHostPage), hostEnd, ranges),
+      );
+      first = end < pages ? dirty.nextSet(end) : -1;
+    }
+    return ranges;
+  });
+}
+
+/** Owes host pages [first, end); adds those that were not yet to `ranges`, and returns their number. */
+function oweRange(
+  block: RamBlock,
+  owed: PageBitmap,
+  first: number,
+  end: number,
+  ranges: ByteRange[],
+): number {
+  let count = 0;
+  for (let from = owed.nextClear(first, end); from < end; from = owed.nextClear(from, end)) {
+    const next = owed.nextSet(from, end);
+    const to = next < 0 ? end : next;
+    owed.setRange(from, to - from);
+    const start = from * block.pageSize;
+    ranges.push({ start, length: Math.min(block.length, to * block.pageSize) - start });
+    count += to - from;
+    from = to;
   }
+  return count;
+}
+
+/** Owes a page where nothing is: there must be a discard before LISTEN (docs/wire.md). */
+export function oweSomething({ guest, shared }: SourceContext): NewlyOwed {
   const [first] = guest.blocks;
-  if (owed === 0 && first !== undefined) {
-    shared.owed[0]?.set(hostPages(first) - 1);
-    owed = 1;
-  }
-  Atomics.store(shared.control, WORD.owed, owed);
+  if (first === undefined || Atomics.load(shared.control, WORD.owed) > 0) return [];
+  const last = hostPages(first) - 1;
+  shared.owed[0]?.set(last);
+  Atomics.store(shared.control, WORD.owed, 1);
+  const start = last * first.pageSize;
+  return [[{ start, length: first.length - start }]];
 }
 
 /** Target pages in what is owed. */

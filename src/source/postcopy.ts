@@ -128,6 +128,30 @@ export function sendAhead(context: SourceContext): void {
   shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
 }
 
+/**
+ * Sends the pages that the device state points at: whoever loads it would wait for each of them. They
+ * come before LISTEN, so at both ends they count as pages of precopy that are owed no more.
+ */
+export function sendDevicePages(context: SourceContext): void {
+  const { guest, shared, channel } = context;
+  const pages = guest.devicePages?.();
+  if (pages === undefined) return;
+  const { counters } = shared;
+  const bytes = channel.bytesWritten;
+  const [normal, zero] = [counters.get(SOURCE.pagesPushed), counters.get(SOURCE.pagesPushedZero)];
+  const order = new ListedOrder(pages, guest.blocks, shared);
+  const writer = context.makeWriter();
+  while (order.find()) pushChunk(context, writer, order);
+  const sentNormal = counters.get(SOURCE.pagesPushed) - normal;
+  const sentZero = counters.get(SOURCE.pagesPushedZero) - zero;
+  counters.set(SOURCE.pagesPushed, normal);
+  counters.set(SOURCE.pagesPushedZero, zero);
+  counters.add(SOURCE.pagesNormalPrecopy, sentNormal);
+  counters.add(SOURCE.pagesZeroPrecopy, sentZero);
+  counters.add(SOURCE.owedPages, -(sentNormal + sentZero));
+  counters.add(SOURCE.bytesPrecopy, channel.bytesWritten - bytes);
+}
+
 /** The PING behind the last page of the recorded working set, where one is recorded. */
 class WorkingSetPing {
   readonly #context: SourceContext;

@@ -9,7 +9,7 @@ import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE } from "../report/counters.ts";
 import { RETURN_PATH } from "../stream/constants.ts";
-import { PING_WORKING_SET, PONG_RUNNING, readHello } from "../stream/hello.ts";
+import { aheadPass, PING_WORKING_SET, PONG_RUNNING, readHello } from "../stream/hello.ts";
 import { byteString } from "../stream/reader.ts";
 import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
@@ -187,6 +187,9 @@ function takePong(shared: SourceShared, value: number, arrived: number): void {
     shared.times[TIME.running] = arrived;
   } else if (value === PING_WORKING_SET) {
     shared.times[TIME.workingSet] = arrived;
+  } else if (aheadPass(value) !== undefined) {
+    Atomics.store(shared.control, WORD.aheadPass, aheadPass(value) ?? 0);
+    Atomics.notify(shared.control, WORD.aheadPass);
   } else {
     const hello = readHello(value);
     if (hello?.kind !== "hello" && hello?.kind !== "answer") return;

@@ -47,8 +47,10 @@ export const WORD = {
   pageRuns: 14,
   /** 1 once they have chosen that runs may be compressed. */
   packedRuns: 15,
+  /** The pass of work ahead of the switchover that the destination has done (ahead.ts). */
+  aheadPass: 16,
 } as const;
-const WORDS = 16;
+const WORDS = 32;
 
 /** Most page requests whose order is recorded: 1 GiB of pages of 4 KiB. */
 export const RECORD_PAGES_MAX = 262_144;

@@ -1,16 +1,17 @@
 /** The source's side of the main stream, piece by piece in the order of docs/wire.md. */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { pageSizeSummary } from "../ram/block.ts";
+import { SOURCE } from "../report/counters.ts";
 import { RAM_FLAG, RAM_SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { discardCommands, writeCommand } from "../stream/command.ts";
-import type { ByteRange, Command } from "../stream/command.ts";
+import type { Command } from "../stream/command.ts";
 import { writeStreamOpening } from "../stream/header.ts";
 import { FEATURES_OURS, helloValue } from "../stream/hello.ts";
 import { encodeRamSetup } from "../stream/ram-setup.ts";
 import { writeEndSection, writeEof, writeFooter, writeStartSection } from "../stream/section.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import type { SourceContext } from "./context.ts";
-import { owesEverything } from "./owed.ts";
+import type { NewlyOwed } from "./owed.ts";
 import { TIME } from "./shared.ts";
 
 /**
@@ -58,25 +59,22 @@ export function sendCommand(context: SourceContext, command: Command): void {
 }
 
 /**
- * The discards of all owed host pages. QEMU waits for itself for ever if LISTEN comes without a
- * discard before it (docs/wire.md), so there is always one: with nothing owed, the last page of a
- * block is named, and is owed from then on.
+ * Discards what became owed. QEMU waits for itself for ever if LISTEN comes without a discard before
+ * it (docs/wire.md), so something has to be owed by then.
  */
-export function sendDiscards(context: SourceContext): void {
-  const { guest, shared } = context;
-  const everything = owesEverything(shared, guest.blocks);
+export function sendDiscards(context: SourceContext, owed: NewlyOwed): void {
+  const { guest, channel, shared } = context;
+  if (owed.every((ranges) => ranges.length === 0)) return;
+  const before = channel.bytesWritten;
   send(context, (writer) => {
-    for (const block of guest.blocks) {
-      const ranges: ByteRange[] = everything ? [{ start: 0, length: block.length }] : [];
-      const take = (first: number, count: number): void => {
-        const start = first * block.pageSize;
-        const end = Math.min(block.length, (first + count) * block.pageSize);
-        ranges.push({ start, length: end - start });
-      };
-      if (!everything) shared.owed[block.index]?.forEachRange(take);
-      for (const command of discardCommands(block.name, ranges)) writeCommand(writer, command);
+    for (const [index, ranges] of owed.entries()) {
+      const name = guest.blocks[index]?.name ?? "";
+      for (const command of discardCommands(name, ranges)) writeCommand(writer, command);
     }
   });
+  const bytes = owed.flat().reduce((sum, { length }) => sum + length, 0);
+  shared.counters.add(SOURCE.owedPages, bytes / TARGET_PAGE_SIZE);
+  shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
 }
 
 /**

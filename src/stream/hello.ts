@@ -8,6 +8,8 @@
  *     source: PING token high|bits   with an urgent channel only: the secret by which it is known
  *             PING token low|bits
  *     source: PING chosen|features   what is in force from here on; both have it
+ *     source: PING ahead|pass        behind what was sent ahead of the switchover: the dest answers
+ *                                    as to any PING, once it has done that
  *     dest:   PONG running           unasked, once the guest runs (only after `chosen`)
  *
  * The urgent channel is a further connection to the same address, where anybody may connect. It
@@ -31,6 +33,24 @@ export const PONG_RUNNING = 0x5046_0001;
  * says that the destination has read everything before it.
  */
 export const PING_WORKING_SET = 0x5049_0001;
+
+const AHEAD = 0x504a_0000;
+/**
+ * PING value behind what was sent ahead of the switchover, by passes counted from 1 (u16): our
+ * destination answers when it has done that.
+ */
+export function aheadPing(pass: number): number {
+  return AHEAD | pass;
+}
+
+export function isAheadPing(value: number): boolean {
+  return (value & MASK) >>> 0 === AHEAD;
+}
+
+/** The pass that a PONG answers, or undefined for any other. */
+export function aheadPass(value: number): number | undefined {
+  return isAheadPing(value) ? value & ~MASK : undefined;
+}
 
 /**
  * Page requests by which our destination says to a QEMU, once it has every page of a guest and right

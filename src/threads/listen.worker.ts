@@ -24,6 +24,8 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
+  // Nobody else reads the stream once it is handed over; until then there is nothing to do here.
+  shared.listenThreadSem.post();
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
   const [address = 0, length = 0, pos = 0, end = 0, base = 0] = shared.position;
   const channel = new Channel(
@@ -45,7 +47,6 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
       : undefined;
   const sink = store ?? placer;
   if (sink === undefined) throw new Error("a guest without a place for its pages");
-  shared.listenThreadSem.post();
   const returnPath = new ReturnPath(channel, shared.returnPathLock);
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   let kept: readonly number[] = [];

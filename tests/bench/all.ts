@@ -2,7 +2,9 @@
 import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
 import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
+import { downtime } from "./downtime.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
+import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
 import { start } from "./start.ts";
 
@@ -12,6 +14,10 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "bulk-running", make: bulkRunning },
   { id: "capture", make: capture },
   { id: "restore-rate", make: restoreRate },
+  { id: "downtime", make: downtime, runs: 9 },
+  { id: "restore", make: restore },
+  { id: "restore-clones", make: restoreClones },
+  { id: "restore-growth", make: restoreGrowth, runs: 9 },
   { id: "round-trip", make: roundTrip },
   { id: "start", make: start },
 ];

@@ -41,7 +41,7 @@ function u16(value: number): number[] {
   return [value & 0xff, (value >>> 8) & 0xff];
 }
 
-function u32(value: number): number[] {
+export function u32(value: number): number[] {
   return [...u16(value & 0xffff), ...u16(value >>> 16)];
 }
 
@@ -84,7 +84,7 @@ function enterProtectedMode(descriptorTableRegister: number): number[] {
 }
 
 /** Writes numbers that look random to the whole range, so that no page is zero or like another. */
-function fillOnce(range: BootSectorRange): number[] {
+export function fillOnce(range: BootSectorRange): number[] {
   const fill = [
     ...[0x69, 0xc0, ...u32(1_664_525)], //        fill: imul eax, eax, 1664525
     ...[0x05, ...u32(1_013_904_223)], //                add  eax, 1013904223
@@ -135,6 +135,20 @@ function assertRange(range: BootSectorRange): void {
   }
 }
 
+/** The 512 bytes of a boot sector that goes to 32-bit mode and then does what `code` says. */
+export function assembleBootSector(code: readonly number[]): Uint8Array {
+  const codeBytes = enterProtectedMode(0).length + code.length;
+  const tableAddress = LOAD_ADDRESS + Math.ceil(codeBytes / 8) * 8;
+  const table = descriptorTable(tableAddress);
+  const registerAddress = tableAddress + table.length - 6;
+
+  const sector = new Uint8Array(SECTOR_BYTES);
+  sector.set([...enterProtectedMode(registerAddress), ...code]);
+  sector.set(table, tableAddress - LOAD_ADDRESS);
+  sector.set(SIGNATURE, SECTOR_BYTES - SIGNATURE.length);
+  return sector;
+}
+
 /**
  * The 512 bytes of the boot sector. With `filled`, the guest first fills the whole range with
  * numbers that look random, for measurements (`checkPattern` wants a guest that does not). A range
@@ -145,15 +159,8 @@ export function buildBootSector(
   options: { filled?: boolean } = {},
 ): Uint8Array {
   assertRange(range);
-  const count = [...(options.filled === true ? fillOnce(range) : []), ...countForEver(range)];
-  const codeBytes = enterProtectedMode(0).length + count.length;
-  const tableAddress = LOAD_ADDRESS + Math.ceil(codeBytes / 8) * 8;
-  const table = descriptorTable(tableAddress);
-  const registerAddress = tableAddress + table.length - 6;
-
-  const sector = new Uint8Array(SECTOR_BYTES);
-  sector.set([...enterProtectedMode(registerAddress), ...count]);
-  sector.set(table, tableAddress - LOAD_ADDRESS);
-  sector.set(SIGNATURE, SECTOR_BYTES - SIGNATURE.length);
-  return sector;
+  return assembleBootSector([
+    ...(options.filled === true ? fillOnce(range) : []),
+    ...countForEver(range),
+  ]);
 }

@@ -2,7 +2,7 @@
  * The pieces of a migration stream, for tests that put them together in ways that no source would:
  * in the wrong order, twice, cut off, or with a hole.
  */
-import { encodeStressDevice, STRESS_MACHINE } from "../../src/guests/stress/machine.ts";
+import { STRESS_MACHINE, StressDevice } from "../../src/guests/stress/machine.ts";
 import { STRESS_DEFAULTS } from "../../src/guests/stress/parameters.ts";
 import type { StressParameters } from "../../src/guests/stress/parameters.ts";
 import { createStressSetup } from "../../src/guests/stress/setup.ts";
@@ -154,7 +154,7 @@ export function description(...names: string[]): Piece {
 /** The section of the stress device. */
 export const device: Piece = (writer) => {
   const range = { address: 2 ** 40, length: HAND_MADE_PARAMETERS.size };
-  writer.raw(encodeStressDevice(createStressSetup(HAND_MADE_PARAMETERS, [range])));
+  writer.raw(new StressDevice(createStressSetup(HAND_MADE_PARAMETERS, [range])).rest());
 };
 
 /** PACKAGED and its content: LISTEN, device, PING 3, RUN, or what is given instead. */

@@ -51,6 +51,16 @@ migrationTest("three RAM blocks, four workers, no limit on writes", async () => 
   ]);
 });
 
+migrationTest(
+  "a guest that writes and discards all the time, also while it is switched over",
+  async () => {
+    const guest = "stress:size=64MiB,workers=2,rate=unlimited,discard=0.3,duration=100ms";
+    const { source, dest } = await move({ guest, sourceFlags: ROUNDS });
+    expectMoved(source, dest, pages("64MiB"));
+    expect(source.report.pages.owed).toBeGreaterThan(0);
+  },
+);
+
 migrationTest("a guest that is nearly all zeros", async () => {
   const guest = "stress:size=16MiB,zero=90%,hot=0.1,duration=100ms";
   const { source, dest } = await move({ guest, sourceFlags: ROUNDS });

@@ -72,13 +72,18 @@ export class StressControl {
   /** A control block for workers that go on where others stopped; they wait for resume. */
   static continue(progress: readonly WorkerProgress[]): StressControl {
     const control = StressControl.create(progress.length, 0);
+    control.goOnFrom(progress);
+    return control;
+  }
+
+  /** Where the workers, none of which has run yet, are to go on: their number is that of before. */
+  goOnFrom(progress: readonly WorkerProgress[]): void {
     for (const [worker, { operations, generator }] of progress.entries()) {
       const record = recordWord(worker);
-      control.#words.set(generator, record + RECORD.generator);
-      control.#words[record + RECORD.populated] = 1;
-      control.#floats[recordFloat(worker) + COUNTER.operations] = operations;
+      this.#words.set(generator, record + RECORD.generator);
+      this.#words[record + RECORD.populated] = 1;
+      this.#floats[recordFloat(worker) + COUNTER.operations] = operations;
     }
-    return control;
   }
 
   /**

@@ -2,6 +2,7 @@
  * What all threads of a stress guest share, as plain data to post to them, and what one thread
  * makes of it. The versions and the control block are SharedArrayBuffers, the RAM blocks addresses.
  */
+import { PageBitmap } from "../../ram/bitmap.ts";
 import { StressControl } from "./control.ts";
 import { PageMap, type MemoryRange, type MemoryView } from "./page-map.ts";
 import { blockLayout, pageCount, type StressParameters } from "./parameters.ts";
@@ -15,6 +16,8 @@ export interface StressSetup {
   blocks: MemoryRange[];
   /** One version word (version.ts) a page. */
   versions: SharedArrayBuffer;
+  /** One bit a page: its version has changed (changes.ts). */
+  changed: SharedArrayBuffer;
   /** StressControl's buffer. */
   control: SharedArrayBuffer;
 }
@@ -25,6 +28,7 @@ export interface StressWorld {
   map: PageMap;
   pattern: Pattern;
   versions: Uint32Array;
+  changed: PageBitmap;
 }
 
 /** A guest that is not born yet: all memory zeros, workers to populate it. */
@@ -35,14 +39,17 @@ export function createStressSetup(
   assertBlocks(parameters, blocks);
   const versions = new SharedArrayBuffer(pageCount(parameters) * 4);
   const control = StressControl.create(parameters.workers, parameters.seed).buffer;
-  return { parameters, blocks, versions, control };
+  const { shared: changed } = new PageBitmap(pageCount(parameters));
+  return { parameters, blocks, versions, changed, control };
 }
 
 /** A guest that goes on from its device state, over memory that may still be arriving. */
 export function continueStressSetup(state: StressState, blocks: MemoryRange[]): StressSetup {
   assertBlocks(state.parameters, blocks);
   const control = StressControl.continue(state.progress).buffer;
-  return { parameters: state.parameters, blocks, versions: state.versions, control };
+  const { parameters, versions } = state;
+  const { shared: changed } = new PageBitmap(pageCount(parameters));
+  return { parameters, blocks, versions, changed, control };
 }
 
 /** One thread's own way into the guest: its windows over the memory and the page contents. */
@@ -52,6 +59,7 @@ export function openStressWorld(setup: StressSetup, view: MemoryView): StressWor
     map: new PageMap(setup.blocks, view),
     pattern: createPattern(setup.parameters.seed),
     versions: new Uint32Array(setup.versions),
+    changed: new PageBitmap(pageCount(setup.parameters), setup.changed),
   };
 }
 

@@ -8,7 +8,7 @@ import { writePackage } from "../../stream/package.ts";
 import { StreamWriter } from "../../stream/writer.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import { StressControl } from "./control.ts";
-import { encodeStressDevice, STRESS_MACHINE } from "./machine.ts";
+import { STRESS_MACHINE, StressDevice } from "./machine.ts";
 import type { StressSetup } from "./setup.ts";
 
 /** A worker parks within one operation, unless it waits for a page that is not here yet. */
@@ -18,13 +18,13 @@ export class StressSourceGuest implements SourceGuest {
   readonly machineType = STRESS_MACHINE;
   readonly live = true;
   readonly blocks: readonly RamBlock[];
-  readonly #setup: StressSetup;
   readonly #control: StressControl;
+  readonly #device: StressDevice;
 
   constructor(setup: StressSetup, blocks: readonly RamBlock[]) {
     this.blocks = blocks;
-    this.#setup = setup;
     this.#control = new StressControl(setup.control);
+    this.#device = new StressDevice(setup);
   }
 
   openPages(): PageReader {
@@ -40,6 +40,10 @@ export class StressSourceGuest implements SourceGuest {
     this.#control.resume();
   }
 
+  sectionsAhead(): Uint8Array {
+    return this.#device.ahead();
+  }
+
   devicePackage(): Uint8Array {
     const device = this.deviceSections();
     const writer = new StreamWriter();
@@ -47,7 +51,11 @@ export class StressSourceGuest implements SourceGuest {
     return writer.bytes;
   }
 
+  devicePages(): Uint32Array {
+    return this.#device.pages();
+  }
+
   deviceSections(): Uint8Array {
-    return encodeStressDevice(this.#setup);
+    return this.#device.rest();
   }
 }

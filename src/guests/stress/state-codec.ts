@@ -10,6 +10,13 @@
  *     workers × { u64 operations, 4 × u32 generator state }
  *     u32 descriptors, descriptors × { u32 page, u32 version }
  *     u32 pages, pages × u32 version (little-endian)
+ *
+ * An update is what may have changed since the state, or the update before it, was sent:
+ *
+ *     f64 stop time in ns, str8 boot id
+ *     workers × { u64 operations, 4 × u32 generator state }
+ *     u32 descriptors, descriptors × { u32 page, u32 version }
+ *     u32 changes, changes × u32 page, changes × u32 version (both little-endian)
  */
 import type { StreamReader } from "../../stream/reader.ts";
 import type { StreamWriter } from "../../stream/writer.ts";
@@ -24,7 +31,7 @@ import {
   type StressBlock,
   type StressParameters,
 } from "./parameters.ts";
-import type { StopTime, StressState } from "./state.ts";
+import type { StopTime, StressState, StressUpdate } from "./state.ts";
 
 /** More than any version of this program points at. */
 const DESCRIPTORS_MAX = 4096;
@@ -37,6 +44,25 @@ const TABLE_PIECE_BYTES = 1024 * 1024;
 export function encodeStressState(writer: StreamWriter, state: StressState): void {
   const { parameters, stopTime, progress, descriptors } = state;
   writeParameters(writer, parameters);
+  writeMoment(writer, { stopTime, progress, descriptors });
+  writer.u32(pageCount(parameters)).raw(new Uint8Array(state.versions));
+}
+
+/** Writes an update. */
+export function encodeStressUpdate(writer: StreamWriter, update: StressUpdate): void {
+  const { pages, versions } = update.changes;
+  writeMoment(writer, update);
+  writer.u32(pages.length).raw(bytesOf(pages)).raw(bytesOf(versions));
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: Uint32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
+/** What is of the very moment. */
+type Moment = Pick<StressState, "stopTime" | "progress" | "descriptors">;
+
+function writeMoment(writer: StreamWriter, { stopTime, progress, descriptors }: Moment): void {
   writeF64(writer, stopTime.monotonicNs);
   writer.str8(stopTime.bootId);
   for (const { operations, generator } of progress) {
@@ -45,7 +71,6 @@ export function encodeStressState(writer: StreamWriter, state: StressState): voi
   }
   writer.u32(descriptors.length);
   for (const { page, version } of descriptors) writer.u32(page).u32(version);
-  writer.u32(pageCount(parameters)).raw(new Uint8Array(state.versions));
 }
 
 /**
@@ -63,13 +88,52 @@ export function decodeStressState(
   const progress = readProgress(reader, parameters.workers);
   const descriptors = readDescriptors(reader);
   const versions = readVersions(reader, pageCount(parameters));
-  const table = new Uint32Array(versions);
-  for (const { page, version } of descriptors) {
-    if (table[page] !== version) {
-      throw badState(`it points at page ${page} in version ${version}, unlike its table`);
-    }
-  }
+  checkAgainstTable(descriptors, new Uint32Array(versions));
   return { parameters, stopTime, progress, descriptors, versions };
+}
+
+/**
+ * Reads an update of a guest with so many workers, and writes the versions that it changes into
+ * `versions`. Throws StreamError BAD_STATE when a count or value is out of bounds.
+ */
+export function decodeStressUpdate(
+  reader: StreamReader,
+  workers: number,
+  versions: SharedArrayBuffer,
+): Moment {
+  const stopTime = readStopTime(reader);
+  const progress = readProgress(reader, workers);
+  const descriptors = readDescriptors(reader);
+  const table = new Uint32Array(versions);
+  readChanges(reader, table);
+  checkAgainstTable(descriptors, table);
+  return { stopTime, progress, descriptors };
+}
+
+function checkAgainstTable(descriptors: readonly PageDescriptor[], table: Uint32Array): void {
+  for (const { page, version } of descriptors) {
+    if (table[page] === version) continue;
+    throw badState(`it points at page ${page} in version ${version}, unlike its table`);
+  }
+}
+
+function readChanges(reader: StreamReader, table: Uint32Array): void {
+  const count = reader.u32();
+  if (count > table.length) throw badState(`${count} of its ${table.length} versions changed`);
+  const pages = readWords(reader, count);
+  const versions = readWords(reader, count);
+  for (let i = 0; i < count; i++) {
+    const page = pages[i] ?? 0;
+    if (page >= table.length) throw badState(`the version of its page ${page} changed`);
+    table[page] = versions[i] ?? 0;
+  }
+}
+
+/** Little-endian words. */
+function readWords(reader: StreamReader, count: number): Uint32Array {
+  const words = new Uint32Array(count);
+  readInto(reader, new Uint8Array(words.buffer));
+  return words;
 }
 
 function writeParameters(writer: StreamWriter, parameters: StressParameters): void {
@@ -140,11 +204,14 @@ function readVersions(reader: StreamReader, pages: number): SharedArrayBuffer {
   const count = reader.u32();
   if (count !== pages) throw badState(`it has ${count} versions for ${pages} pages`);
   const versions = new SharedArrayBuffer(pages * 4);
-  const table = new Uint8Array(versions);
-  for (let at = 0; at < table.length; at += TABLE_PIECE_BYTES) {
-    table.set(reader.take(Math.min(TABLE_PIECE_BYTES, table.length - at)), at);
-  }
+  readInto(reader, new Uint8Array(versions));
   return versions;
+}
+
+function readInto(reader: StreamReader, target: Uint8Array): void {
+  for (let at = 0; at < target.length; at += TABLE_PIECE_BYTES) {
+    target.set(reader.take(Math.min(TABLE_PIECE_BYTES, target.length - at)), at);
+  }
 }
 
 function writeF64(writer: StreamWriter, value: number): void {

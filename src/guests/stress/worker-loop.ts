@@ -99,6 +99,7 @@ function discard(
   world.map.seek(page);
   memory.discard(world.map.address, STRESS_PAGE_BYTES);
   world.versions[page] = versionAfterDiscard(world.versions[page]!);
+  world.changed.set(page);
   control.count(COUNTER.discards, 1);
 }
 
@@ -120,6 +121,7 @@ function access(world: StressWorld, operation: Operation, control: WorkerControl
     // The memory first: the version word must never promise what is not there yet.
     fillPage(pattern, map.window, map.word, page, next);
     versions[page] = next;
+    world.changed.set(page);
     control.count(COUNTER.writes, 1);
   } else {
     control.count(COUNTER.reads, 1);

@@ -6,7 +6,7 @@ import { makeEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { mapAnonymous, mapScratch } from "../../../syscalls/memory.ts";
 import { Channel, SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
-import { computeOwed } from "../../../src/source/owed.ts";
+import { oweDirty } from "../../../src/source/owed.ts";
 import { RequestServer } from "../../../src/source/postcopy.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { createSourceShared, hostPages, SourceShared, WORD } from "../../../src/source/shared.ts";
@@ -54,7 +54,7 @@ function runBack(bytes: Uint8Array, place: Place): Verdict {
     const context = sourceContext(blocks, shared, sending, stopFd);
     if (!recovers) {
       for (const bitmap of shared.dirty) bitmap.setAll();
-      computeOwed(context);
+      oweDirty(context);
     }
     runReturnPath({ channel, shared, blocks, server: new RequestServer(context, blocks) });
     checkOwed(shared, blocks);

@@ -55,7 +55,7 @@ function takeAnyGuest(): { guest: DestGuest; life: string[] } {
   const life: string[] = [];
   const guest: DestGuest = {
     memory: "stored",
-    devices: { kind: "modelled", load: () => undefined },
+    devices: { kind: "modelled", load: () => undefined, complete: () => undefined },
     configure: () => undefined,
     prepareMemory: (setup) => setup.map((block, index) => ({ ...block, index, address: 0 })),
     storeSink: () => ({ pages: () => undefined, zeros: () => undefined }),

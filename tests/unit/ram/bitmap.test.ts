@@ -115,6 +115,8 @@ describe("a bitmap", () => {
         const rest = range(from, pages, pages);
         expect(bitmap.nextSet(from)).toBe(rest.find((page) => model.has(page)) ?? -1);
         expect(bitmap.nextClear(from)).toBe(rest.find((page) => !model.has(page)) ?? pages);
+        const held = within.filter((page) => model.has(page));
+        expect(bitmap.countRange(from, end - from)).toBe(held.length);
       }),
       { numRuns: 500 },
     );

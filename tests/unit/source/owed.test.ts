@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Channel } from "../../../src/channel/channel.ts";
 import { targetPages } from "../../../src/ram/block.ts";
-import { computeOwed, countOwedPages, oweEverything } from "../../../src/source/owed.ts";
+import { countOwedPages, oweDirty, oweEverything, oweSomething } from "../../../src/source/owed.ts";
+import type { NewlyOwed } from "../../../src/source/owed.ts";
 import { hostPages, WORD } from "../../../src/source/shared.ts";
 import { sendDiscards } from "../../../src/source/stream.ts";
 import { readCommand } from "../../../src/stream/command.ts";
@@ -39,7 +40,7 @@ describe("what is owed", () => {
           guest.shared.dirty[block]?.set(page);
           model[block]?.add(Math.floor(page / perHostPage));
         }
-        computeOwed(context);
+        oweDirty(context);
         for (const block of guest.blocks) {
           const owed = Array.from({ length: hostPages(block) }, (_, i) => i).filter((page) =>
             guest.shared.owed[block.index]?.test(page),
@@ -54,14 +55,36 @@ describe("what is owed", () => {
     );
   });
 
+  test("is named once, however often its pages are dirtied again", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64, 64], 4 * PAGE);
+    const { context } = bench(descriptors, guest);
+    const { dirty, control } = guest.shared;
+    dirty[0]?.setRange(9, 2);
+    expect(oweDirty(context)).toEqual([[{ start: 8 * PAGE, length: 4 * PAGE }], []]);
+    // Its host page again, and both of its neighbours.
+    dirty[0]?.setRange(7, 6);
+    dirty[1]?.set(63);
+    expect(oweDirty(context)).toEqual([
+      [
+        { start: 4 * PAGE, length: 4 * PAGE },
+        { start: 12 * PAGE, length: 4 * PAGE },
+      ],
+      [{ start: 60 * PAGE, length: 4 * PAGE }],
+    ]);
+    expect(oweDirty(context)).toEqual([[], []]);
+    expect(control[WORD.owed]).toBe(4);
+  });
+
   test("is at least one page, as QEMU must see a discard before LISTEN", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([8, 4]);
     const { context, peer } = bench(descriptors, guest);
-    computeOwed(context);
+    const owed = oweSomething(context);
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(1);
     expect(guest.shared.owed[0]?.test(7)).toBe(true);
-    sendDiscards(context);
+    sendDiscards(context, owed);
+    expect(oweSomething(context)).toEqual([]);
     expect(readSectionHeader(peer.reader)).toEqual({ kind: "command" });
     expect(readCommand(peer.reader)).toEqual({
       kind: "postcopyRamDiscard",
@@ -78,8 +101,7 @@ describe("what is owed", () => {
     // Every second host page of the first block, two neighbours of the second.
     for (let page = 0; page < 64; page += 4) guest.shared.dirty[0]?.set(page + 1);
     guest.shared.dirty[1]?.setRange(61, 3);
-    computeOwed(context);
-    sendDiscards(context);
+    sendDiscards(context, oweDirty(context));
     peer.tryRead();
     const ranges: [string, number, number][] = [];
     const sizes: number[] = [];
@@ -102,23 +124,19 @@ describe("what is owed", () => {
     using guest = new SendingGuest([64, 8], perHostPage * PAGE);
     const { context, peer } = bench(descriptors, guest);
     const { control, dirty, owed } = guest.shared;
-    const discards = (): Uint8Array => {
-      sendDiscards(context);
+    const discards = (ranges: NewlyOwed): Uint8Array => {
+      sendDiscards(context, ranges);
       peer.tryRead();
-      return peer.reader.take(peer.reader.available);
+      return peer.reader.take(peer.reader.available).slice();
     };
     for (const bitmap of dirty) bitmap.setAll();
-    computeOwed(context);
-    const counted = control[WORD.owed];
-    // As long as it is not known that this is everything, ranges are looked for.
-    Atomics.store(control, WORD.owed, 0);
-    const found = discards();
+    const found = discards(oweDirty(context));
+    const counted = Atomics.exchange(control, WORD.owed, 0);
     const pages = countOwedPages(context);
     for (const bitmap of owed) bitmap.clearRange(0, bitmap.pages);
-    oweEverything(guest.shared, guest.blocks);
+    expect(discards(oweEverything(guest.shared, guest.blocks))).toEqual(found);
     expect(owed.map((bitmap) => bitmap.count())).toEqual(guest.blocks.map(hostPages));
     expect(control[WORD.owed]).toBe(counted);
-    expect(discards()).toEqual(found);
     expect(countOwedPages(context)).toBe(pages);
     const all = guest.blocks.reduce((sum, block) => sum + targetPages(block), 0);
     expect(pages).toBe(all);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
-import { computeOwed, oweEverything } from "../../../src/source/owed.ts";
+import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
@@ -100,7 +100,7 @@ describe("push and requests together", () => {
       }
     }
     const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
-    computeOwed(context);
+    oweDirty(context);
 
     const [go, next] = [new SharedEvent(), new SharedEvent()];
     const order = { shared: guest.data, blocks, fd, stopFd, go: go.shared };
@@ -162,7 +162,7 @@ describe("a request", () => {
     const stopFd = descriptors.event();
     const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
     for (const bitmap of guest.shared.dirty) bitmap.setAll();
-    computeOwed(context);
+    oweDirty(context);
     const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
     peer.timeoutMs = 5000;
     const receiver = new PageReceiver(peer, guest.blocks);
@@ -342,7 +342,7 @@ describe("the push", () => {
       const stopFd = descriptors.event();
       const context = sourceContext(guest.blocks, guest.shared, writing(fd, stopFd), stopFd);
       guest.shared.dirty[0]?.setAll();
-      computeOwed(context);
+      oweDirty(context);
       change(guest);
       expect(() => pushOwed(context)).toThrow(message);
     }
@@ -357,7 +357,7 @@ describe("the push", () => {
     const channel = writing(fd, stopFd);
     const context = sourceContext(guest.blocks, guest.shared, channel, stopFd, settings);
     guest.shared.dirty[0]?.setAll();
-    computeOwed(context);
+    oweDirty(context);
     const began = performance.now();
     pushOwed(context);
     const tookMs = performance.now() - began;

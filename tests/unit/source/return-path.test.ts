@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
-import { computeOwed } from "../../../src/source/owed.ts";
+import { oweDirty } from "../../../src/source/owed.ts";
 import { RequestServer } from "../../../src/source/postcopy.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { TIME, WORD } from "../../../src/source/shared.ts";
@@ -43,7 +43,7 @@ class Bench implements Disposable {
     this.receiver = new PageReceiver(this.peer, blocks);
     const context = sourceContext(blocks, shared, this.#channel, stopFd);
     for (const bitmap of shared.dirty) bitmap.setAll();
-    computeOwed(context);
+    oweDirty(context);
     Atomics.store(shared.control, WORD.serving, serving ? 1 : 0);
     // As if everything had been sent: otherwise SHUT could not say that all is well.
     Atomics.store(shared.control, WORD.ended, 1);
