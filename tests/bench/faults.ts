@@ -1,0 +1,131 @@
+/**
+ * Remote faults beside QEMU's own: our two ends, a QEMU 11.1 with itself, and our source with that
+ * QEMU. All send requested pages apart from the push (`postcopy-preempt`).
+ */
+import { rmSync } from "node:fs";
+import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
+import {
+  FAULT_FIGURES,
+  faultsMemoryMib,
+  faultsRun,
+  limitFlags,
+  oursToOurs,
+  PUSH_AXIS,
+  PUSH_LIMITS,
+} from "../../src/bench/faults.ts";
+import { VERSION } from "../../src/util/version.ts";
+import { startSource } from "../helpers/migration.ts";
+import { needUserfaultfd } from "../helpers/need.ts";
+import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
+import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
+import type { Qemu } from "../helpers/qemu.ts";
+import { readLatency, startRandomGuest } from "../helpers/random-guest.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+
+const MB = 1e6;
+/** Slow enough that next to nothing goes before the switch to postcopy. */
+const PRECOPY_BYTES_PER_SECOND = 4096;
+const RUN_LIMIT_MS = 120_000;
+const QEMU = "11.1";
+
+/** A QEMU that waits for the guest, and measures how long it waits for its pages. */
+async function startDestination(memoryMib: number): Promise<Qemu> {
+  const qemu = await startRandomGuest({
+    ...{ program: qemuProgram(QEMU), memoryMib, incoming: "defer" },
+  });
+  await enablePostcopy(qemu, { "postcopy-preempt": true, "postcopy-blocktime": true });
+  return qemu;
+}
+
+async function qemuToQemu(memoryMib: number, limit: number): Promise<Run> {
+  await using source = await startRandomGuest({ program: qemuProgram(QEMU), memoryMib });
+  await using destination = await startDestination(memoryMib);
+  await enablePostcopy(source, { "postcopy-preempt": true });
+  await source.waitForRounds(1);
+  const port = await destination.listen();
+  await source.qmp.execute("migrate-set-parameters", {
+    "max-bandwidth": PRECOPY_BYTES_PER_SECOND,
+    "max-postcopy-bandwidth": limit * MB,
+  });
+  await source.qmp.execute("migrate", { uri: `tcp:127.0.0.1:${port}` });
+  await source.qmp.execute("migrate-start-postcopy");
+  const began = await source.waitForMigration("postcopy-active", { limitMs: RUN_LIMIT_MS });
+  const ended = await source.waitForMigration("completed", { limitMs: RUN_LIMIT_MS });
+  await destination.waitForMigration("completed");
+  const { ram } = await source.qmp.execute<{ ram: { "postcopy-bytes": number } }>("query-migrate");
+  const bulk = (ram["postcopy-bytes"] / (ended.timeMs - began.timeMs)) * 1000;
+  const { meanNs, buckets } = await readLatency(destination);
+  return faultsRun(buckets, meanNs, bulk);
+}
+
+async function oursToQemu(snapshot: string, memoryMib: number, limit: number): Promise<Run> {
+  await using destination = await startDestination(memoryMib);
+  const to = `tcp:127.0.0.1:${await destination.listen()}`;
+  const flags = ["--preempt", "--no-record", "--no-replay", ...limitFlags(limit)];
+  await using source = startSource({ to, guest: `snapshot:${snapshot}`, flags });
+  const { exitCode, stderr, report } = await source.end();
+  if (exitCode !== 0 || report.rates.postcopy === null) throw new Error(stderr);
+  await destination.waitForMigration("completed");
+  const { meanNs, buckets } = await readLatency(destination);
+  return faultsRun(buckets, meanNs, report.rates.postcopy);
+}
+
+/** The same guest, kept in a directory that goes with this process. */
+async function keepGuest(memoryMib: number): Promise<string> {
+  const directory = new TemporaryDirectory("faults");
+  process.once("exit", () => rmSync(directory.path, { recursive: true, force: true }));
+  await using source = await startRandomGuest({ program: qemuProgram(QEMU), memoryMib });
+  await source.waitForRounds(1);
+  await enablePostcopy(source);
+  const snapshot = directory.file("guest");
+  await captureQemu(source, snapshot);
+  return snapshot;
+}
+
+/** The contenders; undefined where there is no QEMU 11.1. */
+export async function faults({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  const missing = [needQemuVersion(QEMU), needUserfaultfd()].filter((need) => need.missing);
+  if (missing.length > 0) {
+    console.error(`faults: not without ${missing.map(({ what }) => what).join(" and ")}`);
+    return undefined;
+  }
+  const memoryMib = faultsMemoryMib(quick);
+  const snapshot = await keepGuest(memoryMib);
+  const qemu = PUSH_LIMITS.flatMap((limit): Contender[] => [
+    {
+      name: "QEMU 11.1 → QEMU 11.1",
+      program: "QEMU 11.1, postcopy-preempt",
+      at: limit,
+      run: () => qemuToQemu(memoryMib, limit),
+    },
+    {
+      name: "ours → QEMU 11.1",
+      program: `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`,
+      at: limit,
+      run: () => oursToQemu(snapshot, memoryMib, limit),
+    },
+  ]);
+  const ours = ["ours → ours", "ours → QEMU 11.1"];
+  const bounds = { mean: 0.5, p50: 0.7, p99: 0.5 };
+  return {
+    id: "faults",
+    title: "Remote faults",
+    setting:
+      `A guest of ${memoryMib} MiB, none of it zero, moves by post-copy alone over loopback tcp, ` +
+      "and writes to pages at random as fast as it gets them: under QEMU a program without an " +
+      "operating system, emulated (TCG), with one processor; between our own ends the stress guest.",
+    axis: PUSH_AXIS,
+    figures: FAULT_FIGURES,
+    contenders: [...qemu, ...oursToOurs(memoryMib)],
+    targets: ours.flatMap((of) =>
+      Object.entries(bounds).map(([figure, ratio]) => ({
+        ...{ figure, of, to: "QEMU 11.1 → QEMU 11.1", bound: "at most" as const, ratio },
+      })),
+    ),
+    notes: [
+      "QEMU: postcopy-latency and postcopy-latency-dist, from the fault thread's read of the fault " +
+        "to the page placed. Ours: from the poll that found the fault, before it is read, to the same.",
+      "Percentiles are interpolated from powers of two of µs, as QEMU tells no more.",
+    ],
+  };
+}
