@@ -79,6 +79,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     phase: drive.phase,
     recoveries: driver.recoveries,
     urgentChannel: options.preempt,
+    favour: null,
     switchover: drive.switchover,
     rounds: drive.rounds,
     pages: {
@@ -90,6 +91,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
       pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
       requestedNormal: 0,
       requestedZero: 0,
+      repeated: 0,
     },
     requests: { received: requests, served: requests, duplicate: 0 },
     bytes,

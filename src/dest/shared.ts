@@ -40,6 +40,8 @@ export const WORD = {
   multifdEnded: 11,
   /** 1 while there is no link to send page requests on: they are sent when there is one again. */
   requestsHeld: 12,
+  /** How the fault thread is scheduled (FAVOURS of sync/favour.ts). */
+  favour: 13,
 } as const;
 const WORDS = 16;
 
@@ -74,7 +76,8 @@ export class DestShared {
   readonly returnPathLock: Mutex;
   /**
    * Held while placing pages, and while reading userfault events and noting what they removed: no
-   * page may be placed between the two, or a discarded page could come back.
+   * page may be placed between the two, or a discarded page could come back. The thread that reads
+   * the events places without it.
    */
   readonly placingLock: Mutex;
   /** The listen thread has taken the stream over: LISTEN may return. */

@@ -38,6 +38,7 @@ export function sourceCounts(
       pushedZero: counters.get(SOURCE.pagesPushedZero),
       requestedNormal: counters.get(SOURCE.pagesRequested),
       requestedZero: counters.get(SOURCE.pagesRequestedZero),
+      repeated: counters.get(SOURCE.pagesRepeated),
     },
     requests: {
       received: counters.get(SOURCE.requestsReceived),

@@ -14,6 +14,7 @@ import { byteString } from "../stream/reader.ts";
 import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
+import { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
 import type { RequestServer } from "./postcopy.ts";
 import { oweMissing } from "./owed.ts";
@@ -50,8 +51,10 @@ function readUntilShut(context: ReturnPathContext): void {
   const { reader } = context.channel;
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
+  const favour = new Favour(context.shared.control, WORD.favour);
   let block: RamBlock | undefined;
   for (;;) {
+    favour.turn();
     const taken = decodeReturnPath(
       reader.bytes,
       reader.view,

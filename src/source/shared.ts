@@ -43,6 +43,10 @@ export const WORD = {
   bitmapsAwaited: 12,
   /** 1 once RESUME was sent and not answered yet. */
   resumeAwaited: 13,
+  /** How the return-path thread is scheduled (FAVOURS of sync/favour.ts). */
+  favour: 14,
+  /** Not 0: the destination takes a page that it was sent before (FEATURE.repeats). */
+  repeats: 15,
 } as const;
 const WORDS = 16;
 

@@ -47,10 +47,12 @@ export const FEATURE = {
   urgentChannel: 1,
   /** The destination says when the guest runs (PONG_RUNNING). */
   running: 2,
+  /** The destination takes a page of 4 KiB twice: the one that comes later is dropped. */
+  repeats: 4,
 } as const;
 
 /** All that this program can do. */
-export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running;
+export const FEATURES_OURS = FEATURE.urgentChannel | FEATURE.running | FEATURE.repeats;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

@@ -4,6 +4,7 @@ import type { AbiTable } from "./table.ts";
 export const SCHED = {
   SCHED_NORMAL: 0,
   SCHED_FIFO: 1,
+  SCHED_FLAG_RESET_ON_FORK: 0x01,
 } as const;
 
 export const SCHED_STRUCTS = {
@@ -15,7 +16,6 @@ export const SCHED_STRUCTS = {
       sched_flags: 8,
       sched_nice: 16,
       sched_priority: 20,
-      sched_runtime: 24,
     },
   },
 } as const;

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { computeOwed, oweEverything } from "../../../src/source/owed.ts";
-import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import { readCommand } from "../../../src/stream/command.ts";
-import { PING_WORKING_SET } from "../../../src/stream/hello.ts";
+import { FEATURE, PING_WORKING_SET } from "../../../src/stream/hello.ts";
 import { readSectionHeader } from "../../../src/stream/section.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
@@ -198,6 +198,73 @@ describe("a request", () => {
       ...["0:0", "0:1", "0:2", "0:3"],
       ...["1:0", "1:1", "1:2"],
     ]);
+  });
+});
+
+describe("a request for a page that has been pushed", () => {
+  /** A server with an urgent channel, over a guest of which all is owed but page 5, sent before. */
+  function bench(descriptors: Descriptors, guest: SendingGuest, { repeats = true } = {}) {
+    const [fd] = descriptors.pair();
+    const [urgentFd, peerFd] = descriptors.pair();
+    const stopFd = descriptors.event();
+    const { shared, blocks } = guest;
+    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
+    oweEverything(shared, blocks);
+    shared.owed[0]?.claim(5);
+    Atomics.sub(shared.control, WORD.owed, 1);
+    Atomics.store(shared.control, WORD.urgentFd, urgentFd);
+    Atomics.store(shared.control, WORD.repeats, repeats ? FEATURE.repeats : 0);
+    const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
+    const receiver = new PageReceiver(peer, blocks);
+    const ask = (page: number, pageSize = PAGE): number =>
+      server.serve(guest.block(0), page * pageSize, pageSize);
+    const server = new RequestServer(context, blocks);
+    return { context, receiver, ask };
+  }
+
+  test("brings it once more on the urgent channel, where the peer takes that", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { receiver, ask } = bench(descriptors, guest);
+    expect([ask(5), ask(6), ask(6)]).toEqual([0, 1, 0]);
+    expect(receiver.urgent()).toBe(true);
+    expectEachOnce(receiver.pages.slice(0, 2), ["0:5", "0:6"]);
+    expect(names(receiver.pages)).toEqual(["0:5", "0:6", "0:6"]);
+    const { counters } = guest.shared;
+    // It is no page that was owed, so it counts apart.
+    expect([SOURCE.pagesRequested, SOURCE.pagesRepeated].map((slot) => counters.get(slot))).toEqual(
+      [1, 2],
+    );
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(62);
+  });
+
+  test("brings nothing where the peer does not take that, as a QEMU", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { receiver, ask } = bench(descriptors, guest, { repeats: false });
+    expect([ask(5), ask(6)]).toEqual([0, 1]);
+    expect(receiver.urgent()).toBe(true);
+    expect(names(receiver.pages)).toEqual(["0:6"]);
+  });
+
+  test("brings nothing when nothing is owed: nothing may come behind the end of the channel", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { context, receiver, ask } = bench(descriptors, guest);
+    pushOwed(context);
+    finishUrgent(context);
+    expect(ask(5)).toBe(0);
+    expect(receiver.urgent()).toBe(false);
+    expect(receiver.pages).toEqual([]);
+  });
+
+  test("brings nothing of a huge page, of which a part is there", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 4 * PAGE);
+    const { receiver, ask } = bench(descriptors, guest);
+    expect(ask(5, 4 * PAGE)).toBe(0);
+    expect(receiver.urgent()).toBe(true);
+    expect(receiver.pages).toEqual([]);
   });
 });
 
