@@ -13,12 +13,14 @@ import {
   PUSH_AXIS,
   PUSH_LIMITS,
 } from "../../src/bench/faults.ts";
+import type { Target } from "../../src/bench/result.ts";
 import { VERSION } from "../../src/util/version.ts";
 import { startSource } from "../helpers/migration.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
+import type { Need } from "../helpers/need.ts";
 import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
 import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
-import type { Qemu } from "../helpers/qemu.ts";
+import type { Qemu, QemuProgram } from "../helpers/qemu.ts";
 import { readLatency, startRandomGuest } from "../helpers/random-guest.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
@@ -28,26 +30,40 @@ const PRECOPY_BYTES_PER_SECOND = 4096;
 const RUN_LIMIT_MS = 120_000;
 const QEMU = "11.1";
 
+/** Where the two ends of a move run: on this host, or on two with a link between them. */
+export interface Ends {
+  source: readonly string[];
+  destination: readonly string[];
+  /** Where the destination listens. */
+  address: string;
+}
+
+const LOOPBACK: Ends = { source: [], destination: [], address: "127.0.0.1" };
+
+function qemuAt(enter: readonly string[]): QemuProgram {
+  const { command } = qemuProgram(QEMU);
+  return { command: [...enter, ...command] };
+}
+
 /** A QEMU that waits for the guest, and measures how long it waits for its pages. */
-async function startDestination(memoryMib: number): Promise<Qemu> {
-  const qemu = await startRandomGuest({
-    ...{ program: qemuProgram(QEMU), memoryMib, incoming: "defer" },
-  });
+async function startDestination(memoryMib: number, ends: Ends): Promise<Qemu> {
+  const program = qemuAt(ends.destination);
+  const qemu = await startRandomGuest({ program, memoryMib, incoming: "defer" });
   await enablePostcopy(qemu, { "postcopy-preempt": true, "postcopy-blocktime": true });
   return qemu;
 }
 
-async function qemuToQemu(memoryMib: number, limit: number): Promise<Run> {
-  await using source = await startRandomGuest({ program: qemuProgram(QEMU), memoryMib });
-  await using destination = await startDestination(memoryMib);
+async function qemuToQemu(memoryMib: number, limit: number, ends: Ends): Promise<Run> {
+  await using source = await startRandomGuest({ program: qemuAt(ends.source), memoryMib });
+  await using destination = await startDestination(memoryMib, ends);
   await enablePostcopy(source, { "postcopy-preempt": true });
   await source.waitForRounds(1);
-  const port = await destination.listen();
+  const port = await destination.listen(ends.address);
   await source.qmp.execute("migrate-set-parameters", {
     "max-bandwidth": PRECOPY_BYTES_PER_SECOND,
     "max-postcopy-bandwidth": limit * MB,
   });
-  await source.qmp.execute("migrate", { uri: `tcp:127.0.0.1:${port}` });
+  await source.qmp.execute("migrate", { uri: `tcp:${ends.address}:${port}` });
   await source.qmp.execute("migrate-start-postcopy");
   const began = await source.waitForMigration("postcopy-active", { limitMs: RUN_LIMIT_MS });
   const ended = await source.waitForMigration("completed", { limitMs: RUN_LIMIT_MS });
@@ -58,11 +74,17 @@ async function qemuToQemu(memoryMib: number, limit: number): Promise<Run> {
   return faultsRun(buckets, meanNs, bulk);
 }
 
-async function oursToQemu(snapshot: string, memoryMib: number, limit: number): Promise<Run> {
-  await using destination = await startDestination(memoryMib);
-  const to = `tcp:127.0.0.1:${await destination.listen()}`;
+async function oursToQemu(
+  snapshot: string,
+  memoryMib: number,
+  limit: number,
+  ends: Ends,
+): Promise<Run> {
+  await using destination = await startDestination(memoryMib, ends);
+  const to = `tcp:${ends.address}:${await destination.listen(ends.address)}`;
   const flags = ["--preempt", "--no-record", "--no-replay", ...limitFlags(limit)];
-  await using source = startSource({ to, guest: `snapshot:${snapshot}`, flags });
+  const guest = `snapshot:${snapshot}`;
+  await using source = startSource({ to, guest, flags, before: ends.source });
   const { exitCode, stderr, report } = await source.end();
   if (exitCode !== 0 || report.rates.postcopy === null) throw new Error(stderr);
   await destination.waitForMigration("completed");
@@ -82,31 +104,56 @@ async function keepGuest(memoryMib: number): Promise<string> {
   return snapshot;
 }
 
-/** The contenders; undefined where there is no QEMU 11.1. */
-export async function faults({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
-  const missing = [needQemuVersion(QEMU), needUserfaultfd()].filter((need) => need.missing);
-  if (missing.length > 0) {
-    console.error(`faults: not without ${missing.map(({ what }) => what).join(" and ")}`);
-    return undefined;
-  }
-  const memoryMib = faultsMemoryMib(quick);
+/** What is missing here for a comparison with a QEMU 11.1; says so. */
+export function lacksQemu(benchmark: string, ...others: readonly Need[]): boolean {
+  const needs = [needQemuVersion(QEMU), needUserfaultfd(), ...others];
+  const missing = needs.filter(({ missing: why }) => why !== undefined);
+  if (missing.length === 0) return false;
+  console.error(`${benchmark}: not without ${missing.map(({ what }) => what).join(" and ")}`);
+  return true;
+}
+
+/** QEMU with itself and our source with QEMU, at each limit of the push. */
+export async function withQemu(
+  memoryMib: number,
+  limits: readonly number[],
+  ends: Ends = LOOPBACK,
+): Promise<Contender[]> {
   const snapshot = await keepGuest(memoryMib);
-  const qemu = PUSH_LIMITS.flatMap((limit): Contender[] => [
+  return limits.flatMap((limit): Contender[] => [
     {
       name: "QEMU 11.1 → QEMU 11.1",
       program: "QEMU 11.1, postcopy-preempt",
       at: limit,
-      run: () => qemuToQemu(memoryMib, limit),
+      run: () => qemuToQemu(memoryMib, limit, ends),
     },
     {
       name: "ours → QEMU 11.1",
       program: `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`,
       at: limit,
-      run: () => oursToQemu(snapshot, memoryMib, limit),
+      run: () => oursToQemu(snapshot, memoryMib, limit, ends),
     },
   ]);
-  const ours = ["ours → ours", "ours → QEMU 11.1"];
-  const bounds = { mean: 0.5, p50: 0.7, p99: 0.5 };
+}
+
+/** What the issue of these measurements asks for, of both of our contenders. */
+export const FAULT_TARGETS: Target[] = ["ours → ours", "ours → QEMU 11.1"].flatMap((of) =>
+  Object.entries({ mean: 0.5, p50: 0.7, p99: 0.5 }).map(([figure, ratio]) => ({
+    ...{ figure, of, to: "QEMU 11.1 → QEMU 11.1", bound: "at most" as const, ratio },
+  })),
+);
+
+/** What has to be known of the figures of both programs. */
+export const FAULT_NOTES = [
+  "QEMU: postcopy-latency and postcopy-latency-dist, from the fault thread's read of the fault to " +
+    "the page placed. Ours: from the poll that found the fault, before it is read, to the same.",
+  "Percentiles are interpolated from powers of two of µs, as QEMU tells no more.",
+];
+
+/** The comparison; undefined where there is no QEMU 11.1. */
+export async function faults({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  if (lacksQemu("faults")) return undefined;
+  const memoryMib = faultsMemoryMib(quick);
   return {
     id: "faults",
     title: "Remote faults",
@@ -116,16 +163,8 @@ export async function faults({ quick }: { quick: boolean }): Promise<Benchmark |
       "operating system, emulated (TCG), with one processor; between our own ends the stress guest.",
     axis: PUSH_AXIS,
     figures: FAULT_FIGURES,
-    contenders: [...qemu, ...oursToOurs(memoryMib)],
-    targets: ours.flatMap((of) =>
-      Object.entries(bounds).map(([figure, ratio]) => ({
-        ...{ figure, of, to: "QEMU 11.1 → QEMU 11.1", bound: "at most" as const, ratio },
-      })),
-    ),
-    notes: [
-      "QEMU: postcopy-latency and postcopy-latency-dist, from the fault thread's read of the fault " +
-        "to the page placed. Ours: from the poll that found the fault, before it is read, to the same.",
-      "Percentiles are interpolated from powers of two of µs, as QEMU tells no more.",
-    ],
+    contenders: [...(await withQemu(memoryMib, PUSH_LIMITS)), ...oursToOurs(memoryMib)],
+    targets: FAULT_TARGETS,
+    notes: FAULT_NOTES,
   };
 }
