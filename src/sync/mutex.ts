@@ -44,6 +44,11 @@ export class Mutex {
     Atomics.notify(this.#words, URGENT);
   }
 
+  /** Whether an urgent caller waits now. */
+  get urgentWaits(): boolean {
+    return Atomics.load(this.#words, URGENT) > 0;
+  }
+
   unlock(): void {
     if (Atomics.exchange(this.#words, STATE, FREE) === CONTENDED) {
       Atomics.notify(this.#words, STATE, 1);

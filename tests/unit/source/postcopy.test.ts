@@ -7,7 +7,9 @@ import { FEATURE, PING_WORKING_SET } from "../../../src/stream/hello.ts";
 import { readSectionHeader } from "../../../src/stream/section.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
+import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { PageReceiver } from "../../helpers/page-receiver.ts";
 import type { Received } from "../../helpers/page-receiver.ts";
@@ -137,6 +139,49 @@ describe("push and requests together", () => {
       expect(broken).toBe(false);
     }
   }
+});
+
+/** Whether the socket takes no more for now. */
+function isFull(fd: number): boolean {
+  const poll = new PollSet();
+  poll.add(fd, POLL.POLLOUT);
+  return poll.wait(0) === 0;
+}
+
+test("on one channel a request waits for the piece of the push under way, and no other", async () => {
+  const count = 4000;
+  await using pusher = await startSender();
+  await using server = await startSender();
+  await using main = await startReceiver();
+  using descriptors = new Descriptors();
+  // Never unmapped: threads that a failure left behind may still read it.
+  const guest = new SendingGuest([count]);
+  const { blocks, shared } = guest;
+  const stopFd = descriptors.event();
+  const [fd, mainFd] = descriptors.pair();
+  oweEverything(shared, blocks);
+  const go = new SharedEvent();
+  go.set();
+  const order = { shared: guest.data, blocks, fd, stopFd, go: go.shared };
+  const pushing = pusher.call("push", order);
+  await waitUntil(() => isFull(fd), "a push that nobody reads");
+  const pushed =
+    shared.counters.get(SOURCE.pagesPushed) + shared.counters.get(SOURCE.pagesPushedZero);
+  const serving = server.call("serve", order, [[0, count - 1, 1]], new SharedEvent().shared);
+  await waitUntil(() => shared.mainLock.urgentWaits, "a request that waits for the channel");
+  const [receipt, , served] = await Promise.all([
+    main.call("receiveMain", mainFd, stopFd, blocks, Infinity),
+    pushing,
+    serving,
+  ]);
+  expect(served).toEqual([1]);
+  const position = names(receipt.pages).indexOf(`0:${count - 1}`);
+  // The piece under way, and what a socket may still have taken in when it was found full.
+  expect(position - pushed).toBeLessThan(5 * 32);
+  expectEachOnce(
+    receipt.pages,
+    Array.from({ length: count }, (_, page) => `0:${page}`),
+  );
 });
 
 function writing(fd: number, stopFd: number): Channel {
