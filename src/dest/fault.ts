@@ -36,14 +36,17 @@ export class FaultThread {
   readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
+  readonly #favour: Favour;
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
   #zeros: Scratch | undefined;
 
+  /** Makes the calling thread the fault thread. */
   constructor(context: FaultContext) {
     this.#context = context;
+    this.#favour = new Favour(context.shared.control, WORD.favour);
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
     this.#userfault = fd < 0 ? undefined : new Userfault(fd);
     this.#poll.add(context.stopFd, POLL.POLLIN);
@@ -53,9 +56,8 @@ export class FaultThread {
 
   /** Serves faults until the stop descriptor is raised. */
   run(): void {
-    const favour = new Favour(this.#context.shared.control, WORD.favour);
     // One turn handles all that is ready.
-    while (this.#turn()) favour.turn();
+    while (this.#turn()) this.#favour.turn();
     this.#urgent.close();
   }
 
@@ -74,12 +76,25 @@ export class FaultThread {
    */
   drainEvents(): void {
     const { shared } = this.#context;
-    shared.placingLock.lockUrgent();
+    this.#lockPlacing();
     try {
       this.#userfault?.readEvents((event) => this.#take(event));
     } finally {
       shared.placingLock.unlock();
     }
+  }
+
+  /**
+   * Takes the lock from the listen thread. That may have been put off its processor with the lock
+   * held, and have to wait for its next turn: so it is lent real time.
+   */
+  #lockPlacing(): void {
+    const { placingLock, control } = this.#context.shared;
+    if (placingLock.tryLock()) return;
+    const holder = Atomics.load(control, WORD.listenThread);
+    if (holder !== 0) this.#favour.lend(holder);
+    placingLock.lockUrgent();
+    if (holder !== 0) this.#favour.takeBack(holder, Atomics.load(control, WORD.listenNice));
   }
 
   #take(event: UserfaultEvent): void {

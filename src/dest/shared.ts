@@ -42,6 +42,10 @@ export const WORD = {
   requestsHeld: 12,
   /** How the fault thread is scheduled (FAVOURS of sync/favour.ts). */
   favour: 13,
+  /** The listen thread, which places bulk pages, by its number; 0 until it has begun. */
+  listenThread: 14,
+  /** Its nice value. */
+  listenNice: 15,
 } as const;
 const WORDS = 16;
 

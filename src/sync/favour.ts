@@ -53,6 +53,20 @@ export class Favour {
     this.#begin();
   }
 
+  /**
+   * Lends real time to a thread that holds a lock which this one waits for, until the next
+   * `takeBack`: one that was put off the processor with the lock held would be put on again after
+   * everybody else, and this one after it. Does nothing where this one has none to lend.
+   */
+  lend(thread: number): void {
+    if (this.#kind === "real-time") setThreadRealTime(REAL_TIME_PRIORITY, thread);
+  }
+
+  /** Puts a thread that was lent real time back where it was. */
+  takeBack(thread: number, nice: number): void {
+    if (this.#kind === "real-time") setThreadUsual(nice, thread);
+  }
+
   #begin(): void {
     this.#since = monotonicNs();
     this.#cpuSince = threadCpuNs();

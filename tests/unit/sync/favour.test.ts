@@ -31,6 +31,21 @@ describe("a thread for which a guest waits", () => {
     expect(await favoured.call("work", 400)).toEqual(before);
   });
 
+  test("lends real time to one that it waits for, and takes it back", async () => {
+    await using favoured = await start();
+    await using holder = await start();
+    const { kind } = await favoured.call("beFavoured");
+    const { thread, nice } = await holder.call("self");
+    const before = await holder.call("scheduling");
+    expect(before.nice).toBe(nice);
+    await favoured.call("lend", thread);
+    // Who has none to lend leaves the other as it is.
+    const lent = kind === "real-time" ? EXPECTED["real-time"] : before;
+    expect(await holder.call("scheduling")).toMatchObject({ ...lent, kind: before.kind });
+    await favoured.call("takeBack", thread, nice);
+    expect(await holder.call("scheduling")).toEqual(before);
+  });
+
   test("loses real time when it is flooded, and does not get it back", async () => {
     await using favoured = await start();
     const { kind } = await favoured.call("beFavoured");
