@@ -3,6 +3,7 @@
  * itself, in the thread that read it (QEMU's `source_return_path_thread`).
  */
 import { monotonicNs } from "../../syscalls/process.ts";
+import { acknowledgeNow } from "../../syscalls/socket.ts";
 import type { Channel } from "../channel/channel.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
@@ -64,6 +65,7 @@ function readUntilShut(context: ReturnPathContext): void {
       reader.base,
     );
     if (taken === 0) {
+      acknowledgeToQemu(context);
       reader.ensure(reader.available + 1);
       continue;
     }
@@ -96,6 +98,14 @@ function readUntilShut(context: ReturnPathContext): void {
       }
     }
   }
+}
+
+/**
+ * A QEMU's socket holds a page request back until the one before is acknowledged (Nagle), which is
+ * when the next piece of the push goes out: under a limited push that is most of a millisecond.
+ */
+function acknowledgeToQemu({ channel, shared }: ReturnPathContext): void {
+  if (Atomics.load(shared.control, WORD.peerFeatures) === 0) acknowledgeNow(channel.fd);
 }
 
 /** SHUT ends the return path. That all is well it can only say when it has everything. */
