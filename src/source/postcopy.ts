@@ -58,6 +58,7 @@ function addHostPage(
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
+  context.giveWay();
   const writer = context.makeWriter();
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
