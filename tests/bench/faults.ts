@@ -38,7 +38,17 @@ export interface Ends {
   address: string;
 }
 
-const LOOPBACK: Ends = { source: [], destination: [], address: "127.0.0.1" };
+/** What is moved, and how. */
+export interface Setting {
+  memoryMib: number;
+  /** Limit of the push in MB/s, 0 none. */
+  limit: number;
+  ends: Ends;
+  /** The guest's memory lies in huge pages of 2 MiB. */
+  hugePages: boolean;
+}
+
+export const LOOPBACK: Ends = { source: [], destination: [], address: "127.0.0.1" };
 
 function qemuAt(enter: readonly string[]): QemuProgram {
   const { command } = qemuProgram(QEMU);
@@ -46,16 +56,19 @@ function qemuAt(enter: readonly string[]): QemuProgram {
 }
 
 /** A QEMU that waits for the guest, and measures how long it waits for its pages. */
-async function startDestination(memoryMib: number, ends: Ends): Promise<Qemu> {
+async function startDestination({ memoryMib, hugePages, ends }: Setting): Promise<Qemu> {
   const program = qemuAt(ends.destination);
-  const qemu = await startRandomGuest({ program, memoryMib, incoming: "defer" });
+  const qemu = await startRandomGuest({ program, memoryMib, hugePages, incoming: "defer" });
   await enablePostcopy(qemu, { "postcopy-preempt": true, "postcopy-blocktime": true });
   return qemu;
 }
 
-async function qemuToQemu(memoryMib: number, limit: number, ends: Ends): Promise<Run> {
-  await using source = await startRandomGuest({ program: qemuAt(ends.source), memoryMib });
-  await using destination = await startDestination(memoryMib, ends);
+/** A QEMU with itself. */
+export async function qemuToQemu(setting: Setting): Promise<Run> {
+  const { memoryMib, hugePages, limit, ends } = setting;
+  const program = qemuAt(ends.source);
+  await using source = await startRandomGuest({ program, memoryMib, hugePages });
+  await using destination = await startDestination(setting);
   await enablePostcopy(source, { "postcopy-preempt": true });
   await source.waitForRounds(1);
   const port = await destination.listen(ends.address);
@@ -74,13 +87,10 @@ async function qemuToQemu(memoryMib: number, limit: number, ends: Ends): Promise
   return faultsRun(buckets, meanNs, bulk);
 }
 
-async function oursToQemu(
-  snapshot: string,
-  memoryMib: number,
-  limit: number,
-  ends: Ends,
-): Promise<Run> {
-  await using destination = await startDestination(memoryMib, ends);
+/** Our source, with a kept guest, and a QEMU. */
+export async function oursToQemu(snapshot: string, setting: Setting): Promise<Run> {
+  const { limit, ends } = setting;
+  await using destination = await startDestination(setting);
   const to = `tcp:${ends.address}:${await destination.listen(ends.address)}`;
   const flags = ["--preempt", "--no-record", "--no-replay", ...limitFlags(limit)];
   const guest = `snapshot:${snapshot}`;
@@ -93,10 +103,11 @@ async function oursToQemu(
 }
 
 /** The same guest, kept in a directory that goes with this process. */
-async function keepGuest(memoryMib: number): Promise<string> {
+export async function keepGuest(memoryMib: number, hugePages = false): Promise<string> {
   const directory = new TemporaryDirectory("faults");
   process.once("exit", () => rmSync(directory.path, { recursive: true, force: true }));
-  await using source = await startRandomGuest({ program: qemuProgram(QEMU), memoryMib });
+  const program = qemuProgram(QEMU);
+  await using source = await startRandomGuest({ program, memoryMib, hugePages });
   await source.waitForRounds(1);
   await enablePostcopy(source);
   const snapshot = directory.file("guest");
@@ -120,18 +131,19 @@ export async function withQemu(
   ends: Ends = LOOPBACK,
 ): Promise<Contender[]> {
   const snapshot = await keepGuest(memoryMib);
+  const setting = (limit: number): Setting => ({ memoryMib, limit, ends, hugePages: false });
   return limits.flatMap((limit): Contender[] => [
     {
       name: "QEMU 11.1 → QEMU 11.1",
       program: "QEMU 11.1, postcopy-preempt",
       at: limit,
-      run: () => qemuToQemu(memoryMib, limit, ends),
+      run: () => qemuToQemu(setting(limit)),
     },
     {
       name: "ours → QEMU 11.1",
       program: `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`,
       at: limit,
-      run: () => oursToQemu(snapshot, memoryMib, limit, ends),
+      run: () => oursToQemu(snapshot, setting(limit)),
     },
   ]);
 }

@@ -15,16 +15,26 @@ export interface RandomGuestOptions {
   /** Memory that it fills, and touches. */
   memoryMib: number;
   incoming?: string;
-  extraArguments?: readonly string[];
+  /** Its memory lies in huge pages of 2 MiB, which the host must have. */
+  hugePages?: boolean;
+}
+
+/** Huge pages of 2 MiB that one such guest takes. */
+export function hugePagesOf(memoryMib: number): number {
+  return (memoryMib + SPARE_MIB) / 2;
 }
 
 /** Starts the QEMU; with `incoming` one that waits for such a guest. */
 export async function startRandomGuest(options: RandomGuestOptions): Promise<Qemu> {
-  const { memoryMib, ...rest } = options;
+  const { memoryMib, hugePages = false, ...rest } = options;
   const range = { startAddress: MIB, endAddress: (memoryMib + 1) * MIB };
   const bootSector = buildBootSector(range, { filled: true, random: true });
-  const qemuOptions: QemuOptions = { ...rest, memoryMib: memoryMib + SPARE_MIB, bootSector };
-  return await startQemu(qemuOptions);
+  const size = memoryMib + SPARE_MIB;
+  const backend = `memory-backend-memfd,id=m0,size=${size}M,hugetlb=on,hugetlbsize=2M`;
+  const memory: Partial<QemuOptions> = hugePages
+    ? { machine: "pc,memory-backend=m0", extraArguments: ["-object", backend] }
+    : {};
+  return await startQemu({ ...rest, ...memory, memoryMib: size, bootSector });
 }
 
 /** What a QEMU of 10.1 or later says of the remote faults of a guest that it received. */
