@@ -168,6 +168,16 @@ export function limitUnsent(fd: number, bytes: number): void {
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
 }
 
+/**
+ * Acknowledges what has come on a TCP socket now, instead of with the next data that is sent, or after
+ * 40 ms: a peer that holds small messages back (Nagle) waits for that. False where it is no such socket.
+ */
+export function acknowledgeNow(fd: number): boolean {
+  const { address, view } = addressScratch();
+  view.setInt32(0, 1, true);
+  return syscall(NR.setsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_QUICKACK, address, 4) === 0;
+}
+
 /** The address that a socket is bound to (the port that the kernel chose for port 0). */
 export function localAddress(fd: number): SocketAddress {
   return queryAddress("getsockname", NR.getsockname, fd);

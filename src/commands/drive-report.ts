@@ -107,6 +107,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     phase: drive.phase,
     recoveries: driver.recoveries,
     urgentChannel: options.preempt,
+    favour: null,
     switchover: drive.switchover,
     rounds: drive.rounds,
     pages: {
@@ -119,6 +120,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
       requestedNormal: 0,
       pushedCompressed: 0,
       requestedZero: 0,
+      repeated: 0,
     },
     requests: { received: requests, served: requests, duplicate: 0, remoteShare: null },
     bytes,

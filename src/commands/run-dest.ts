@@ -26,6 +26,7 @@ import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
+import { favourOf } from "../sync/favour.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
@@ -406,6 +407,7 @@ export class DestRun {
       memory: { guestBytes: totalBytes(this.blocks), peakRssBytes: peakResidentBytes() },
       qemu: null,
       urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
+      favour: favourOf(control, WORD.favour),
       phase: counts.phase,
       completedIn: this.#completedIn,
       pages: counts.pages,

@@ -6,7 +6,8 @@ import type { Observations } from "../report/observations.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { sourceCounts } from "../report/summary.ts";
-import { TIME } from "../source/shared.ts";
+import { TIME, WORD } from "../source/shared.ts";
+import { favourOf } from "../sync/favour.ts";
 import type { SourceCrew } from "../threads/source-crew.ts";
 import type { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
@@ -114,6 +115,7 @@ export function sourceReport(sent: FinishedSend): SourceReport {
     memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
     qemu: null,
     urgentChannel: crew.urgentChannel,
+    favour: favourOf(crew.shared.control, WORD.favour),
     recoveries: sent.recoveries,
     switchover: sent.switchover,
     rounds: sent.rounds,

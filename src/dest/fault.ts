@@ -6,7 +6,7 @@ import { POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
-import { setThreadNice, monotonicNs } from "../../syscalls/process.ts";
+import { monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
@@ -15,15 +15,13 @@ import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
+import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { requestTicks, WORD } from "./shared.ts";
 import type { PageState } from "./shared.ts";
 import { UrgentChannels } from "./urgent-channels.ts";
 import type { UrgentOptions } from "./urgent-channels.ts";
-
-/** Scheduling favour of this thread where the host allows it: it is short and others wait for it. */
-const NICE = -15;
 
 /** What the fault thread works with. */
 export interface FaultContext extends UrgentOptions {
@@ -38,12 +36,17 @@ export class FaultThread {
   readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
+  readonly #favour: Favour;
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
+  /** When the last wait ended. A fault is counted from here on: before it is read. */
+  #foundAt = 0;
   #zeros: Scratch | undefined;
 
+  /** Makes the calling thread the fault thread. */
   constructor(context: FaultContext) {
     this.#context = context;
+    this.#favour = new Favour(context.shared.control, WORD.favour);
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
     this.#userfault = fd < 0 ? undefined : new Userfault(fd);
     this.#poll.add(context.stopFd, POLL.POLLIN);
@@ -53,15 +56,14 @@ export class FaultThread {
 
   /** Serves faults until the stop descriptor is raised. */
   run(): void {
-    setThreadNice(NICE);
-    while (this.#turn()) {
-      // One turn handles all that is ready.
-    }
+    // One turn handles all that is ready.
+    while (this.#turn()) this.#favour.turn();
     this.#urgent.close();
   }
 
   #turn(): boolean {
     this.#poll.wait(Infinity);
+    this.#foundAt = monotonicNs();
     this.#urgent.serve();
     if (this.#poll.ready(1) !== 0) this.drainEvents();
     this.#requestFaults();
@@ -74,12 +76,25 @@ export class FaultThread {
    */
   drainEvents(): void {
     const { shared } = this.#context;
-    shared.placingLock.lockUrgent();
+    this.#lockPlacing();
     try {
       this.#userfault?.readEvents((event) => this.#take(event));
     } finally {
       shared.placingLock.unlock();
     }
+  }
+
+  /**
+   * Takes the lock from the listen thread. That may have been put off its processor with the lock
+   * held, and have to wait for its next turn: so it is lent real time.
+   */
+  #lockPlacing(): void {
+    const { placingLock, control } = this.#context.shared;
+    if (placingLock.tryLock()) return;
+    const holder = Atomics.load(control, WORD.listenThread);
+    if (holder !== 0) this.#favour.lend(holder);
+    placingLock.lockUrgent();
+    if (holder !== 0) this.#favour.takeBack(holder, Atomics.load(control, WORD.listenNice));
   }
 
   #take(event: UserfaultEvent): void {
@@ -124,10 +139,9 @@ export class FaultThread {
 
   /** Asks the source for each faulting page that is not here and was not asked for yet. */
   #requestFaults(): void {
-    // Placing zeros may have to read events first, and new faults may be among them.
-    while (this.#faults.length > 0) {
-      for (const address of this.#faults.splice(0)) this.#requestFault(address);
-    }
+    // Placing zeros may have to read events first: new faults may be added meanwhile.
+    for (const address of this.#faults) this.#requestFault(address);
+    this.#faults.length = 0;
     this.#sendRequests();
   }
 
@@ -165,7 +179,7 @@ export class FaultThread {
       return;
     }
     if (Atomics.load(requestedAt, page) !== 0) return;
-    Atomics.store(requestedAt, page, requestTicks(monotonicNs()));
+    Atomics.store(requestedAt, page, requestTicks(this.#foundAt));
     // The page may have come since; its placer looks at the request after it has set the bit.
     if (received.test(page)) {
       Atomics.store(requestedAt, page, 0);

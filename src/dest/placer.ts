@@ -39,7 +39,10 @@ export interface PlacerOptions {
   buffer: ReceiveBuffer;
   /** Latencies of the remote faults that this placer ends. */
   times: Histogram;
-  /** Before other users of the lock: for requested pages. */
+  /**
+   * This thread reads the events itself: none can be read while it places, so it waits for no lock
+   * that bulk pages are placed under.
+   */
   urgent: boolean;
   /** EAGAIN: reads the waiting events, or lets the thread do so that reads them. */
   drainEvents: () => void;
@@ -136,10 +139,9 @@ export class Placer implements PageSink {
 
   /** Places whole host pages; `source` 0 means zeros. */
   #place(block: RamBlock, offset: number, source: number, length: number): void {
-    const lock = this.#shared.placingLock;
+    const lock = this.#options.urgent ? undefined : this.#shared.placingLock;
     for (let done = 0; done < length;) {
-      if (this.#options.urgent) lock.lockUrgent();
-      else lock.lock();
+      lock?.lock();
       let again = false;
       try {
         while (done < length && !again) {
@@ -153,7 +155,7 @@ export class Placer implements PageSink {
           done += step;
         }
       } finally {
-        lock.unlock();
+        lock?.unlock();
       }
       if (again) {
         this.counts.retries++;

@@ -44,8 +44,14 @@ export const WORD = {
   pageRuns: 13,
   /** 1 once it has chosen that it may compress them. */
   packedRuns: 14,
+  /** How the fault thread is scheduled (FAVOURS of sync/favour.ts). */
+  favour: 15,
+  /** The listen thread, which places bulk pages, by its number; 0 until it has begun. */
+  listenThread: 16,
+  /** Its nice value. */
+  listenNice: 17,
 } as const;
-const WORDS = 16;
+const WORDS = 32;
 
 /** Numbers of the reader's position, as the incoming thread hands it to the listen thread. */
 const POSITION_NUMBERS = 5;
@@ -79,7 +85,8 @@ export class DestShared {
   readonly returnPathLock: Mutex;
   /**
    * Held while placing pages, and while reading userfault events and noting what they removed: no
-   * page may be placed between the two, or a discarded page could come back.
+   * page may be placed between the two, or a discarded page could come back. The thread that reads
+   * the events places without it.
    */
   readonly placingLock: Mutex;
   /** The listen thread is at work, and takes the stream over as soon as it is there. */

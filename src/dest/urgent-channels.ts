@@ -31,6 +31,9 @@ import type { DestShared } from "./shared.ts";
  */
 const UNPROVEN_MAX = 16;
 
+/** Most reads of the urgent channel between two looks at the guest's faults. */
+const READS_PER_TURN = 16;
+
 /** What urgent channels are made of. */
 export interface UrgentOptions {
   shared: DestShared;
@@ -223,10 +226,10 @@ export class UrgentChannels {
     }
   }
 
-  /** Places all that has arrived on the urgent channel. */
+  /** Places what has arrived on the urgent channel, though no more at once than READS_PER_TURN. */
   #load(proven: Proven): void {
     const { control } = this.#options.shared;
-    for (;;) {
+    for (let reads = 0; reads < READS_PER_TURN; reads++) {
       const got = proven.channel.tryRead();
       if (got === 0) return;
       if (got < 0) {

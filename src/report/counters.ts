@@ -123,6 +123,7 @@ export const SOURCE_COUNTERS = defineCounters([
   "requestsReceived", // page request messages
   "requestsServed", // requests answered with at least one page
   "requestsDuplicate", // requests whose pages were all sent before
+  "pagesRepeated", // pages that were sent once more, as they were under way among the push
 ] as const);
 
 /** What the destination counts. */

@@ -2,6 +2,7 @@
  * The report as people read it at the end of a command: short, aligned, every figure with its unit.
  * Pure: a report goes in, text comes out. The JSON of --report has all that is left out here.
  */
+import type { FavourKind } from "../sync/favour.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { formatDuration, formatNanoseconds } from "../util/duration.ts";
 import type { Paint } from "../util/terminal.ts";
@@ -191,8 +192,21 @@ function sourceLines(report: SourceReport, paint: Paint): string[] {
   if (report.switchover?.kind === "postcopy") lines.push(...postcopyLines(report, paint));
   if (requestServiceNs !== null && requestServiceNs.count > 0) {
     lines.push(labelled("answered in", percentiles(requestServiceNs), paint));
+    lines.push(...priorityLine(report, paint));
   }
   return lines;
+}
+
+/** By how the thread is favoured. */
+const PRIORITY: Readonly<Record<FavourKind, string>> = {
+  "real-time": "real time",
+  nice: "favoured, as this host allows no real time",
+  usual: "none, as this host allows none",
+};
+
+/** How the thread is scheduled that whoever waits for a page waits for. */
+function priorityLine({ favour }: Report, paint: Paint): string[] {
+  return favour === null ? [] : [labelled("priority", PRIORITY[favour], paint)];
 }
 
 function destLines(report: DestReport, paint: Paint): string[] {
@@ -215,6 +229,7 @@ function destLines(report: DestReport, paint: Paint): string[] {
   if (faults.latencyNs !== null && faults.latencyNs.count > 0) {
     lines.push(labelled("waited", percentiles(faults.latencyNs), paint));
     lines.push(...bucketBars(faults.latencyNs.buckets, paint));
+    lines.push(...priorityLine(report, paint));
   }
   if (snapshot !== null) {
     const size = `${formatBytes(snapshot.bytes)} in ${pagesText(snapshot.pagesStored)}`;

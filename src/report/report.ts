@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { DEST_PHASES, SOURCE_PHASES } from "./counters.ts";
+import { FAVOURS } from "../sync/favour.ts";
 import { MICROSECOND_BUCKETS } from "./histogram.ts";
 import { qemuFiguresSchema } from "./qemu-figures.ts";
 
@@ -96,6 +97,14 @@ export const switchoverSchema = z.strictObject({
     .describe("precopy: they moved while the guest stood; postcopy: while it ran"),
 });
 
+const favour = z
+  .enum(FAVOURS)
+  .nullable()
+  .describe(
+    "How this host schedules the thread that the guest's requests wait for: before all others, " +
+      "favoured, or as usual where it allows neither; null where that thread is a QEMU's",
+  );
+
 const shared = {
   version: z.literal(REPORT_VERSION),
   program: z.string().describe("Version of postcopy"),
@@ -117,6 +126,7 @@ export const sourceReportSchema = z
     ...shared,
     phase: z.enum(SOURCE_PHASES).describe("The last phase that was reached"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
+    favour,
     recoveries: count.describe("How often the link broke after the switch and was made anew"),
     switchover: switchoverSchema.nullable(),
     rounds: z.array(roundSchema),
@@ -130,6 +140,9 @@ export const sourceReportSchema = z
       pushedCompressed: count.describe("Of pushedNormal: those that went compressed"),
       requestedNormal: count,
       requestedZero: count,
+      repeated: count.describe(
+        "Sent once more, as they were asked for while under way in the push",
+      ),
     }),
     requests: z.strictObject({
       received: count,
@@ -172,6 +185,7 @@ export const destReportSchema = z
       .nullable()
       .describe("How the guest came here; null where it did not, or a QEMU received it"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
+    favour,
     pages: z.strictObject({
       total: count,
       precopyNormal: count,

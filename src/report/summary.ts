@@ -44,6 +44,7 @@ export function sourceCounts(
       pushedCompressed: counters.get(SOURCE.pagesPacked),
       requestedNormal: counters.get(SOURCE.pagesRequested),
       requestedZero: counters.get(SOURCE.pagesRequestedZero),
+      repeated: counters.get(SOURCE.pagesRepeated),
     },
     requests: {
       received: counters.get(SOURCE.requestsReceived),

@@ -66,6 +66,7 @@ function addHostPages(
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
+  context.giveWay();
   const writer = context.makeWriter();
   writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
@@ -276,7 +277,9 @@ export class RequestServer {
     const sectionId = this.#urgent === undefined ? RAM_SECTION_ID : undefined;
     lock.lockUrgent();
     try {
-      return this.#send(block, start, length, channel, sectionId);
+      const served = this.#send(block, start, length, channel, sectionId);
+      if (served === 0 && this.#urgent !== undefined) this.#repeat(block, start, this.#urgent);
+      return served;
     } finally {
       lock.unlock();
     }
@@ -320,6 +323,24 @@ export class RequestServer {
       Atomics.store(this.#shared.control, WORD.pushHint, next);
     }
     return served;
+  }
+
+  /**
+   * Sends a page that has been sent before, where the peer takes one: it is under way among the push,
+   * behind all that was pushed before it. What is asked for when nothing is owed any more is not
+   * repeated: the channel may have ended (`finishUrgent`).
+   */
+  #repeat(block: RamBlock, start: number, channel: Channel): void {
+    const { control, counters } = this.#shared;
+    if (Atomics.load(control, WORD.repeats) === 0 || Atomics.load(control, WORD.owed) <= 0) return;
+    // Of a larger page a part is there already, and its whole takes longer than the rest.
+    if (block.pageSize !== TARGET_PAGE_SIZE) return;
+    const before = channel.bytesWritten;
+    this.#writer.begin(undefined);
+    this.#writer.page(block, start);
+    channel.writeAll(this.#writer.finish());
+    counters.add(SOURCE.pagesRepeated, 1);
+    counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
   }
 
   /** Notes which page was asked for: what a guest touches first it touches first again. */

@@ -3,6 +3,7 @@
  * itself, in the thread that read it (QEMU's `source_return_path_thread`).
  */
 import { monotonicNs } from "../../syscalls/process.ts";
+import { acknowledgeNow } from "../../syscalls/socket.ts";
 import type { Channel } from "../channel/channel.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
@@ -14,6 +15,7 @@ import { byteString } from "../stream/reader.ts";
 import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
+import type { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
 import type { RequestServer } from "./postcopy.ts";
 import { oweMissing } from "./owed.ts";
@@ -31,6 +33,8 @@ export interface ReturnPathContext {
   shared: SourceShared;
   blocks: readonly RamBlock[];
   server: RequestServer;
+  /** The priority of this thread, which it is to lose when it is flooded. */
+  favour: Pick<Favour, "turn">;
 }
 
 /**
@@ -47,11 +51,13 @@ export function runReturnPath(context: ReturnPathContext): void {
 }
 
 function readUntilShut(context: ReturnPathContext): void {
-  const { reader } = context.channel;
+  const { favour, channel } = context;
+  const { reader } = channel;
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
   for (;;) {
+    favour.turn();
     const taken = decodeReturnPath(
       reader.bytes,
       reader.view,
@@ -61,6 +67,7 @@ function readUntilShut(context: ReturnPathContext): void {
       reader.base,
     );
     if (taken === 0) {
+      acknowledgeToQemu(context);
       reader.ensure(reader.available + 1);
       continue;
     }
@@ -93,6 +100,14 @@ function readUntilShut(context: ReturnPathContext): void {
       }
     }
   }
+}
+
+/**
+ * A QEMU's socket holds a page request back until the one before is acknowledged (Nagle), which is
+ * when the next piece of the push goes out: under a limited push that is most of a millisecond.
+ */
+function acknowledgeToQemu({ channel, shared }: ReturnPathContext): void {
+  if (Atomics.load(shared.control, WORD.peerFeatures) === 0) acknowledgeNow(channel.fd);
 }
 
 /** SHUT ends the return path. That all is well it can only say when it has everything. */

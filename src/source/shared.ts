@@ -49,6 +49,10 @@ export const WORD = {
   packedRuns: 15,
   /** The pass of work ahead of the switchover that the destination has done (ahead.ts). */
   aheadPass: 16,
+  /** How the return-path thread is scheduled (FAVOURS of sync/favour.ts). */
+  favour: 17,
+  /** Not 0: the destination takes a page that it was sent before (FEATURE.repeats). */
+  repeats: 18,
 } as const;
 const WORDS = 32;
 

@@ -57,8 +57,10 @@ export function openUrgentChannel(context: SourceContext): void {
   const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
   if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
     for (const value of tokenValues(token)) sendCommand(context, { kind: "ping", value });
+    Atomics.store(context.shared.control, WORD.repeats, chosen & FEATURE.repeats);
   } else {
-    chosen &= ~FEATURE.urgentChannel;
+    // A page that is repeated comes sooner only on a channel of its own.
+    chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
   sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
   const { control } = context.shared;

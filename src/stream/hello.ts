@@ -71,11 +71,13 @@ export const FEATURE = {
   pageRuns: 4,
   /** Such runs may be compressed with zstd. */
   packedRuns: 8,
+  /** The destination takes a page of 4 KiB twice: the one that comes later is dropped. */
+  repeats: 16,
 } as const;
 
 /** All that this program can do. */
 export const FEATURES_OURS =
-  FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns;
+  FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns | FEATURE.repeats;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

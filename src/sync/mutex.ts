@@ -16,6 +16,9 @@ const CONTENDED = 2;
 /** A bulk thread looks again this often in case a notification was lost to its own race. */
 const YIELD_MS = 1;
 
+/** Looks of `tryLock` at a lock that is held. */
+const TRY_SPINS = 1000;
+
 export class Mutex {
   /** Shared with other threads by message; each makes a Mutex of its own over it. */
   readonly shared: SharedArrayBuffer;
@@ -42,6 +45,21 @@ export class Mutex {
     this.#acquire();
     Atomics.sub(this.#words, URGENT, 1);
     Atomics.notify(this.#words, URGENT);
+  }
+
+  /** Takes the lock if it is free, or is within a few microseconds. */
+  tryLock(): boolean {
+    for (let spins = 0; spins < TRY_SPINS; spins++) {
+      const state = Atomics.load(this.#words, STATE);
+      if (state !== FREE) continue;
+      if (Atomics.compareExchange(this.#words, STATE, FREE, HELD) === FREE) return true;
+    }
+    return false;
+  }
+
+  /** Whether an urgent caller waits now. */
+  get urgentWaits(): boolean {
+    return Atomics.load(this.#words, URGENT) > 0;
   }
 
   unlock(): void {

@@ -5,7 +5,8 @@ import { openMovedRuns } from "../report/moved-pages.ts";
 import { RequestServer } from "../source/postcopy.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { runReturnPath } from "../source/return-path.ts";
-import { SourceShared } from "../source/shared.ts";
+import { SourceShared, WORD } from "../source/shared.ts";
+import { Favour } from "../sync/favour.ts";
 import type { ReturnPathTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -27,7 +28,13 @@ function run(task: ReturnPathTask): void {
     },
     blocks,
   );
-  runReturnPath({ channel, shared, blocks, server });
+  runReturnPath({
+    channel,
+    shared,
+    blocks,
+    server,
+    favour: new Favour(shared.control, WORD.favour),
+  });
 }
 
 serveThread(run);

@@ -125,6 +125,41 @@ function countForEver(range: BootSectorRange): number[] {
   ];
 }
 
+/**
+ * Adds one to the first byte of a page at random, for ever, and prints a letter after as many as the
+ * range has pages. Positions are relative, so it may stand anywhere.
+ */
+function touchAtRandom({ startAddress, endAddress }: BootSectorRange): number[] {
+  const pages = (endAddress - startAddress) / GUEST_PAGE_BYTES;
+  const touch = [
+    ...[0x69, 0xf6, ...u32(1_664_525)], //       touch: imul esi, esi, 1664525
+    ...[0x81, 0xc6, ...u32(1_013_904_223)], //          add  esi, 1013904223
+    // The upper bits are the random ones: the product's upper half is a page below `pages`.
+    ...[0xb8, ...u32(pages)], //                        mov  eax, pages
+    ...[0xf7, 0xe6], //                                 mul  esi
+    ...[0xc1, 0xe2, 12], //                             shl  edx, 12
+    ...[0xfe, 0x82, ...u32(startAddress)], //           inc  byte [edx + startAddress]
+    ...[0x49], //                                       dec  ecx
+    ...[0x75], //                                       jnz  touch (the distance follows)
+  ];
+  const round = [
+    ...[0xb9, ...u32(pages)], //                 round: mov  ecx, pages
+    ...touch,
+    ...[-(touch.length + 1) & 0xff],
+    ...[0x66, 0xba, ...u16(0x3f8)], //                  mov  dx, 0x3f8
+    ...[0xb0, ROUND_LETTER.charCodeAt(0)], //           mov  al, 'B'
+    ...[0xee], //                                       out  dx, al
+    ...[0xeb], //                                       jmp  round (the distance follows)
+  ];
+  return [
+    ...[0x66, 0xba, ...u16(0x3f8)], //                  mov  dx, 0x3f8
+    ...[0xb0, STARTED_LETTER.charCodeAt(0)], //         mov  al, 'A'
+    ...[0xee], //                                       out  dx, al
+    ...round,
+    ...[-(round.length + 1) & 0xff],
+  ];
+}
+
 function assertRange(range: BootSectorRange): void {
   const { startAddress, endAddress } = range;
   if (startAddress % GUEST_PAGE_BYTES !== 0 || endAddress % GUEST_PAGE_BYTES !== 0) {
@@ -151,16 +186,17 @@ export function assembleBootSector(code: readonly number[]): Uint8Array {
 
 /**
  * The 512 bytes of the boot sector. With `filled`, the guest first fills the whole range with
- * numbers that look random, for measurements (`checkPattern` wants a guest that does not). A range
- * that cannot be counted in is a RangeError.
+ * numbers that look random, for measurements (`checkPattern` wants a guest that does not); with
+ * `random` it then touches pages at random instead of counting. A range that cannot be counted in is
+ * a RangeError.
  */
 export function buildBootSector(
   range: BootSectorRange = DEFAULT_RANGE,
-  options: { filled?: boolean } = {},
+  options: { filled?: boolean; random?: boolean } = {},
 ): Uint8Array {
   assertRange(range);
   return assembleBootSector([
     ...(options.filled === true ? fillOnce(range) : []),
-    ...countForEver(range),
+    ...(options.random === true ? touchAtRandom(range) : countForEver(range)),
   ]);
 }

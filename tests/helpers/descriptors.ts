@@ -1,7 +1,22 @@
 /** Descriptors that a test opens and must not leave behind. */
 import { fstatSync } from "node:fs";
-import { closeDescriptor, makeEventDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
-import { makeSocketPair } from "../../syscalls/socket.ts";
+import {
+  closeDescriptor,
+  makeEventDescriptor,
+  POLL,
+  PollSet,
+  setNonBlocking,
+} from "../../syscalls/descriptor.ts";
+import {
+  acceptConnection,
+  bindAndListen,
+  localAddress,
+  makeSocket,
+  makeSocketPair,
+  startConnect,
+} from "../../syscalls/socket.ts";
+
+const CONNECT_LIMIT_MS = 10_000;
 
 export class Descriptors implements Disposable {
   readonly #open: number[] = [];
@@ -17,6 +32,18 @@ export class Descriptors implements Disposable {
     const fds = makeSocketPair();
     for (const fd of fds) setNonBlocking(this.add(fd), true);
     return fds;
+  }
+
+  /** The same over TCP. */
+  tcpPair(): [number, number] {
+    const listener = this.add(makeSocket("inet"));
+    bindAndListen(listener, { family: "inet", host: "127.0.0.1", port: 0 }, 1);
+    const near = this.add(makeSocket("inet"));
+    startConnect(near, localAddress(listener));
+    const poll = new PollSet();
+    poll.add(listener, POLL.POLLIN);
+    if (poll.wait(CONNECT_LIMIT_MS) === 0) throw new Error("no connection over the loopback");
+    return [near, this.add(acceptConnection(listener))];
   }
 
   /** An eventfd, not raised. */

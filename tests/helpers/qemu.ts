@@ -199,9 +199,9 @@ export class Qemu implements AsyncDisposable {
     }, "the end of a migration that has completed");
   }
 
-  /** Has a QEMU started with `incoming: "defer"` listen on a free port of 127.0.0.1; gives it. */
-  async listen(): Promise<number> {
-    await this.qmp.execute("migrate-incoming", { uri: "tcp:127.0.0.1:0" });
+  /** Has a QEMU started with `incoming: "defer"` listen on a free port of `host`; gives it. */
+  async listen(host = "127.0.0.1"): Promise<number> {
+    await this.qmp.execute("migrate-incoming", { uri: `tcp:${host}:0` });
     const reply = await this.qmp.execute<{ "socket-address"?: { port: string }[] }>(
       "query-migrate",
     );

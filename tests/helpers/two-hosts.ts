@@ -28,6 +28,9 @@ export function needTwoHosts(): Need {
   return { what: "the right to make network namespaces", missing };
 }
 
+/** What a limited link sends at once after a pause: the kernel hands packets over in such pieces. */
+const LIMIT_BURST_BYTES = 128 * 1024;
+
 /** One of the two. */
 export interface Host {
   /** Words before a command that run it there. */
@@ -105,6 +108,27 @@ export class TwoHosts implements AsyncDisposable {
   /** Packets arrive again. */
   async mend(): Promise<void> {
     await this.#direct(({ hardware }) => hardware);
+  }
+
+  /**
+   * From now on the link carries so many bytes a second in each direction, with a queue of
+   * `queueMs` before it, as a switch has one.
+   */
+  async limit(bytesPerSecond: number, queueMs: number): Promise<void> {
+    for (const { enter } of this.#places) {
+      const rate = ["rate", `${bytesPerSecond}bps`, "burst", String(LIMIT_BURST_BYTES)];
+      const queue = ["root", "tbf", ...rate, "latency", `${queueMs}ms`];
+      const { exitCode, stderr } = await run([
+        ...enter,
+        "tc",
+        "qdisc",
+        "replace",
+        "dev",
+        DEVICE,
+        ...queue,
+      ]);
+      if (exitCode !== 0) throw new Error(`tc: ${stderr}`);
+    }
   }
 
   /** Says to which device each side sends what is meant for the other. */

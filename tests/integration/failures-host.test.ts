@@ -39,6 +39,8 @@ nobodyTest("as nobody, userfaultfd is for user code only: it works, and this is 
     expect.stringMatching(/^This host allows a userfaultfd for user code only: /),
   ]);
   expect(destEnd.stderr).toContain("postcopy check says how to get a full one");
+  // Nobody may favour a thread: it goes on without, and says so.
+  expect([sourceEnd.report.favour, destEnd.report.favour]).toEqual(["usual", "usual"]);
 });
 
 filterTest(

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
-import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
-import { PING_WORKING_SET } from "../../../src/stream/hello.ts";
+import { FEATURE, PING_WORKING_SET } from "../../../src/stream/hello.ts";
 import { readSectionHeader } from "../../../src/stream/section.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
@@ -14,7 +14,9 @@ import {
   MOVED_BINS,
   openMovedRuns,
 } from "../../../src/report/moved-pages.ts";
+import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
+import { waitUntil } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { PageReceiver } from "../../helpers/page-receiver.ts";
 import type { Received } from "../../helpers/page-receiver.ts";
@@ -151,6 +153,49 @@ describe("push and requests together", () => {
   }
 });
 
+/** Whether the socket takes no more for now. */
+function isFull(fd: number): boolean {
+  const poll = new PollSet();
+  poll.add(fd, POLL.POLLOUT);
+  return poll.wait(0) === 0;
+}
+
+test("on one channel a request waits for the piece of the push under way, and no other", async () => {
+  const count = 4000;
+  await using pusher = await startSender();
+  await using server = await startSender();
+  await using main = await startReceiver();
+  using descriptors = new Descriptors();
+  // Never unmapped: threads that a failure left behind may still read it.
+  const guest = new SendingGuest([count]);
+  const { blocks, shared } = guest;
+  const stopFd = descriptors.event();
+  const [fd, mainFd] = descriptors.pair();
+  oweEverything(shared, blocks);
+  const go = new SharedEvent();
+  go.set();
+  const order = { shared: guest.data, blocks, fd, stopFd, go: go.shared };
+  const pushing = pusher.call("push", order);
+  await waitUntil(() => isFull(fd), "a push that nobody reads");
+  const pushed =
+    shared.counters.get(SOURCE.pagesPushed) + shared.counters.get(SOURCE.pagesPushedZero);
+  const serving = server.call("serve", order, [[0, count - 1, 1]], new SharedEvent().shared);
+  await waitUntil(() => shared.mainLock.urgentWaits, "a request that waits for the channel");
+  const [receipt, , served] = await Promise.all([
+    main.call("receiveMain", mainFd, stopFd, blocks, Infinity),
+    pushing,
+    serving,
+  ]);
+  expect(served).toEqual([1]);
+  const position = names(receipt.pages).indexOf(`0:${count - 1}`);
+  // The piece under way, and what a socket may still have taken in when it was found full.
+  expect(position - pushed).toBeLessThan(5 * 32);
+  expectEachOnce(
+    receipt.pages,
+    Array.from({ length: count }, (_, page) => `0:${page}`),
+  );
+});
+
 function writing(fd: number, stopFd: number): Channel {
   return new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 0 });
 }
@@ -210,6 +255,73 @@ describe("a request", () => {
       ...["0:0", "0:1", "0:2", "0:3"],
       ...["1:0", "1:1", "1:2"],
     ]);
+  });
+});
+
+describe("a request for a page that has been pushed", () => {
+  /** A server with an urgent channel, over a guest of which all is owed but page 5, sent before. */
+  function bench(descriptors: Descriptors, guest: SendingGuest, { repeats = true } = {}) {
+    const [fd] = descriptors.pair();
+    const [urgentFd, peerFd] = descriptors.pair();
+    const stopFd = descriptors.event();
+    const { shared, blocks } = guest;
+    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
+    oweEverything(shared, blocks);
+    shared.owed[0]?.claim(5);
+    Atomics.sub(shared.control, WORD.owed, 1);
+    Atomics.store(shared.control, WORD.urgentFd, urgentFd);
+    Atomics.store(shared.control, WORD.repeats, repeats ? FEATURE.repeats : 0);
+    const peer = new Channel({ fd: peerFd, stopFd, peer: "the source", bufferBytes: 2 ** 20 });
+    const receiver = new PageReceiver(peer, blocks);
+    const ask = (page: number, pageSize = PAGE): number =>
+      server.serve(guest.block(0), page * pageSize, pageSize);
+    const server = new RequestServer(context, blocks);
+    return { context, receiver, ask };
+  }
+
+  test("brings it once more on the urgent channel, where the peer takes that", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { receiver, ask } = bench(descriptors, guest);
+    expect([ask(5), ask(6), ask(6)]).toEqual([0, 1, 0]);
+    expect(receiver.urgent()).toBe(true);
+    expectEachOnce(receiver.pages.slice(0, 2), ["0:5", "0:6"]);
+    expect(names(receiver.pages)).toEqual(["0:5", "0:6", "0:6"]);
+    const { counters } = guest.shared;
+    // It is no page that was owed, so it counts apart.
+    expect([SOURCE.pagesRequested, SOURCE.pagesRepeated].map((slot) => counters.get(slot))).toEqual(
+      [1, 2],
+    );
+    expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(62);
+  });
+
+  test("brings nothing where the peer does not take that, as a QEMU", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { receiver, ask } = bench(descriptors, guest, { repeats: false });
+    expect([ask(5), ask(6)]).toEqual([0, 1]);
+    expect(receiver.urgent()).toBe(true);
+    expect(names(receiver.pages)).toEqual(["0:6"]);
+  });
+
+  test("brings nothing when nothing is owed: nothing may come behind the end of the channel", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { context, receiver, ask } = bench(descriptors, guest);
+    pushOwed(context);
+    finishUrgent(context);
+    expect(ask(5)).toBe(0);
+    expect(receiver.urgent()).toBe(false);
+    expect(receiver.pages).toEqual([]);
+  });
+
+  test("brings nothing of a huge page, of which a part is there", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 4 * PAGE);
+    const { receiver, ask } = bench(descriptors, guest);
+    expect(ask(5, 4 * PAGE)).toBe(0);
+    expect(receiver.urgent()).toBe(true);
+    expect(receiver.pages).toEqual([]);
   });
 });
 

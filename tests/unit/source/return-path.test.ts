@@ -1,4 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { IP, TCP } from "../../../syscalls/abi/socket.ts";
+import { mapScratch } from "../../../syscalls/memory.ts";
+import { NR, syscall } from "../../../syscalls/raw.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { oweDirty } from "../../../src/source/owed.ts";
@@ -27,12 +30,13 @@ class Bench implements Disposable {
   readonly peer: Channel;
   readonly receiver: PageReceiver;
   readonly #channel: Channel;
+  readonly #option = mapScratch(8);
   readonly #server: RequestServer;
 
-  constructor(pageSize = PAGE, serving = true) {
+  constructor({ pageSize = PAGE, serving = true, tcp = false } = {}) {
     this.guest = new SendingGuest([16, 8], pageSize);
     const { blocks, shared } = this.guest;
-    const [fd, peerFd] = this.descriptors.pair();
+    const [fd, peerFd] = tcp ? this.descriptors.tcpPair() : this.descriptors.pair();
     const stopFd = this.descriptors.event();
     const open = (each: number): Channel =>
       new Channel({ fd: each, stopFd, peer: "the destination", bufferBytes: 2 ** 18 });
@@ -50,13 +54,36 @@ class Bench implements Disposable {
     this.#server = new RequestServer(context, blocks);
   }
 
+  /** TCP_QUICKACK of the source's end: 0 where an acknowledgement waits for what is sent. */
+  get acknowledgesAtOnce(): number {
+    const { address, view } = this.#option;
+    view.setUint32(4, 4, true);
+    const fd = this.#channel.fd;
+    const { IPPROTO_TCP } = IP;
+    expect(syscall(NR.getsockopt, fd, IPPROTO_TCP, TCP.TCP_QUICKACK, address, address + 4)).toBe(0);
+    return view.getInt32(0, true);
+  }
+
+  set acknowledgesAtOnce(value: number) {
+    const { address, view } = this.#option;
+    view.setInt32(0, value, true);
+    const fd = this.#channel.fd;
+    expect(syscall(NR.setsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_QUICKACK, address, 4)).toBe(0);
+  }
+
   /** Says `messages` and lets the return path read them. */
   run(...messages: ReturnPathMessage[]): void {
     const writer = new StreamWriter();
     for (const message of messages) writeReturnPathMessage(writer, message);
     this.peer.write(writer.bytes);
     const { blocks, shared } = this.guest;
-    runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server });
+    runReturnPath({
+      channel: this.#channel,
+      shared,
+      blocks,
+      server: this.#server,
+      favour: { turn: () => undefined },
+    });
   }
 
   /** The code that the return path ends with. */
@@ -119,7 +146,7 @@ describe("page requests", () => {
       ["less than a huge page", 4 * PAGE, request("block1", 4, PAGE)],
     ];
     for (const [what, pageSize, ...messages] of cases) {
-      using bench = new Bench(pageSize);
+      using bench = new Bench({ pageSize });
       expect([what, bench.failure(...messages, SHUT)]).toEqual([what, "BAD_REQUEST"]);
       expect(bench.guest.shared.finished.isSet).toBe(true);
       expect(bench.peer.tryRead()).toBe(0);
@@ -127,7 +154,7 @@ describe("page requests", () => {
   });
 
   test("are refused before the switchover, when the guest still writes to its pages", () => {
-    using bench = new Bench(PAGE, false);
+    using bench = new Bench({ serving: false });
     expect(bench.failure(request("block0", 0), SHUT)).toBe("BAD_REQUEST");
   });
 });
@@ -178,6 +205,20 @@ describe("the return path", () => {
     other.run({ kind: "pong", value: 4 }, { kind: "pong", value: 0x42 }, SHUT);
     expect(other.word("peerFeatures")).toBe(-1);
     expect(other.guest.shared.peerKnown.isSet).toBe(false);
+  });
+
+  test("acknowledges at once what a QEMU sends, which waits for that, and nothing else", () => {
+    for (const [features, acknowledged] of [
+      [0, 1],
+      [FEATURES_OURS, 0],
+      [-1, 0],
+    ] as const) {
+      using bench = new Bench({ tcp: true });
+      Atomics.store(bench.guest.shared.control, WORD.peerFeatures, features);
+      bench.acknowledgesAtOnce = 0;
+      bench.run(SHUT);
+      expect([features, bench.acknowledgesAtOnce]).toEqual([features, acknowledged]);
+    }
   });
 
   test("notes when the device state was loaded and when the guest ran", () => {

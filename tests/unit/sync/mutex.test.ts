@@ -49,6 +49,14 @@ describe("a lock", () => {
     expect(new Int32Array(counter)[0]).toBe(2);
   });
 
+  test("that is held is not got by a try, and one that is free is", () => {
+    const mutex = new Mutex();
+    expect(mutex.tryLock()).toBe(true);
+    expect(mutex.tryLock()).toBe(false);
+    mutex.unlock();
+    expect(mutex.tryLock()).toBe(true);
+  });
+
   test("goes to who asks urgently after the piece of work under way", async () => {
     await using hog = await thread();
     await using urgent = await thread();

@@ -1,0 +1,62 @@
+/** Remote faults on huge pages of 2 MiB, each of which is asked for, sent and placed as a whole. */
+import type { Benchmark, Run } from "../../src/bench/contest.ts";
+import { FAULT_FIGURES, faultsRun } from "../../src/bench/faults.ts";
+import { move } from "../../src/bench/move.ts";
+import { VERSION } from "../../src/util/version.ts";
+import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
+import { hugePagesOf } from "../helpers/random-guest.ts";
+import {
+  FAULT_NOTES,
+  FAULT_TARGETS,
+  keepGuest,
+  lacksQemu,
+  LOOPBACK,
+  oursToQemu,
+  qemuToQemu,
+} from "./faults.ts";
+import type { Setting } from "./faults.ts";
+
+const MEMORY_MIB = 512;
+const QUICK_MEMORY_MIB = 128;
+
+/** The comparison; undefined where there is no QEMU 11.1, or too little memory for huge pages. */
+export async function faultsHuge({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
+  // Both ends of a move have the guest.
+  const pool = 2 * hugePagesOf(memoryMib);
+  if (lacksQemu("faults-huge", needHugePages(pool))) return undefined;
+  const withPool = async <T>(run: () => Promise<T>): Promise<T> => {
+    await using _pool = await HugePages.add(pool);
+    return await run();
+  };
+  const setting: Setting = { memoryMib, limit: 0, ends: LOOPBACK, hugePages: true };
+  const snapshot = await withPool(() => keepGuest(memoryMib, true));
+  const contender = (name: string, program: string, run: () => Promise<Run>) => {
+    return { name, program, run: () => withPool(run) };
+  };
+  return {
+    id: "faults-huge",
+    title: "Remote faults on huge pages",
+    setting: `As the remote faults, with ${memoryMib} MiB in huge pages of 2 MiB, at full speed.`,
+    axis: null,
+    figures: FAULT_FIGURES,
+    contenders: [
+      contender("QEMU 11.1 → QEMU 11.1", "QEMU 11.1, postcopy-preempt", () => qemuToQemu(setting)),
+      contender("ours → QEMU 11.1", `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`, () =>
+        oursToQemu(snapshot, setting),
+      ),
+      contender("ours → ours", `postcopy ${VERSION}`, () => moveHuge(memoryMib)),
+    ],
+    targets: FAULT_TARGETS,
+    notes: FAULT_NOTES,
+  };
+}
+
+async function moveHuge(memoryMib: number): Promise<Run> {
+  const shape = `size=${memoryMib}MiB,page-size=2M,workers=1,zero=0`;
+  const guest = `stress:${shape},rate=unlimited,hot-share=0,duration=10ms`;
+  const { source, dest } = await move(guest, ["--switchover", "now"]);
+  const { latencyNs } = dest.faults;
+  if (latencyNs === null || source.rates.postcopy === null) throw new Error("no faults");
+  return faultsRun(latencyNs.buckets, latencyNs.mean, source.rates.postcopy);
+}
