@@ -10,6 +10,7 @@ import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { readCommand, commandName } from "../stream/command.ts";
+import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import { PostcopyError, StreamError } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
@@ -26,6 +27,9 @@ const URGENT_PAUSE_MS = 1;
 
 /** How long a source is waited for that need send nothing more: it tries every few seconds. */
 const CONFIRM_TIMEOUT_MS = 15_000;
+
+/** What a source may choose over a link that was recovered: there is no second channel. */
+const FEATURES_OF_RECOVERED = FEATURE.pageRuns | FEATURE.packedRuns;
 
 /** What the listen thread works with. */
 export interface ListenContext {
@@ -123,7 +127,7 @@ function loadPages(context: ListenContext): void {
           const name = commandName(command.kind);
           throw new StreamError("WRONG_STATE", `${name} came while pages were being received`);
         }
-        context.returnPath.send({ kind: "pong", value: command.value });
+        takePing(context, loader, command.value);
         break;
       }
       case "part":
@@ -142,6 +146,17 @@ function loadPages(context: ListenContext): void {
     }
     checkStop(shared);
   }
+}
+
+/** A PING, which may be the hello of a source of ours that has come back over another link. */
+function takePing({ returnPath }: ListenContext, loader: RamLoader, value: number): void {
+  const hello = readHello(value);
+  if (hello?.kind === "chosen") {
+    loader.runs = (hello.bits & FEATURE.pageRuns) !== 0;
+    loader.packedRuns = loader.runs && (hello.bits & FEATURE.packedRuns) !== 0;
+  }
+  const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED) : value;
+  returnPath.send({ kind: "pong", value: answer });
 }
 
 /**

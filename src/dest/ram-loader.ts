@@ -6,7 +6,7 @@
  */
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { blockNamed } from "../ram/block.ts";
+import { blockNamed, targetPages } from "../ram/block.ts";
 import { RAM_FLAG, RUN_PAGES_MAX, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { inflatePage } from "../stream/compressed-page.ts";
 import { unpackRun } from "../stream/packed-run.ts";
@@ -119,12 +119,12 @@ export class RamLoader {
       throw new StreamError("UNEXPECTED", what);
     }
     const block = this.#locate(run);
-    const bytesLeft = block.length - run.offset;
-    if (run.kind === "zstd" && taken + run.dataLength > end - pos) return false;
-    if (run.pages * TARGET_PAGE_SIZE > bytesLeft) {
+    // The last page of a block may be there in part.
+    if (run.pages > targetPages(block) - run.offset / TARGET_PAGE_SIZE) {
       const what = `The source sends ${run.pages} pages at ${run.offset} of ${block.name}`;
       throw new StreamError("BAD_OFFSET", `${what}, which has ${block.length} bytes`);
     }
+    if (run.kind === "zstd" && taken + run.dataLength > end - pos) return false;
     this.#reader.pos = pos + taken;
     if (run.kind === "plain") {
       this.#left = run.pages;

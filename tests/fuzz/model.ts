@@ -303,7 +303,7 @@ class Model {
     const block = this.#locate(named, offset);
     const pages = cursor.u32("run.pages");
     const most = kind === 2 ? 0x4_0000 : kind === 8 ? 512 : 64;
-    if (pages === 0 || pages > most || offset + pages * PAGE > block.length) {
+    if (pages === 0 || pages > most || offset / PAGE + pages > Math.ceil(block.length / PAGE)) {
       throw new ModelError("run");
     }
     const data = this.#runData(kind, pages);

@@ -31,7 +31,12 @@ const CALM = {
   flags: ["--switchover", "rounds=1", "--max-bandwidth", "32MiB/s"],
   limit: ["--max-postcopy-bandwidth", "512KiB/s"],
 };
-const WILD = { guest: GUEST, flags: ["--switchover", "now"], limit: LIMIT };
+/** Its runs are compressed, over each of its links. */
+const WILD = {
+  guest: GUEST,
+  flags: ["--switchover", "now"],
+  limit: [...LIMIT, "--compress", "zstd"],
+};
 
 for (const { guest, flags, limit } of [WILD, CALM]) {
   recoveryTest(`a link that breaks (${flags.join(" ")}): the guest is whole`, async () => {
@@ -48,6 +53,8 @@ for (const { guest, flags, limit } of [WILD, CALM]) {
       { exitCode: 0 },
     ]);
     expect(sent.report).toMatchObject({ outcome: "completed", recoveries: 1 });
+    const { pushedNormal, pushedCompressed } = sent.report.pages;
+    expect(pushedCompressed).toBeWithin(limit.includes("zstd") ? 1 : 0, pushedNormal + 1);
     expect(got.report).toMatchObject({
       outcome: "completed",
       audit: { pagesChecked: pages(SIZE), pagesWrong: 0 },
