@@ -29,10 +29,16 @@ function stressGuest(memoryMib: number): string {
 /** Moves a stress guest to a destination that listens, over whatever lies between. */
 async function moveStress(
   dest: DestRole,
-  options: { to: string; memoryMib: number; limit: number; before?: readonly string[] },
+  options: {
+    to: string;
+    memoryMib: number;
+    limit: number;
+    before?: readonly string[];
+    moreFlags?: readonly string[];
+  },
 ): Promise<{ latencyNs: LatencySummary; run: Run }> {
-  const { to, memoryMib, limit, before = [] } = options;
-  const flags = ["--switchover", "now", ...limitFlags(limit)];
+  const { to, memoryMib, limit, before = [], moreFlags = [] } = options;
+  const flags = ["--switchover", "now", ...moreFlags, ...limitFlags(limit)];
   await using source = startSource({ to, guest: stressGuest(memoryMib), flags, before });
   const [sent, arrived] = await Promise.all([source.end(), dest.end()]);
   const { latencyNs } = arrived.report.faults;
@@ -49,14 +55,19 @@ export async function faultsGigabit({ quick }: { quick: boolean }): Promise<Benc
   const hosts = await TwoHosts.start();
   await hosts.limit(GIGABIT_BYTES_PER_SECOND, QUEUE_MS);
   const { one, other } = hosts;
-  const ends: Ends = { source: other.enter, destination: one.enter, address: one.address };
+  // Nobody else is on that link.
+  const flags = ["--insecure"];
+  const ends: Ends = {
+    ...{ source: other.enter, destination: one.enter, address: one.address, flags },
+  };
   const ours: Contender = {
     name: "ours → ours",
     program: `postcopy ${VERSION}`,
     at: 0,
     run: async () => {
-      await using dest = await startDest({ listen: `tcp:${one.address}:0`, before: one.enter });
-      const options = { to: dest.peer, memoryMib, limit: 0, before: other.enter };
+      const listen = `tcp:${one.address}:0`;
+      await using dest = await startDest({ listen, before: one.enter, flags });
+      const options = { to: dest.peer, memoryMib, limit: 0, before: other.enter, moreFlags: flags };
       return (await moveStress(dest, options)).run;
     },
   };

@@ -36,6 +36,8 @@ export interface Ends {
   destination: readonly string[];
   /** Where the destination listens. */
   address: string;
+  /** What our ends are told of a link that is not the loopback. */
+  flags: readonly string[];
 }
 
 /** What is moved, and how. */
@@ -48,7 +50,7 @@ export interface Setting {
   hugePages: boolean;
 }
 
-export const LOOPBACK: Ends = { source: [], destination: [], address: "127.0.0.1" };
+export const LOOPBACK: Ends = { source: [], destination: [], address: "127.0.0.1", flags: [] };
 
 function qemuAt(enter: readonly string[]): QemuProgram {
   const { command } = qemuProgram(QEMU);
@@ -92,7 +94,8 @@ export async function oursToQemu(snapshot: string, setting: Setting): Promise<Ru
   const { limit, ends } = setting;
   await using destination = await startDestination(setting);
   const to = `tcp:${ends.address}:${await destination.listen(ends.address)}`;
-  const flags = ["--preempt", "--no-record", "--no-replay", ...limitFlags(limit)];
+  const kept = ["--preempt", "--no-record", "--no-replay"];
+  const flags = [...kept, ...ends.flags, ...limitFlags(limit)];
   const guest = `snapshot:${snapshot}`;
   await using source = startSource({ to, guest, flags, before: ends.source });
   const { exitCode, stderr, report } = await source.end();
