@@ -5,6 +5,7 @@
 import { BASE_PAGE_BYTES, mlockall, munlockall } from "../../syscalls/memory.ts";
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { DiscardList } from "../../syscalls/discard-list.ts";
+import { setThreadNice } from "../../syscalls/process.ts";
 import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
@@ -38,6 +39,10 @@ import type { PageState, PageStateData } from "./shared.ts";
  * is kept as well, in memory that is taken where it is written: of guests that run here alone.
  */
 const BYTES_A_PAGE = 5;
+
+/** Favour of this thread until the guest runs, where the host allows it: whom it wakes would take its
+ * processor, and the guest waits for this thread alone. */
+const SWITCH_NICE = -10;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
@@ -300,6 +305,7 @@ export class IncomingMemory {
   prepare(): void {
     if (this.#pages === undefined || this.#context.guest.memory !== "userfault") return;
     if (this.#prepared) return;
+    setThreadNice(SWITCH_NICE);
     this.#startFaultThread();
     this.#missing = settleMissing(this.#pages, this.#discarded);
   }

@@ -7,7 +7,7 @@
  * will not. Any failure before that lets the guest run on here. That the point may be passed is noted
  * durably before the guest is stopped, for whoever sends it again when this process is no more.
  */
-import { monotonicNs } from "../../syscalls/process.ts";
+import { monotonicNs, setThreadNice } from "../../syscalls/process.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
@@ -37,6 +37,8 @@ import { openPreemptEarly, openUrgentChannel } from "./urgent-channel.ts";
 
 /** How long a refusal may be on its way when the link has just ended. */
 const REFUSAL_TIMEOUT_MS = 2000;
+/** Favour of this thread while the guest stands still, where the host allows it: it waits for this one. */
+const SWITCH_NICE = -10;
 /** How a migration ended when it did not fail. */
 export interface SourceOutcome {
   /** How the guest's last pages travelled. */
@@ -162,6 +164,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
     context.noteHandOver();
     if (end.action === "postcopy") openUrgentChannel(context);
     if (tracker !== undefined && end.action === "postcopy") workAhead(context, tracker);
+    setThreadNice(SWITCH_NICE);
     progress.stopped = true;
     guest.stop();
     shared.times[TIME.stopped] = monotonicNs();
@@ -237,6 +240,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
   shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
   letGuestStart(shared);
+  setThreadNice(0);
   sendOwed(context);
 }
 
