@@ -102,7 +102,8 @@ export async function openOutput(
 /** The text of a report's file. */
 type ReportText = (report: Report, observed: Observations) => string;
 
-function isPage(file: string): boolean {
+/** Whether a report goes into a page, by the name of its file. */
+export function isPage(file: string): boolean {
   return /\.html?$/i.test(file);
 }
 

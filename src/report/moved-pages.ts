@@ -63,7 +63,7 @@ export class MovedPages {
   }
 }
 
-/** Joins pages that come one by one into runs: one addition each is enough. */
+/** Joins pages that come one after the other into runs: one addition each is enough. */
 export class MovedRuns {
   readonly #moved: MovedPages;
   #kind: Kind = KIND.push;
@@ -75,18 +75,18 @@ export class MovedRuns {
     this.#moved = moved;
   }
 
-  /** The target page at `offset` of a block moves. */
-  page(kind: Kind, block: RamBlock, offset: number): void {
+  /** The target pages [offset, offset + pages * 4096) of a block move. */
+  add(kind: Kind, block: RamBlock, offset: number, pages: number): void {
     const next = this.#offset + this.#pages * TARGET_PAGE_SIZE;
     if (block === this.#block && offset === next && kind === this.#kind) {
-      this.#pages++;
+      this.#pages += pages;
       return;
     }
     this.flush();
     this.#kind = kind;
     this.#block = block;
     this.#offset = offset;
-    this.#pages = 1;
+    this.#pages = pages;
   }
 
   /** Counts what was joined. */

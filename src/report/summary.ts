@@ -129,14 +129,29 @@ export function sourceResidency(counters: SourceCounters): number | undefined {
   return Math.min(1, Math.max(0, 1 - missing / pages.total));
 }
 
+/** Whether it has been counted by a phase what lacks at the destination. */
+function knowsMissing(phase: DestPhase): boolean {
+  return IN_POSTCOPY.has(phase) || phase === "drained";
+}
+
+function placedPages(pages: DestReport["pages"]): number {
+  return pages.pushedNormal + pages.pushedZero + pages.urgentNormal + pages.urgentZero;
+}
+
+/** Pages that the destination lacks still. */
+function missingNow(pages: DestReport["pages"]): number {
+  return Math.max(0, pages.missing - placedPages(pages) - pages.removed);
+}
+
 /**
  * The share that is here, as the destination knows it: not before LISTEN, as long as pages may come
  * once more.
  */
 export function destResidency(counters: DestCounters): number | undefined {
-  const { remainingPages } = destProgress(counters, 0);
-  const total = counters.get(DEST.totalPages);
-  return remainingPages === null || total === 0 ? undefined : 1 - remainingPages / total;
+  const { phase, pages } = destCounts(counters);
+  if (pages.total === 0) return undefined;
+  if (pages.missing === 0 && !knowsMissing(phase)) return undefined;
+  return 1 - missingNow(pages) / pages.total;
 }
 
 /**
@@ -145,8 +160,7 @@ export function destResidency(counters: DestCounters): number | undefined {
  */
 export function destProgress(counters: DestCounters, elapsedMs: number): ProgressSample {
   const { phase, pages, faults, bytes } = destCounts(counters);
-  const placed = pages.pushedNormal + pages.pushedZero + pages.urgentNormal + pages.urgentZero;
-  const afterListen = IN_POSTCOPY.has(phase) || phase === "drained";
+  const placed = placedPages(pages);
   return {
     role: "dest",
     phase,
@@ -154,7 +168,7 @@ export function destProgress(counters: DestCounters, elapsedMs: number): Progres
     elapsedMs,
     bytes: bytes.total,
     donePages: pages.precopyNormal + pages.precopyZero + placed,
-    remainingPages: afterListen ? Math.max(0, pages.missing - placed - pages.removed) : null,
+    remainingPages: knowsMissing(phase) ? missingNow(pages) : null,
     dirtyPages: null,
     faults: faults.remote,
   };

@@ -87,7 +87,7 @@ export class RamWriter {
    */
   page(block: RamBlock, offset: number): void {
     const pages = this.#pages;
-    this.#moved?.page(this.kind, block, offset);
+    this.#moved?.add(this.kind, block, offset, 1);
     if (pages.isZero(block, offset)) {
       this.#header(block, offset, RAM_FLAG.zero);
       this.#scratch.bytes[this.#used++] = 0;

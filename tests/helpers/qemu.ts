@@ -173,7 +173,7 @@ export class Qemu implements AsyncDisposable {
 
   /**
    * Waits for migration state `status` as QEMU's events tell it, fails on "failed", and gives the
-   * event. Needs the capability `events`. `from`: see QmpClient.waitForEvent.
+   * event. A guest whose migration has completed can then be told `cont`. Needs the capability `events`. `from`: see QmpClient.waitForEvent.
    */
   async waitForMigration(
     status: string,
@@ -183,9 +183,20 @@ export class Qemu implements AsyncDisposable {
       ...options,
       accept: ({ data }) => data["status"] === status || data["status"] === "failed",
     });
-    if (event.data["status"] === status) return event;
+    if (event.data["status"] === status) {
+      if (status === "completed") await this.#finalized();
+      return event;
+    }
     const why = JSON.stringify(await this.qmp.execute("query-migrate"));
     throw new Error(`QEMU's migration failed: ${why}\n${this.program.stderr.tail}`);
+  }
+
+  /** The event comes a moment before the run state, until which QEMU refuses `cont`. */
+  async #finalized(): Promise<void> {
+    await waitUntil(async () => {
+      const { status } = await this.qmp.execute<{ status: string }>("query-status");
+      return status !== "finish-migrate";
+    }, "the end of a migration that has completed");
   }
 
   /** Has a QEMU started with `incoming: "defer"` listen on a free port of 127.0.0.1; gives it. */

@@ -9,7 +9,7 @@ const migrationTest = requireOrSkip(needUserfaultfd());
 const MEBIBYTE = 2 ** 20;
 
 migrationTest("--max-bandwidth holds in precopy", async () => {
-  const guest = "stress:size=8MiB,zero=0,duration=50ms";
+  const guest = "stress:size=8MiB,zero=0,discard=0,duration=50ms";
   const sourceFlags = ["--switchover", "rounds=1", "--max-bandwidth", "8MiB/s"];
   const { source, dest } = await move({ guest, sourceFlags });
   expectMoved(source, dest, pages("8MiB"));

@@ -9,6 +9,8 @@ import type { QemuSourceDriver } from "./source-driver.ts";
 /** How often it is looked whether a guest that was told to go on does, and how long. */
 const RESUME_LOOK_MS = 5;
 const RESUME_TIMEOUT_MS = 30_000;
+/** The run state of a guest that stands because it is being sent. */
+const MIGRATING = "finish-migrate";
 
 /**
  * Lets a guest that was sent go on here, as its peer has only kept it. It says so by a number of page
@@ -25,13 +27,21 @@ export async function continueGuest(qmp: QmpClient, driver: QemuSourceDriver): P
   await letRun(qmp);
 }
 
-/** Lets a guest run, and waits until it does. @throws DriveError NOT_RESUMED. */
+/**
+ * Lets a guest run, and waits until it does. Before that it waits for the end of a migration that
+ * says already that it has completed, and during which QEMU refuses `cont` ("not finalized yet").
+ * @throws DriveError NOT_RESUMED.
+ */
 export async function letRun(qmp: QmpClient): Promise<void> {
-  await qmp.run("cont");
   const deadline = performance.now() + RESUME_TIMEOUT_MS;
-  for (;;) {
+  for (let told = false; ;) {
     const { running, status } = await qmp.execute("query-status", {}, statusSchema);
     if (running) return;
+    if (!told && status !== MIGRATING) {
+      await qmp.run("cont");
+      told = true;
+      continue;
+    }
     if (performance.now() > deadline) {
       const seconds = RESUME_TIMEOUT_MS / 1000;
       const what = `The guest was told to go on, and is in state ${status} after ${seconds} s`;

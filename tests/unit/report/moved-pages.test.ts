@@ -36,24 +36,28 @@ test("runs are divided at the edges of bins, over all blocks", () => {
   expect(counts(shared, KIND.precopy).every((count) => count === 0)).toBe(true);
 });
 
-test("pages that come one by one are counted as the runs that they make, every one once", () => {
+test("pages that come one by one, or a few at a time, are counted as the runs that they make, every one once", () => {
   const blocks = blocksOf(700, 900);
   const page = fc.record({
     kind: fc.constantFrom(...Object.values(KIND)),
     block: fc.constantFrom(...blocks),
     first: fc.nat(699),
     run: fc.integer({ min: 1, max: 40 }),
+    step: fc.integer({ min: 1, max: 9 }),
   });
   fc.assert(
     fc.property(fc.array(page, { maxLength: 30 }), (list) => {
       const [one, joined] = [createMovedPages(), createMovedPages()];
       const moved = new MovedPages(one, blocks);
       const runs = new MovedRuns(new MovedPages(joined, blocks));
-      for (const { kind, block, first, run } of list) {
+      for (const { kind, block, first, run, step } of list) {
         const end = Math.min(first + run, block.length / PAGE);
-        for (let at = first; at < end; at++) {
-          moved.add(kind, block, at * PAGE, 1);
-          runs.page(kind, block, at * PAGE);
+        for (let at = first; at < end;) {
+          const pages = Math.min(step, end - at);
+          runs.add(kind, block, at * PAGE, pages);
+          for (let single = at; single < at + pages; single++)
+            moved.add(kind, block, single * PAGE, 1);
+          at += pages;
         }
       }
       runs.flush();

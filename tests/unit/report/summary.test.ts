@@ -125,9 +125,13 @@ test("how much is here is known from the switchover on", () => {
   counters.set(DEST.totalPages, 100);
   counters.set(DEST.phase, DEST_PHASES.indexOf("precopy"));
   expect(destResidency(counters)).toBeUndefined();
-  counters.set(DEST.phase, DEST_PHASES.indexOf("postcopy"));
+  counters.set(DEST.phase, DEST_PHASES.indexOf("device"));
+  expect(destResidency(counters)).toBeUndefined();
+  // LISTEN counts what lacks, while the device state is still being loaded.
   counters.set(DEST.missingPages, 40);
   counters.add(DEST.pagesPushed, 10);
+  expect(destResidency(counters)).toBe(0.7);
+  counters.set(DEST.phase, DEST_PHASES.indexOf("postcopy"));
   expect(destResidency(counters)).toBe(0.7);
 });
 
