@@ -1,23 +1,24 @@
 /** How soon a program is there: the executable as it is copied onto hosts, beside its sources and QEMU. */
-import { join } from "node:path";
-import { buildExecutable } from "../../scripts/build.ts";
 import type { Benchmark, Contender } from "../../src/bench/contest.ts";
 import { qemuPath } from "../helpers/qemu-versions.ts";
-import { postcopyCommand, PROJECT_ROOT } from "../helpers/spawn.ts";
+import { postcopyCommand } from "../helpers/spawn.ts";
+import { EXECUTABLE, needExecutable } from "./executable.ts";
 import { OUR_PROGRAM, qemuProgramName } from "./names.ts";
-import { peers } from "./needs.ts";
+import { isHere, peers } from "./needs.ts";
 
-const EXECUTABLE = "executable";
+const OURS = "executable";
 
 /** Starts of one run, of which the mean is told. */
 const STARTS = 20;
 const QUICK_STARTS = 2;
 
 /** From starting `--version` to its end. */
-export async function start({ quick }: { quick: boolean }): Promise<Benchmark> {
+export function start({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
+  return Promise.resolve(isHere("start", needExecutable()) ? startsOf(quick) : undefined);
+}
+
+function startsOf(quick: boolean): Benchmark {
   const starts = quick ? QUICK_STARTS : STARTS;
-  const outfile = join(PROJECT_ROOT, ".cache", "bench", "postcopy");
-  await buildExecutable({ projectRoot: PROJECT_ROOT, outfile });
   const contender = (name: string, program: string, command: readonly string[]): Contender => {
     return {
       name,
@@ -32,14 +33,14 @@ export async function start({ quick }: { quick: boolean }): Promise<Benchmark> {
     axis: null,
     figures: [{ id: "time", title: "time", unit: "ms", better: "less" }],
     contenders: [
-      contender(EXECUTABLE, OUR_PROGRAM, [outfile, "--version"]),
+      contender(OURS, OUR_PROGRAM, [EXECUTABLE, "--version"]),
       contender("from its sources", OUR_PROGRAM, postcopyCommand("--version")),
       ...peers("start").map((version) => {
         const command = [qemuPath(version), "--version"];
         return contender(`QEMU ${version}`, qemuProgramName(version), command);
       }),
     ],
-    targets: [{ figure: "time", of: EXECUTABLE, to: null, bound: "at most", ratio: 30 }],
+    targets: [{ figure: "time", of: OURS, to: null, bound: "at most", ratio: 30 }],
     notes: ["All files lie in the page cache."],
   };
 }
