@@ -168,6 +168,17 @@ export function limitUnsent(fd: number, bytes: number): void {
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
 }
 
+/**
+ * Acknowledges at once what has been read: a peer with Nagle's algorithm holds its next small message
+ * back until then, which the kernel may make 40 ms. It holds for a while only (tcp(7), TCP_QUICKACK).
+ * Returns false for a socket that is not a TCP one, which needs none.
+ */
+export function acknowledgeNow(fd: number): boolean {
+  const { address, view } = addressScratch();
+  view.setInt32(0, 1, true);
+  return syscall(NR.setsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_QUICKACK, address, 4) === 0;
+}
+
 /** The address that a socket is bound to (the port that the kernel chose for port 0). */
 export function localAddress(fd: number): SocketAddress {
   return queryAddress("getsockname", NR.getsockname, fd);

@@ -3,6 +3,7 @@
  * itself, in the thread that read it (QEMU's `source_return_path_thread`).
  */
 import { monotonicNs } from "../../syscalls/process.ts";
+import { acknowledgeNow } from "../../syscalls/socket.ts";
 import type { Channel } from "../channel/channel.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
@@ -47,7 +48,9 @@ export function runReturnPath(context: ReturnPathContext): void {
 }
 
 function readUntilShut(context: ReturnPathContext): void {
-  const { reader } = context.channel;
+  const { fd, reader } = context.channel;
+  // A QEMU's PONG or request must not wait until what it sent before is acknowledged.
+  let acknowledges = acknowledgeNow(fd);
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
@@ -61,6 +64,7 @@ function readUntilShut(context: ReturnPathContext): void {
       reader.base,
     );
     if (taken === 0) {
+      acknowledges &&= acknowledgeNow(fd);
       reader.ensure(reader.available + 1);
       continue;
     }

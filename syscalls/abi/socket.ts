@@ -36,6 +36,7 @@ export const TCP = {
   TCP_NODELAY: 1,
   TCP_KEEPIDLE: 4,
   TCP_KEEPINTVL: 5,
+  TCP_QUICKACK: 12,
   TCP_USER_TIMEOUT: 18,
   TCP_NOTSENT_LOWAT: 25,
 } as const;
