@@ -19,6 +19,7 @@ import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
 import { computeOwed, countOwedPages, oweEverything } from "./owed.ts";
+import { watchFirstRequests } from "./first-requests.ts";
 import { letGuestStart, sendAhead } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
@@ -237,7 +238,11 @@ function postcopy(context: SourceContext, progress: Progress): void {
   const ahead = shared.counters.get(SOURCE.bytesPostcopy);
   shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before - ahead);
   setPhase(context, "postcopy");
-  letGuestStart(shared);
+  // What the guest will need at once need not wait until it runs.
+  if (context.replay.length === 0) letGuestStart(shared);
+  if (context.watch && Atomics.load(shared.control, WORD.peerFeatures) === 0) {
+    watchFirstRequests(shared);
+  }
   sendOwed(context);
 }
 

@@ -13,6 +13,7 @@ import { SOURCE } from "../report/counters.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { NeighbourOrder } from "./neighbour-order.ts";
 import { AddressOrder, ListedOrder } from "./push-order.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
@@ -53,8 +54,8 @@ function addHostPage(
 }
 
 /**
- * Pushes everything that is owed, until nothing is: the recorded working set first, then from where
- * the last request was on.
+ * Pushes everything that is owed, until nothing is: the recorded working set first, then what lies
+ * around it, then from where the last request was on.
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
@@ -62,7 +63,9 @@ export function pushOwed(context: SourceContext): void {
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
+  const around = new NeighbourOrder(context.replay, guest.blocks, shared);
   const rest = new AddressOrder(guest.blocks, shared);
+  const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
@@ -73,9 +76,9 @@ export function pushOwed(context: SourceContext): void {
     checkStop(shared);
     workingSet.send();
     checkPeer(shared);
-    const order = recorded.find() ? recorded : rest;
     rest.followRequests();
-    if (!order.find()) continue;
+    const order = orders.find((each) => each.find());
+    if (order === undefined) continue;
     const before = channel.bytesWritten;
     chooser.before(writer);
     const pages = shared.counters.get(SOURCE.pagesPushed);

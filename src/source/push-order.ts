@@ -25,7 +25,7 @@ export class AddressOrder implements PushOrder {
   constructor(blocks: readonly RamBlock[], shared: SourceShared) {
     this.#blocks = blocks;
     this.#shared = shared;
-    this.block = firstOf(blocks);
+    this.block = firstBlock(blocks);
   }
 
   /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
@@ -74,7 +74,7 @@ export class ListedOrder implements PushOrder {
     this.#pages = pages;
     this.#blocks = blocks;
     this.#shared = shared;
-    this.block = firstOf(blocks);
+    this.block = firstBlock(blocks);
   }
 
   find(): boolean {
@@ -92,7 +92,8 @@ export class ListedOrder implements PushOrder {
   }
 }
 
-function firstOf(blocks: readonly RamBlock[]): RamBlock {
+/** The block that an order stands in before it has found anything. */
+export function firstBlock(blocks: readonly RamBlock[]): RamBlock {
   const [first] = blocks;
   if (first === undefined) throw new Error("a guest without RAM blocks");
   return first;

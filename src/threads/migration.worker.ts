@@ -61,6 +61,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       shared: new SourceShared(task.shared, guest.blocks),
       settings: task.settings,
       replay: task.replay,
+      watch: task.watch,
       makeWriter: () => new RamWriter(pages),
       connectUrgent:
         route.kind === "connect"

@@ -32,6 +32,8 @@ export interface SourceCrewOptions {
   workingSet: Uint32Array | undefined;
   /** What of it is pushed first, in its order. */
   replay: Uint32Array;
+  /** Hold the push back while the guest asks for pages, to see which it needs first. */
+  watch: boolean;
   /** Names the peer in errors. */
   peer: string;
   /** Nobody is there yet; it is tried again. */
@@ -102,12 +104,13 @@ export class SourceCrew {
     resume: boolean,
     record: JournalRecord | null,
   ): Promise<MigrationResult> {
-    const { guest, peer, replay } = this.#options;
+    const { guest, peer, replay, watch } = this.#options;
     const migration = this.#migration.run({
       guest,
       shared: this.#data,
       settings,
       replay,
+      watch,
       route,
       resume,
       record,
