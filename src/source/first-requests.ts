@@ -18,7 +18,7 @@ export interface WatchLimits {
   watchMs: number;
 }
 
-const LIMITS: WatchLimits = { startMs: 1000, quietMs: 50, watchMs: 1000 };
+const LIMITS: WatchLimits = { startMs: 1000, quietMs: 200, watchMs: 1000 };
 const LOOK_MS = 1;
 const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));
 

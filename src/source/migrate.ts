@@ -238,8 +238,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
   const ahead = shared.counters.get(SOURCE.bytesPostcopy);
   shared.counters.set(SOURCE.bytesPackage, channel.bytesWritten - before - ahead);
   setPhase(context, "postcopy");
-  // What the guest will need at once need not wait until it runs.
-  if (context.replay.length === 0) letGuestStart(shared);
+  letGuestStart(shared);
   if (context.watch && Atomics.load(shared.control, WORD.peerFeatures) === 0) {
     watchFirstRequests(shared);
   }

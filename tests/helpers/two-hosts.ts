@@ -17,6 +17,8 @@ import { run, spawn } from "./spawn.ts";
 import type { RunningProgram } from "./spawn.ts";
 
 const DEVICE = "link0";
+/** A benchmark that hangs must not leave them behind. */
+const LIFE_MS = 600_000;
 /** Of a device that does not exist: what is sent to it is taken by nobody. */
 const NOBODY = "02:00:00:00:00:ff";
 
@@ -43,7 +45,7 @@ interface Place extends Host {
 
 /** A host with no network; it lasts as long as the program that holds it. */
 async function startHost(number: number): Promise<Place> {
-  const program = spawn(["unshare", "--net", "cat"]);
+  const program = spawn(["unshare", "--net", "cat"], { lifeMs: LIFE_MS });
   const namespace = (pid: number | "self"): string => readlinkSync(`/proc/${pid}/ns/net`);
   await waitUntil(() => namespace(program.pid) !== namespace("self"), "a network namespace");
   return {
@@ -105,6 +107,16 @@ export class TwoHosts implements AsyncDisposable {
   /** Packets arrive again. */
   async mend(): Promise<void> {
     await this.#direct(({ hardware }) => hardware);
+  }
+
+  /** Holds the link to a rate in each direction, as `tc` writes it: "1gbit". */
+  async limitRate(rate: string): Promise<void> {
+    for (const { enter } of this.#places) {
+      const limit = ["tbf", "rate", rate, "burst", "128kb", "latency", "20ms"];
+      const words = [...enter, "tc", "qdisc", "replace", "dev", DEVICE, "root", ...limit];
+      const { exitCode, stderr } = await run(words);
+      if (exitCode !== 0) throw new Error(`tc: ${stderr}`);
+    }
   }
 
   /** Says to which device each side sends what is meant for the other. */
