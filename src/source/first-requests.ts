@@ -18,7 +18,10 @@ export interface WatchLimits {
   watchMs: number;
 }
 
-const LIMITS: WatchLimits = { startMs: 1000, quietMs: 200, watchMs: 1000 };
+const START_MS = 1000;
+const QUIET_MS = 200;
+const WATCH_MS = 1000;
+const LIMITS: WatchLimits = { startMs: START_MS, quietMs: QUIET_MS, watchMs: WATCH_MS };
 const LOOK_MS = 1;
 const NEVER_WOKEN = new Int32Array(new SharedArrayBuffer(4));
 

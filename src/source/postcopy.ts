@@ -14,11 +14,12 @@ import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
 import { NeighbourOrder } from "./neighbour-order.ts";
-import { AddressOrder, ListedOrder } from "./push-order.ts";
+import { ListedOrder } from "./push-order.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
+import { SpreadingOrder } from "./spreading-order.ts";
 import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
@@ -55,7 +56,7 @@ function addHostPage(
 
 /**
  * Pushes everything that is owed, until nothing is: the recorded working set first, then what lies
- * around it, then from where the last request was on.
+ * around it, then out of the places of the last requests.
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
@@ -64,7 +65,7 @@ export function pushOwed(context: SourceContext): void {
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
   const around = new NeighbourOrder(context.replay, guest.blocks, shared);
-  const rest = new AddressOrder(guest.blocks, shared);
+  const rest = new SpreadingOrder(guest.blocks, shared);
   const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
   const hurry = (): boolean => {

@@ -1,7 +1,6 @@
 /** In which order the background push takes the host pages that are owed. */
 import type { RamBlock } from "../ram/block.ts";
-import { blockOfPage, hostPageOf, totalPages } from "../ram/block.ts";
-import { WORD } from "./shared.ts";
+import { blockOfPage, hostPageOf } from "../ram/block.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** An order of pages, some of which others may have sent already. */
@@ -15,7 +14,7 @@ export interface PushOrder {
   next(): void;
 }
 
-/** Through memory by addresses, round all blocks, from where the last request was on. */
+/** Through memory by addresses, round all blocks. */
 export class AddressOrder implements PushOrder {
   block: RamBlock;
   hostPage = 0;
@@ -26,16 +25,6 @@ export class AddressOrder implements PushOrder {
     this.#blocks = blocks;
     this.#shared = shared;
     this.block = firstBlock(blocks);
-  }
-
-  /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
-  followRequests(): void {
-    const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
-    if (hint < 0) return;
-    // Behind the last page of all there is none: it goes on where it was.
-    if (hint >= totalPages(this.#blocks)) return;
-    this.block = blockOfPage(this.#blocks, hint);
-    this.hostPage = hostPageOf(this.#blocks, this.block, hint);
   }
 
   find(): boolean {

@@ -58,7 +58,9 @@ const TARGETS: Target[] = VERSIONS.flatMap((version) => [
 /** The benchmark; undefined, and said why, where it cannot be run. */
 export async function replay(_options: { quick: boolean }): Promise<Benchmark | undefined> {
   const needs = [needTwoHosts(), needLinuxGuest(), needUserfaultfd()];
-  const missing = [...needs, ...VERSIONS.map(needQemuVersion)].find((need) => need.missing !== undefined);
+  const missing = [...needs, ...VERSIONS.map(needQemuVersion)].find(
+    (need) => need.missing !== undefined,
+  );
   if (missing !== undefined) {
     console.error(`replay: needs ${missing.what}: ${missing.missing}`);
     return undefined;
@@ -82,20 +84,15 @@ export async function replay(_options: { quick: boolean }): Promise<Benchmark | 
   };
 }
 
-/** A Linux that was kept at its work, and the link over which it is restored. */
+/** A Linux that was kept at its work. */
 class KeptLinux {
   readonly #place = new LinuxPlace();
-  readonly #hosts: TwoHosts;
   #restores = 0;
 
-  private constructor(hosts: TwoHosts) {
-    this.#hosts = hosts;
-  }
-
   static async keep(): Promise<KeptLinux> {
-    const hosts = await TwoHosts.start();
-    await hosts.limitRate(LINK_RATE);
-    const kept = new KeptLinux(hosts);
+    const kept = new KeptLinux();
+    // Nobody says when the last run is over.
+    process.once("exit", () => rmSync(kept.#place.file(""), { recursive: true, force: true }));
     await kept.#keep();
     // Whoever comes first has something to replay.
     await kept.#restore(VERSIONS[0], []);
@@ -145,7 +142,9 @@ class KeptLinux {
   }
 
   async #restore(version: QemuVersion, flags: readonly string[]): Promise<Run> {
-    const { one, other } = this.#hosts;
+    await using hosts = await TwoHosts.start();
+    await hosts.limitRate(LINK_RATE);
+    const { one, other } = hosts;
     const name = `restored-${this.#restores++}`;
     const program = [...one.enter, qemuPath(version)];
     const machine = { name, program, machine: MACHINE, memoryMib: MEMORY_MIB };

@@ -17,8 +17,6 @@ import { run, spawn } from "./spawn.ts";
 import type { RunningProgram } from "./spawn.ts";
 
 const DEVICE = "link0";
-/** A benchmark that hangs must not leave them behind. */
-const LIFE_MS = 600_000;
 /** Of a device that does not exist: what is sent to it is taken by nobody. */
 const NOBODY = "02:00:00:00:00:ff";
 
@@ -45,7 +43,7 @@ interface Place extends Host {
 
 /** A host with no network; it lasts as long as the program that holds it. */
 async function startHost(number: number): Promise<Place> {
-  const program = spawn(["unshare", "--net", "cat"], { lifeMs: LIFE_MS });
+  const program = spawn(["unshare", "--net", "cat"]);
   const namespace = (pid: number | "self"): string => readlinkSync(`/proc/${pid}/ns/net`);
   await waitUntil(() => namespace(program.pid) !== namespace("self"), "a network namespace");
   return {

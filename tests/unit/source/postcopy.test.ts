@@ -170,7 +170,7 @@ describe("a request", () => {
     expect(peer.reader.available).toBe(0);
   });
 
-  test("moves the push on to what lies behind it", () => {
+  test("moves the push to what lies around it", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([8, 40]);
     const { context, receiver, server } = bench(descriptors, guest);
@@ -179,10 +179,10 @@ describe("a request", () => {
     pushOwed(context);
     receiver.main(48);
     const pushed = names(receiver.pages.slice(1));
-    // From there to the end of the block, then round all blocks.
+    // From there to the end of the block, what lies below it, then round all blocks.
     expect(pushed.slice(0, 19)).toEqual(Array.from({ length: 19 }, (_, i) => `1:${21 + i}`));
-    expect(pushed.slice(19, 27)).toEqual(Array.from({ length: 8 }, (_, i) => `0:${i}`));
-    expect(pushed.slice(27)).toEqual(Array.from({ length: 20 }, (_, i) => `1:${i}`));
+    expect(pushed.slice(19, 39)).toEqual(Array.from({ length: 20 }, (_, i) => `1:${i}`));
+    expect(pushed.slice(39)).toEqual(Array.from({ length: 8 }, (_, i) => `0:${i}`));
   });
 
   test("for the last page of all sends the push back to the beginning", () => {
