@@ -22,7 +22,7 @@ const GAP = 64;
 /** Of so many pieces of a place one lies below it: more of what is asked for lies above. */
 const PIECES_A_ROUND = 4;
 
-/** Everything of [down, up) has been pushed. */
+/** Of [down, up) everything has been pushed, but for gaps that requests left. */
 interface Pivot {
   block: RamBlock;
   up: number;
