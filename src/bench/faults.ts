@@ -5,8 +5,8 @@
 import { VERSION } from "../util/version.ts";
 import type { Benchmark, Contender, Run } from "./contest.ts";
 import { bucketPercentile } from "./latency.ts";
-import { move } from "./move.ts";
 import type { Figure } from "./result.ts";
+import { moveStress } from "./stress-move.ts";
 
 const MEMORY_MIB = 512;
 const QUICK_MEMORY_MIB = 128;
@@ -51,10 +51,10 @@ export function limitFlags(limit: number): string[] {
 }
 
 /** A guest with one processor that writes to pages at random, as fast as it gets them. */
-async function moveStress(memoryMib: number, sourceFlags: readonly string[]): Promise<Run> {
+async function faultAtRandom(memoryMib: number, sourceFlags: readonly string[]): Promise<Run> {
   const settings = `size=${memoryMib}MiB,workers=1,zero=0,rate=unlimited,hot-share=0,discard=0,duration=10ms`;
   const flags = ["--switchover", "now", ...sourceFlags];
-  const { source, dest } = await move(`stress:${settings}`, flags);
+  const { source, dest } = await moveStress(`stress:${settings}`, flags);
   const { latencyNs } = dest.faults;
   if (latencyNs === null || source.rates.postcopy === null) throw new Error("no faults");
   return faultsRun(latencyNs.buckets, latencyNs.mean, source.rates.postcopy);
@@ -66,7 +66,7 @@ export function oursToOurs(memoryMib: number): Contender[] {
     name: "ours → ours",
     program: `postcopy ${VERSION}`,
     at: limit,
-    run: () => moveStress(memoryMib, limitFlags(limit)),
+    run: () => faultAtRandom(memoryMib, limitFlags(limit)),
   }));
 }
 

@@ -97,7 +97,6 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   if (end.failure !== undefined) return await fail(qemu, job, end, end.failure);
   qemu.handOver();
   const reply = await migrationEnd(qemu, job.output);
-  recordWorkingSet(job, end);
   const figures = qemuFigures(qemu.qmp.version, reply ?? {}, qemu.startMs);
   job.output.finish({ ...end.report, qemu: figures }, end.observed);
   if (reply !== undefined && reply.status !== "completed") {
@@ -109,6 +108,8 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
     ({ running, status }) => (running ? "running" : status),
     () => "running",
   );
+  // One that stands still has not shown what it needs.
+  if (state === "running") recordWorkingSet(job, end);
   await qemu.release();
   log.info(whereText(state, qemu.pid));
   return EXIT.ok;

@@ -66,6 +66,8 @@ export interface SourceJob {
   workingSet?: Uint32Array | undefined;
   /** What of it is pushed before everything else. */
   replay?: Uint32Array;
+  /** Nothing is recorded of what a kept guest asks for first: the push gives it time to ask. */
+  watch?: boolean;
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
@@ -110,12 +112,13 @@ export class SourceRun {
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
     const { guest, peerText, workingSet, options, output, interrupts } = this.#job;
-    const { replay = new Uint32Array() } = this.#job;
+    const { replay = new Uint32Array(), watch = false } = this.#job;
     const crew = new SourceCrew({
       guest,
       workingSet,
       replay,
       moved: this.#watch.shared,
+      watch,
       peer: `the destination at ${peerText}`,
       waiting: () => sayWaiting(peerText, options),
       connected: () => this.#connected(),

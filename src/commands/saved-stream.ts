@@ -30,6 +30,7 @@ export async function openSavedStream(path: string, output: Output): Promise<Sto
       guestText: `${kindOf(opening)} of ${stream.machineType} in ${path}`,
       workingSet: undefined,
       replay: new Uint32Array(),
+      watch: false,
     };
   } finally {
     clearInterval(timer);

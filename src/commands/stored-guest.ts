@@ -15,6 +15,7 @@ export interface StoredGuest {
   guestText: string;
   workingSet: Uint32Array | undefined;
   replay: Uint32Array;
+  watch: boolean;
 }
 
 /** What the operator says of it. */
@@ -45,7 +46,7 @@ export async function openStoredGuest(
 
 function openKeptSnapshot(
   directory: string,
-  { noReplay, replayLimit = Infinity }: StoredOptions,
+  { noRecord, noReplay, replayLimit = Infinity }: StoredOptions,
   output: Output,
 ): StoredGuest {
   const snapshot = openSnapshot(directory);
@@ -60,6 +61,7 @@ function openKeptSnapshot(
     guestText: `snapshot of ${snapshot.machineType} in ${directory}`,
     workingSet,
     replay: workingSet?.subarray(0, replayed) ?? new Uint32Array(),
+    watch: workingSet === undefined && !noRecord,
   };
 }
 

@@ -41,6 +41,8 @@ export interface SourceContext {
   settings: SourceSettings;
   /** Target pages, counted over all blocks, that are pushed first and in this order. */
   replay: Uint32Array;
+  /** Nothing is recorded of what a kept guest asks for first, and it will be. */
+  watch: boolean;
   /** Makes a writer of RAM records over the guest's memory. */
   makeWriter: () => RamWriter;
   /** Opens a second connection to the peer, or undefined where only one is possible. */

@@ -20,6 +20,7 @@ import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
 import { oweEverything, oweSomething } from "./owed.ts";
+import { watchFirstRequests } from "./first-requests.ts";
 import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
@@ -241,6 +242,9 @@ function postcopy(context: SourceContext, progress: Progress): void {
   setPhase(context, "postcopy");
   letGuestStart(shared);
   setThreadNice(0);
+  if (context.watch && Atomics.load(shared.control, WORD.peerFeatures) === 0) {
+    watchFirstRequests(shared);
+  }
   sendOwed(context);
 }
 

@@ -14,12 +14,14 @@ import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { NeighbourOrder } from "./neighbour-order.ts";
 import { PushCompression } from "./push-compression.ts";
-import { AddressOrder, ListedOrder } from "./push-order.ts";
+import { ListedOrder } from "./push-order.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
+import { SpreadingOrder } from "./spreading-order.ts";
 import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
@@ -61,8 +63,8 @@ function addHostPages(
 }
 
 /**
- * Pushes everything that is owed, until nothing is: the recorded working set first, then from where
- * the last request was on.
+ * Pushes everything that is owed, until nothing is: the recorded working set first, then what lies
+ * around it, then out of the places of the last requests.
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
@@ -72,7 +74,9 @@ export function pushOwed(context: SourceContext): void {
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
-  const rest = new AddressOrder(guest.blocks, shared);
+  const around = new NeighbourOrder(context.replay, guest.blocks, shared);
+  const rest = new SpreadingOrder(guest.blocks, shared);
+  const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
   const compression = new PushCompression(context, writer);
   const hurry = (): boolean => {
@@ -84,10 +88,10 @@ export function pushOwed(context: SourceContext): void {
     checkStop(shared);
     workingSet.send();
     checkPeer(shared);
-    const order = recorded.find() ? recorded : rest;
-    writer.kind = order === recorded ? KIND.replay : KIND.push;
     rest.followRequests();
-    if (!order.find()) continue;
+    const order = orders.find((each) => each.find());
+    if (order === undefined) continue;
+    writer.kind = order === rest ? KIND.push : KIND.replay;
     const before = channel.bytesWritten;
     compression.before(order);
     chooser.before(writer);

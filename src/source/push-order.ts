@@ -1,8 +1,7 @@
 /** In which order the background push takes the host pages that are owed. */
 import type { RamBlock } from "../ram/block.ts";
-import { blockOfPage, hostPageOf, totalPages } from "../ram/block.ts";
+import { blockOfPage, hostPageOf } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** An order of pages, some of which others may have sent already. */
@@ -18,7 +17,7 @@ export interface PushOrder {
   next(count: number): void;
 }
 
-/** Through memory by addresses, round all blocks, from where the last request was on. */
+/** Through memory by addresses, round all blocks. */
 export class AddressOrder implements PushOrder {
   block: RamBlock;
   hostPage = 0;
@@ -28,17 +27,7 @@ export class AddressOrder implements PushOrder {
   constructor(blocks: readonly RamBlock[], shared: SourceShared) {
     this.#blocks = blocks;
     this.#shared = shared;
-    this.block = firstOf(blocks);
-  }
-
-  /** Goes on behind the page that was asked for last: its neighbours are likely to be next. */
-  followRequests(): void {
-    const hint = Atomics.exchange(this.#shared.control, WORD.pushHint, -1);
-    if (hint < 0) return;
-    // Behind the last page of all there is none: it goes on where it was.
-    if (hint >= totalPages(this.#blocks)) return;
-    this.block = blockOfPage(this.#blocks, hint);
-    this.hostPage = hostPageOf(this.#blocks, this.block, hint);
+    this.block = firstBlock(blocks);
   }
 
   find(): boolean {
@@ -81,7 +70,7 @@ export class ListedOrder implements PushOrder {
     this.#pages = pages;
     this.#blocks = blocks;
     this.#shared = shared;
-    this.block = firstOf(blocks);
+    this.block = firstBlock(blocks);
   }
 
   find(): boolean {
@@ -108,7 +97,8 @@ export class ListedOrder implements PushOrder {
   }
 }
 
-function firstOf(blocks: readonly RamBlock[]): RamBlock {
+/** The block that an order stands in before it has found anything. */
+export function firstBlock(blocks: readonly RamBlock[]): RamBlock {
   const [first] = blocks;
   if (first === undefined) throw new Error("a guest without RAM blocks");
   return first;

@@ -19,7 +19,7 @@ export const WORD = {
   switchoverNow: 0,
   /** Descriptor of the urgent channel, -1 while there is none. */
   urgentFd: 1,
-  /** Target page (counted over all blocks) of the last request: the push goes on from there. */
+  /** Target page (counted over all blocks) of the last request: the push spreads out from there. */
   pushHint: 2,
   /** Host pages that are still owed to the destination. */
   owed: 3,

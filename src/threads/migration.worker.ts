@@ -70,6 +70,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       shared,
       settings: task.settings,
       replay: task.replay,
+      watch: task.watch,
       makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
       connectUrgent:
         route.kind === "connect"

@@ -34,6 +34,8 @@ export interface SourceCrewOptions {
   replay: Uint32Array;
   /** Where the pages that go are counted, if somebody wants to see it (moved-pages.ts). */
   moved?: SharedArrayBuffer | undefined;
+  /** Hold the push back while the guest asks for pages, to see which it needs first. */
+  watch: boolean;
   /** Names the peer in errors. */
   peer: string;
   /** Nobody is there yet; it is tried again. */
@@ -104,12 +106,13 @@ export class SourceCrew {
     resume: boolean,
     record: JournalRecord | null,
   ): Promise<MigrationResult> {
-    const { guest, peer, replay } = this.#options;
+    const { guest, peer, replay, watch } = this.#options;
     const migration = this.#migration.run({
       guest,
       shared: this.#data,
       settings,
       replay,
+      watch,
       route,
       resume,
       record,

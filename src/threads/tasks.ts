@@ -31,6 +31,8 @@ export interface MigrationTask {
   settings: SourceSettings;
   /** Target pages, counted over all blocks, that are pushed first. */
   replay: Uint32Array;
+  /** Hold the push back while the guest asks for pages, to see which it needs first. */
+  watch: boolean;
   route: Route;
   /** Go on after a broken link: the destination has a part of the guest already. */
   resume: boolean;

@@ -3,7 +3,11 @@ import { OWN_BENCHMARKS } from "../../src/bench/all.ts";
 import type { ListedBenchmark } from "../../src/bench/contest.ts";
 import { bulkIdle, bulkRunning } from "./bulk.ts";
 import { downtime } from "./downtime.ts";
+import { faults } from "./faults.ts";
+import { faultsHuge } from "./faults-huge.ts";
+import { faultsDelayed, faultsGigabit } from "./faults-link.ts";
 import { capture, restoreRate } from "./kept-guests.ts";
+import { replay } from "./replay.ts";
 import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
 import { start } from "./start.ts";
@@ -18,6 +22,11 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "restore", make: restore },
   { id: "restore-clones", make: restoreClones },
   { id: "restore-growth", make: restoreGrowth, runs: 9 },
+  { id: "replay", make: replay },
+  { id: "faults", make: faults },
+  { id: "faults-gigabit", make: faultsGigabit },
+  { id: "faults-delayed", make: faultsDelayed },
+  { id: "faults-huge", make: faultsHuge },
   { id: "round-trip", make: roundTrip },
   { id: "start", make: start },
 ];

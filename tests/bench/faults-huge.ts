@@ -1,7 +1,7 @@
 /** Remote faults on huge pages of 2 MiB, each of which is asked for, sent and placed as a whole. */
 import type { Benchmark, Run } from "../../src/bench/contest.ts";
 import { FAULT_FIGURES, faultsRun } from "../../src/bench/faults.ts";
-import { move } from "../../src/bench/move.ts";
+import { moveStress } from "../../src/bench/stress-move.ts";
 import { VERSION } from "../../src/util/version.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { hugePagesOf } from "../helpers/random-guest.ts";
@@ -55,7 +55,7 @@ export async function faultsHuge({ quick }: { quick: boolean }): Promise<Benchma
 async function moveHuge(memoryMib: number): Promise<Run> {
   const shape = `size=${memoryMib}MiB,page-size=2M,workers=1,zero=0`;
   const guest = `stress:${shape},rate=unlimited,hot-share=0,duration=10ms`;
-  const { source, dest } = await move(guest, ["--switchover", "now"]);
+  const { source, dest } = await moveStress(guest, ["--switchover", "now"]);
   const { latencyNs } = dest.faults;
   if (latencyNs === null || source.rates.postcopy === null) throw new Error("no faults");
   return faultsRun(latencyNs.buckets, latencyNs.mean, source.rates.postcopy);

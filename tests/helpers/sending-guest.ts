@@ -51,6 +51,7 @@ export function sourceContext(
     shared,
     settings: { ...SETTINGS, ...settings },
     replay: new Uint32Array(),
+    watch: false,
     makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),

@@ -7,6 +7,7 @@ import { readInto, writeFrom } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { NR, syscall } from "../../../syscalls/raw.ts";
 import {
+  acknowledgeNow,
   acceptConnection,
   bindAndListen,
   formatSocketAddress,
@@ -203,4 +204,19 @@ test("TCP connections are tuned: no delay, and a dead peer is noticed in the tim
   expect([tcp(TCP.TCP_KEEPIDLE), tcp(TCP.TCP_KEEPINTVL)]).toEqual([1, 1]);
   const [unixSocket] = descriptors.pair();
   expect(() => limitUnsent(unixSocket, 1)).toThrow("setsockopt");
+});
+
+test("what a TCP connection has read is acknowledged at once, when that is asked for", () => {
+  using descriptors = new Descriptors();
+  const [listener, address] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+  const fd = connectTo(descriptors, address);
+  ready(listener, POLL.POLLIN);
+  descriptors.add(acceptConnection(listener));
+  scratch.view.setInt32(0, 0, true);
+  const level = IP.IPPROTO_TCP;
+  expect(syscall(NR.setsockopt, fd, level, TCP.TCP_QUICKACK, scratch.address, 4)).toBe(0);
+  expect(option(fd, level, TCP.TCP_QUICKACK)).toBe(0);
+  expect(acknowledgeNow(fd)).toBe(true);
+  expect(option(fd, level, TCP.TCP_QUICKACK)).toBe(1);
+  expect(acknowledgeNow(descriptors.pair()[0])).toBe(false);
 });

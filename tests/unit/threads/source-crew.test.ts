@@ -27,6 +27,7 @@ test("the link stays open under a thread that may still be at work with it", asy
     guest: { kind: "stress", setup, blocks: [] },
     workingSet: undefined,
     replay: new Uint32Array(),
+    watch: false,
     peer: "the destination",
     waiting: () => undefined,
     connected: () => undefined,
