@@ -26,7 +26,7 @@ import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 
 /** Target pages pushed between two looks at the lock: 128 KiB. */
 const PAGES_PER_CHUNK = 32;
-/** The same where requested pages go on a channel of their own, and nobody waits for the lock. */
+/** The same where requested pages go on a channel of their own, and the push may be as fast as it can. */
 const PAGES_PER_LONG_CHUNK = 128;
 /** What the guest's start may be delayed by for pages that it will need at once. */
 const AHEAD_MS = 10;
@@ -91,7 +91,7 @@ export function pushOwed(context: SourceContext): void {
     rest.followRequests();
     const order = orders.find((each) => each.find());
     if (order === undefined) continue;
-    writer.kind = order === rest ? KIND.push : KIND.replay;
+    writer.kind = order === recorded ? KIND.replay : KIND.push;
     const before = channel.bytesWritten;
     compression.before(order);
     chooser.before(writer);
@@ -146,6 +146,7 @@ export function sendDevicePages(context: SourceContext): void {
   const [normal, zero] = [counters.get(SOURCE.pagesPushed), counters.get(SOURCE.pagesPushedZero)];
   const order = new ListedOrder(pages, guest.blocks, shared);
   const writer = context.makeWriter();
+  writer.kind = KIND.precopy;
   while (order.find()) pushChunk(context, writer, order);
   const sentNormal = counters.get(SOURCE.pagesPushed) - normal;
   const sentZero = counters.get(SOURCE.pagesPushedZero) - zero;
@@ -225,8 +226,10 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
     writer.begin(RAM_SECTION_ID);
   };
   writer.begin(RAM_SECTION_ID);
-  const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
-  for (let left = urgent ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK; left > 0 && order.find();) {
+  // Under a limit a chunk is what is sent at once, however low the limit is.
+  const long =
+    Atomics.load(shared.control, WORD.urgentFd) >= 0 && context.settings.maxPostcopyBandwidth === 0;
+  for (let left = long ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK; left > 0 && order.find();) {
     const { block, hostPage } = order;
     const most = Math.ceil(left / targetPagesPerHostPage(block));
     const count = claimPages(shared, order, most);

@@ -77,7 +77,7 @@ const READABILITY = `(() => {
       if (!apart) overlapping.push(labels[i].textContent + " | " + labels[i + 1 + j].textContent);
     }));
   }
-  const unseen = [...document.querySelectorAll("figure svg")].filter((svg) => {
+  const unseen = [...document.querySelectorAll("figure svg:not(svg svg)")].filter((svg) => {
     const { width, height } = svg.getBoundingClientRect();
     const described = svg.closest("[aria-label], [aria-hidden]") !== null;
     return width < 100 || height < 20 || !described;

@@ -43,10 +43,10 @@ const sumOf = (...counts: readonly number[]): number => counts.reduce((sum, one)
 /** The map of a source's page has every page that the report says was sent, by kind. */
 function expectSent(moved: Record<string, number>, report: SourceReport): void {
   const { precopyNormal, precopyZero, pushedNormal, pushedZero } = report.pages;
-  const { requestedNormal, requestedZero } = report.pages;
+  const { requestedNormal, requestedZero, repeated } = report.pages;
   expect(moved["precopy"] ?? 0).toBe(precopyNormal + precopyZero);
   expect(sumOf(moved["push"] ?? 0, moved["replay"] ?? 0)).toBe(pushedNormal + pushedZero);
-  expect(moved["request"] ?? 0).toBe(requestedNormal + requestedZero);
+  expect(moved["request"] ?? 0).toBe(requestedNormal + requestedZero + repeated);
 }
 
 /** The same at a destination, where pages that were asked for may come beside those pushed. */
