@@ -30,12 +30,12 @@ export type Prose = ReadonlyMap<string, string>;
 
 /** The text of the document. */
 export function performanceDocument(results: BenchResults, prose: Prose): string {
-  const { machine, program, startedAt, benchmarks } = results;
+  const { machine, program, benchmarks } = results;
   const parts = [
     "# Performance",
     "<!-- Made by `npm run performance` of docs/performance.json and docs/performance/*.md. -->",
     bodyOf(prose.get(INTRODUCTION)),
-    `Measured on ${startedAt.slice(0, 10)} with postcopy ${program} on ${describeMachine(machine)}.`,
+    `Measured with postcopy ${program} on ${describeMachine(machine)}.`,
     summaryOf(benchmarks),
     ...benchmarks.map((benchmark) => sectionOf(benchmark, prose.get(benchmark.id))),
   ];
@@ -65,16 +65,22 @@ function summaryOf(benchmarks: readonly BenchmarkResult[]): string {
 }
 
 function sectionOf(benchmark: BenchmarkResult, text: string | undefined): string {
-  const { title, id, setting, notes, entries } = benchmark;
+  const { title, id, setting, notes, entries, measuredAt } = benchmark;
   const parts = [
     `## ${title}`,
     setting,
-    `\`bun test bench -t ${id}\`, ${runsOf(entries)}: the median, and in brackets the least and the greatest.`,
+    `\`bun test bench -t ${id}\`, ${runsOf(entries)}, ${timeOf(measuredAt)}: the median, and in brackets ` +
+      "the least and the greatest.",
     markdownTable(rowsOf(benchmark)),
     notes.map((note) => `- ${note}`).join("\n"),
     bodyOf(text),
   ];
   return parts.filter((part) => part !== "").join("\n\n");
+}
+
+/** To the minute: results of one day may be of different states of the program. */
+function timeOf(instant: string): string {
+  return instant.slice(0, 16).replace("T", " ");
 }
 
 function rowsOf({ axis, figures, entries }: BenchmarkResult): string[][] {

@@ -23,7 +23,7 @@ export interface Contender {
 }
 
 /** A benchmark: what is compared, of whom, and what the comparison should come to. */
-export interface Benchmark extends Omit<BenchmarkResult, "entries"> {
+export interface Benchmark extends Omit<BenchmarkResult, "entries" | "measuredAt"> {
   /** Those that can be run here. What they need beyond a run is theirs to prepare and give back. */
   contenders: readonly Contender[];
 }
@@ -55,6 +55,7 @@ export async function hold(
 ): Promise<BenchmarkResult> {
   const { contenders, ...described } = benchmark;
   const { runs, warmups = 0, progress } = options;
+  const measuredAt = new Date().toISOString();
   const entries = contenders.map((contender) => newEntry(contender));
   for (let round = -warmups; round < runs; round++) {
     for (const index of turns(contenders.length, round)) {
@@ -67,7 +68,7 @@ export async function hold(
       if (round >= 0) note(entry, run);
     }
   }
-  return { ...described, entries };
+  return { ...described, entries, measuredAt };
 }
 
 function turns(contenders: number, round: number): number[] {

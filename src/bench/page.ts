@@ -16,6 +16,9 @@ import { formatResults } from "./results.ts";
 import { spread, verdicts } from "./statistics.ts";
 import { describeMachine, describeVerdict, formatPoint, runsOf } from "./table.ts";
 
+/** An axis whose last point is so many times its first is logarithmic. */
+const LOG_FROM = 16;
+
 /** The page as the text of a file. */
 export function benchPage(results: BenchResults): string {
   const { startedAt, program, machine, benchmarks } = results;
@@ -121,10 +124,17 @@ function linesOf(benchmark: BenchmarkResult, figure: Figure, colours: Colours): 
     title,
     caption: better === "less" ? "Less is better." : "More is better.",
     series,
-    x: { title: axisTitle(axis), unit: "count", scale: "linear" },
+    x: { title: axisTitle(axis), unit: "count", scale: scaleOf(entries) },
     y: { title, unit, scale: "linear" },
     shape: "line",
   });
+}
+
+/** Points that lie far apart, as 1, 4 and 16 do, are spread evenly. */
+function scaleOf(entries: BenchmarkResult["entries"]): "linear" | "log" {
+  const points = entries.flatMap(({ at }) => at ?? []);
+  const least = Math.min(...points);
+  return least > 0 && Math.max(...points) / least >= LOG_FROM ? "log" : "linear";
 }
 
 function axisTitle(axis: BenchmarkResult["axis"]): string {

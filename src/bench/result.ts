@@ -65,6 +65,7 @@ export const benchmarkResultSchema = z.strictObject({
   entries: z.array(entrySchema),
   targets: z.array(targetSchema),
   notes: z.array(z.string()).describe("What has to be known to read the values"),
+  measuredAt: z.iso.datetime().describe("When the first run began"),
 });
 
 export const benchResultsSchema = z

@@ -24,7 +24,7 @@ export function spread(values: readonly number[]): Spread {
 /** How a target was met. */
 export interface Verdict {
   target: Target;
-  /** The ratio of the medians, or the one median; NaN where one of them was not measured. */
+  /** The ratio of the medians, or the one median; NaN where one of them was not measured, or both are 0. */
   ratio: number;
   met: boolean;
 }

@@ -8,12 +8,15 @@ import { readFileSync } from "node:fs";
 /** Flags of `bun test` whose value is the next word, which then names no file. */
 const FLAGS_WITH_VALUE = new Set(["-t", "--test-name-pattern", "--timeout", "--reporter-outfile"]);
 
-/** Whether one of the words behind `bun test` selects the file, as Bun selects: by a part of its path. */
+/**
+ * Whether one of the words behind `bun test` asks for the file: as Bun selects, by a part of its path,
+ * but for one that would select all others as well.
+ */
 export function selects(words: readonly string[], path: string): boolean {
   return words.some((word, index) => {
     const isValue = FLAGS_WITH_VALUE.has(words[index - 1] ?? "");
     const part = word.replace(/^\.\//, "");
-    return !isValue && part !== "" && !part.startsWith("-") && path.includes(part);
+    return !isValue && part.includes("bench") && path.includes(part);
   });
 }
 

@@ -47,6 +47,7 @@ export async function bulkIdle({ quick }: { quick: boolean }): Promise<Benchmark
       "QEMU's guest is stopped. Ours cannot be: it writes 1 MiB/s, and what that costs counts as ours.",
       "C is two processes that send and place pages that need not be looked at: no bitmap, no guest.",
       "QEMU has postcopy-preempt on.",
+      "Ours is started from its sources, which is compiled while it runs, as the executable's code is.",
     ],
   };
 }
@@ -61,7 +62,8 @@ export async function bulkRunning({ quick }: { quick: boolean }): Promise<Benchm
     ...describe("running", memoryMib),
     figures: [RATE],
     contenders: contenders("running", memoryMib, versions, rateOf),
-    targets: versions.map((version) => rateTarget(qemuToQemu(version), 1.2)),
+    // The guests do not do the same, so there is nothing that their ratio should be.
+    targets: [],
     notes: [
       "QEMU's guest, emulated, adds to a number in every page, upwards, as fast as it can; ours writes " +
         "200 MiB/s, most of it to a part of its memory. Both take CPU time from the migration, so what " +

@@ -100,7 +100,7 @@ export async function moveByQemu(
  * From 10.1 on a source pushes pages while the destination loads its devices (postcopy-device), and
  * says postcopy-active up to 50 ms later.
  */
-async function postcopyBegins(source: Qemu): Promise<QmpEvent> {
+export async function postcopyBegins(source: Qemu): Promise<QmpEvent> {
   const begins = new Set(["postcopy-device", "postcopy-active", "failed"]);
   return await source.qmp.waitForEvent("MIGRATION", {
     accept: ({ data }) => begins.has(String(data["status"])),

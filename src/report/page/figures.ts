@@ -42,6 +42,7 @@ function general(report: Report): Markup | undefined {
     ["Memory of the guest", memory.guestBytes === 0 ? null : memory.guestBytes, "bytes"],
     ["Most memory of this process", memory.peakRssBytes, "bytes"],
     ["Requests on their own channel", report.urgentChannel],
+    ["Priority of the threads that serve faults", report.favour],
   ]);
 }
 
@@ -78,8 +79,10 @@ function sent(report: SourceReport): Content {
       ["Owed at the switchover", pages.owed],
       ["Pushed, with content", pages.pushedNormal],
       ["Pushed, zeros", pages.pushedZero],
+      ["Pushed compressed", pages.pushedCompressed],
       ["Requested, with content", pages.requestedNormal],
       ["Requested, zeros", pages.requestedZero],
+      ["Sent again, as they were under way", pages.repeated],
     ]),
     group("Requests", [
       ["Received", requests.received],

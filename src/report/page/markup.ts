@@ -23,11 +23,14 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": "&#39;",
 };
 
-/** Text as it stands between tags, and in quoted attributes. Control characters become visible. */
+/**
+ * Text as it stands between tags, and in quoted attributes. Control characters become visible, also
+ * those that would turn the direction of the text around them.
+ */
 export function escapeText(text: string): string {
   return text
     .replace(/[&<>"']/g, (character) => ENTITIES[character] ?? "")
-    .replace(/[^\P{Cc}\t\n]/gu, "\ufffd");
+    .replace(/[^\P{Cc}\t\n]|\p{Bidi_Control}/gu, "\ufffd");
 }
 
 function textOf(content: Content): string {

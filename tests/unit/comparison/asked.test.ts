@@ -15,6 +15,8 @@ describe("selects", () => {
   test("not a plain run, nor one of other files, nor one by names alone", () => {
     expect(by()).toBe(false);
     expect(by("")).toBe(false);
+    expect(by("tests")).toBe(false);
+    expect(by(".")).toBe(false);
     expect(by("--parallel=2", "--no-isolate", "tests/unit")).toBe(false);
     expect(by("-t", "bench")).toBe(false);
     expect(by("--reporter-outfile", "bench", "unit")).toBe(false);

@@ -42,7 +42,9 @@ describe("hold", () => {
     const result = await hold(benchmark, { runs: 1 });
     const values = { count: [0] };
     const entry = { name: "a", program: "a", at: 4, values, latencyBuckets: null };
-    expect(result).toEqual({ ...described, entries: [entry] });
+    const { measuredAt } = result;
+    expect(measuredAt).toBe(new Date(measuredAt).toISOString());
+    expect(result).toEqual({ ...described, entries: [entry], measuredAt });
   });
 
   test("a figure that a contender cannot tell is not there, also where one run has it", async () => {

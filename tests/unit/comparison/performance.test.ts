@@ -17,7 +17,11 @@ test("docs/performance.md is what its parts say (bun scripts/performance.ts)", a
 test("each benchmark is listed once, and each text belongs to one", async () => {
   const ids = BENCHMARKS.map(({ id }) => id);
   expect(new Set(ids).size).toBe(ids.length);
-  for (const id of (await readProse()).keys()) expect(["introduction", ...ids]).toContain(id);
+  const written = [...(await readProse()).keys()].filter((id) => id !== "introduction");
+  for (const id of written) expect(ids).toContain(id);
+  // A text about figures that nobody sees says nothing.
+  const taken = (await takenResults()).benchmarks.map(({ id }) => id);
+  for (const id of written) expect(taken).toContain(id);
 });
 
 describe("performanceDocument", () => {
@@ -28,9 +32,8 @@ describe("performanceDocument", () => {
   const text = performanceDocument(sampleResults, prose);
 
   test("says when, with what and where it was measured", () => {
-    expect(text).toContain(
-      "Measured on 2026-01-02 with postcopy 1.2.3 on Abacus, 2 cores, 8 GiB, Linux 6.1.0.",
-    );
+    expect(text).toContain("Measured with postcopy 1.2.3 on Abacus, 2 cores, 8 GiB, Linux 6.1.0.");
+    expect(text).toContain(", 2026-01-02 03:04: the median");
   });
 
   test("lists all targets, also those that are not met or could not be measured", () => {
