@@ -13,11 +13,6 @@ const NICE_BASE = 20;
 
 let scratch: Scratch | undefined;
 
-/** The number by which other threads of this process name the calling one. */
-export function threadNumber(): number {
-  return check("gettid", syscall(NR.gettid));
-}
-
 /** The nice value of the calling thread. */
 export function threadNice(): number {
   const base = check("getpriority", syscall(NR.getpriority, RESOURCE.PRIO_PROCESS, CALLER));

@@ -31,6 +31,9 @@ export interface FaultContext extends UrgentOptions {
   stopFd: number;
 }
 
+/** How long the guest's own threads are left alone that keep pages from being placed. */
+const EVENTS_PAUSE_MS = 0.05;
+
 export class FaultThread {
   readonly #context: FaultContext;
   readonly #userfault: Userfault | undefined;
@@ -39,6 +42,7 @@ export class FaultThread {
   readonly #favour: Favour;
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
+  readonly #idle = new Int32Array(new SharedArrayBuffer(4));
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
   #zeros: Scratch | undefined;
@@ -82,6 +86,21 @@ export class FaultThread {
     } finally {
       shared.placingLock.unlock();
     }
+  }
+
+  /**
+   * What to do about EAGAIN: reads the events, and leaves the processor for a moment. The kernel says
+   * EAGAIN until the thread of the guest has run that discarded something, which it cannot where this
+   * one keeps its processor in real time.
+   */
+  makeWay(): void {
+    this.drainEvents();
+    Atomics.wait(this.#idle, 0, 0, EVENTS_PAUSE_MS);
+  }
+
+  /** To be called as often as a peer can make this thread work. */
+  workedOn(): void {
+    this.#favour.turn();
   }
 
   /**
@@ -210,7 +229,7 @@ export class FaultThread {
     for (;;) {
       const result = this.#zero(target, block.pageSize);
       if (result === -ERRNO.EAGAIN) {
-        this.drainEvents();
+        this.makeWay();
         continue;
       }
       if (result !== -ERRNO.EEXIST) check("ioctl", result, `zeros at ${start} of ${block.name}`);

@@ -40,7 +40,7 @@ import type { PageState, PageStateData } from "./shared.ts";
  */
 const BYTES_A_PAGE = 5;
 
-/** Favour of this thread until the guest runs, where the host allows it: whom it wakes would take its
+/** Favour of this thread from the switchover on, where the host allows it: whom it wakes would take its
  * processor, and the guest waits for this thread alone. */
 const SWITCH_NICE = -10;
 

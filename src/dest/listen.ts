@@ -3,7 +3,8 @@
  * over at LISTEN and places pages, while the incoming thread goes on loading device state that may
  * itself need pages which are not here yet.
  */
-import { threadNice, threadNumber } from "../../syscalls/scheduling.ts";
+import { threadId } from "../../syscalls/process.ts";
+import { threadNice } from "../../syscalls/scheduling.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
@@ -60,7 +61,7 @@ export interface ListenContext {
 export function runListen(context: ListenContext): void {
   const { shared } = context;
   Atomics.store(shared.control, WORD.listenNice, threadNice());
-  Atomics.store(shared.control, WORD.listenThread, threadNumber());
+  Atomics.store(shared.control, WORD.listenThread, threadId());
   receivePages(context);
   awaitUrgentPages(context);
   // First, as the thread that loads the device state may wait for just the page that never came.
@@ -114,6 +115,7 @@ function loadPages(context: ListenContext): void {
   const loader = new RamLoader(channel);
   loader.blocks = context.blocks;
   loader.sink = context.sink;
+  loader.handed = () => checkStop(shared);
   loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   loader.packedRuns = Atomics.load(shared.control, WORD.packedRuns) === 1;
   for (;;) {

@@ -42,6 +42,8 @@ export class RamLoader {
   memoryTotal = 0;
   blocks: readonly RamBlock[] = [];
   sink: PageSink | undefined;
+  /** Called whenever pages went to the sink: how often that is, the peer decides. */
+  handed: (() => void) | undefined;
   /** Whether the source has chosen to send page runs. */
   runs = false;
   /** Whether it may compress them. */
@@ -146,6 +148,7 @@ export class RamLoader {
     const count = Math.min(this.#left, Math.floor(reader.available / TARGET_PAGE_SIZE));
     if (count === 0) return false;
     sink.pages(block, this.#leftAt, reader.pos, count);
+    this.handed?.();
     reader.pos += count * TARGET_PAGE_SIZE;
     this.normal += count;
     this.#left -= count;
@@ -158,6 +161,7 @@ export class RamLoader {
     unpackRun(bytes, at, dataLength, pages, this.#side, base + at);
     this.#reader.pos = at + dataLength;
     this.sink?.pages(block, offset, this.#sideAt, pages);
+    this.handed?.();
     this.normal += pages;
   }
 
@@ -165,6 +169,7 @@ export class RamLoader {
     for (let done = 0; done < pages; done += RUN_PAGES_MAX) {
       const count = Math.min(RUN_PAGES_MAX, pages - done);
       this.sink?.zeros(block, offset + done * TARGET_PAGE_SIZE, count);
+      this.handed?.();
     }
     this.zero += pages;
   }
@@ -246,6 +251,7 @@ export class RamLoader {
     if (sink === undefined || block === undefined) throw new Error("pages without a sink");
     if (this.#runZero) sink.zeros(block, this.#runOffset, count);
     else sink.pages(block, this.#runOffset, this.#runAt, count);
+    this.handed?.();
   }
 
   /** The record's block, with its range checked. */

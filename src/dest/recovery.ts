@@ -59,6 +59,9 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
   if (timeoutMs === 0) throw failure;
   const deadline = performance.now() + timeoutMs;
   Atomics.store(shared.control, WORD.requestsHeld, 1);
+  // What was chosen was chosen for the link that broke.
+  Atomics.store(shared.control, WORD.pageRuns, 0);
+  Atomics.store(shared.control, WORD.packedRuns, 0);
   const missing = Atomics.load(shared.control, WORD.missing);
   const message = `${failure.message} with ${missing} pages missing; waiting for the source to resume`;
   context.emit({ kind: "warning", message });

@@ -8,6 +8,7 @@
  * durably before the guest is stopped, for whoever sends it again when this process is no more.
  */
 import { monotonicNs, setThreadNice } from "../../syscalls/process.ts";
+import { threadNice } from "../../syscalls/scheduling.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
@@ -160,6 +161,7 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
   sendOpening(context);
   openPreemptEarly(context);
   const tracker = needsTracking(context) ? startTracking(context) : undefined;
+  const nice = threadNice();
   try {
     end = precopy(context, tracker);
     context.noteHandOver();
@@ -177,8 +179,9 @@ function run(context: SourceContext, progress: Progress): SourceOutcome {
       end.action === "complete" ? countDirty(context) : shared.counters.get(SOURCE.owedPages);
     context.emit({ kind: "switchover", action: end.action, reason: end.reason, dirtyPages });
     if (end.action === "complete") completeInPrecopy(context, progress);
-    else postcopy(context, progress);
+    else postcopy(context, progress, nice);
   } finally {
+    setThreadNice(nice);
     tracker?.close();
   }
   awaitShut(context);
@@ -222,7 +225,8 @@ function precopy(context: SourceContext, tracker: DirtyTracker | undefined): Pre
   return runPrecopy(context, tracker);
 }
 
-function postcopy(context: SourceContext, progress: Progress): void {
+/** `nice` is the thread's own, to which it goes back when the guest runs. */
+function postcopy(context: SourceContext, progress: Progress, nice: number): void {
   const { guest, shared, channel } = context;
   setPhase(context, "device");
   sendDiscards(context, oweSomething(context));
@@ -241,7 +245,7 @@ function postcopy(context: SourceContext, progress: Progress): void {
   shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
   setPhase(context, "postcopy");
   letGuestStart(shared);
-  setThreadNice(0);
+  setThreadNice(nice);
   if (context.watch && Atomics.load(shared.control, WORD.peerFeatures) === 0) {
     watchFirstRequests(shared);
   }

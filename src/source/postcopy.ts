@@ -1,7 +1,7 @@
 /**
  * Postcopy at the source: what is owed is pushed in the background, and what is asked for is sent
  * at once. Both claim pages in the same bitmap, under the lock of the channel that will carry them,
- * so that no page is ever sent twice: a QEMU destination pauses on a repeat.
+ * so that no page is sent twice by chance: a QEMU destination pauses on a repeat.
  */
 import type { Channel } from "../channel/channel.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
@@ -68,11 +68,13 @@ function addHostPages(
  */
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
-  context.giveWay();
+  const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
+  // With one channel requests wait for its lock, and so for whoever holds it.
+  if (urgent) context.giveWay();
+  else limitChannel(channel);
   const writer = context.makeWriter();
   writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
-  if (Atomics.load(shared.control, WORD.urgentFd) < 0) limitChannel(channel);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
   const around = new NeighbourOrder(context.replay, guest.blocks, shared);
   const rest = new SpreadingOrder(guest.blocks, shared);

@@ -40,6 +40,7 @@ export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[])
   committedBefore(shared);
   Atomics.store(control, WORD.peerFeatures, -1);
   Atomics.store(control, WORD.pageRuns, 0);
+  Atomics.store(control, WORD.repeats, 0);
   Atomics.store(control, WORD.packedRuns, 0);
   Atomics.store(control, WORD.shutStatus, -1);
   Atomics.store(control, WORD.ended, 0);

@@ -51,7 +51,7 @@ export const WORD = {
   aheadPass: 16,
   /** How the return-path thread is scheduled (FAVOURS of sync/favour.ts). */
   favour: 17,
-  /** Not 0: the destination takes a page that it was sent before (FEATURE.repeats). */
+  /** 1: the destination takes a page that it was sent before (FEATURE.repeats). */
   repeats: 18,
 } as const;
 const WORDS = 32;

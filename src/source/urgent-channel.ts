@@ -16,6 +16,7 @@ import { opensPreemptEarly } from "../stream/machine-type.ts";
 import { formatDuration } from "../util/duration.ts";
 import { PostcopyError, errorChain } from "../util/errors.ts";
 import type { SourceContext } from "./context.ts";
+import { withMainLock } from "./ending.ts";
 import { checkPeer, checkStop, WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 
@@ -24,7 +25,12 @@ const STOP_CHECK_MS = 200;
 
 /** Says who we are over a connection that has no opening: what a QEMU makes of it is an echo. */
 export function sendHello(context: SourceContext): void {
-  sendCommand(context, { kind: "ping", value: helloValue(FEATURES_OURS) });
+  sendPing(context, helloValue(FEATURES_OURS));
+}
+
+/** In a recovery requests are being answered by now, and their answers go on this channel too. */
+function sendPing(context: SourceContext, value: number): void {
+  withMainLock(context, () => sendCommand(context, { kind: "ping", value }));
 }
 
 /** Waits until the destination has answered the hello, which it does as soon as it reads. */
@@ -56,13 +62,13 @@ export function openUrgentChannel(context: SourceContext): void {
   let chosen = features & FEATURES_OURS;
   const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
   if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
-    for (const value of tokenValues(token)) sendCommand(context, { kind: "ping", value });
-    Atomics.store(context.shared.control, WORD.repeats, chosen & FEATURE.repeats);
+    for (const value of tokenValues(token)) sendPing(context, value);
+    Atomics.store(context.shared.control, WORD.repeats, (chosen & FEATURE.repeats) === 0 ? 0 : 1);
   } else {
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
-  sendCommand(context, { kind: "ping", value: chosenValue(chosen) });
+  sendPing(context, chosenValue(chosen));
   const { control } = context.shared;
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);

@@ -16,8 +16,6 @@ export type FavourKind = (typeof FAVOURS)[number];
 /** The least there is: it is before everything usual, and behind what else is in real time. */
 const REAL_TIME_PRIORITY = 1;
 const NICE = -15;
-/** Turns of the thread between two looks at how much it works. */
-const LOOK_TURNS = 64;
 /** Over at least this time ... */
 const WINDOW_NS = 200e6;
 /** ... a thread in real time may take up at most this share of a processor. */
@@ -27,7 +25,6 @@ export class Favour {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #index: number;
   #kind: FavourKind;
-  #turns = 0;
   #since = 0;
   #cpuSince = 0;
 
@@ -40,10 +37,12 @@ export class Favour {
     this.#note();
   }
 
-  /** To be called in each turn of the thread's loop, whether it has waited in it or not. */
+  /**
+   * To be called in each turn of the thread's loop, whether it has waited in it or not, and within one
+   * that others can make as long as they like.
+   */
   turn(): void {
-    if (this.#kind !== "real-time" || ++this.#turns < LOOK_TURNS) return;
-    this.#turns = 0;
+    if (this.#kind !== "real-time") return;
     const elapsed = monotonicNs() - this.#since;
     if (elapsed < WINDOW_NS) return;
     if (threadCpuNs() - this.#cpuSince > SHARE_MAX * elapsed) {

@@ -54,11 +54,12 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
         buffer: channel.buffer,
         times: shared.faultTimes,
         urgent: true,
-        drainEvents: () => thread.drainEvents(),
+        drainEvents: () => thread.makeWay(),
       });
       return { channel, sink: counted(placer), counts: placer.counts };
     },
     linkTimeoutMs: task.linkTimeoutMs,
+    handed: () => thread.workedOn(),
     warn: (message) => tell({ kind: "warning", message }),
   });
   shared.faultThreadSem.post();
