@@ -37,7 +37,8 @@ export function workAhead(context: SourceContext, tracker: DirtyTracker): void {
 export function passAhead(context: SourceContext, tracker: DirtyTracker): void {
   const { guest, shared, channel } = context;
   const before = channel.bytesWritten;
-  if (guest.sectionsAhead !== undefined) sendSections(context, guest.sectionsAhead());
+  const devices = Atomics.load(shared.control, WORD.devicesAhead) === 1;
+  if (devices && guest.sectionsAhead !== undefined) sendSections(context, guest.sectionsAhead());
   shared.counters.add(SOURCE.bytesPackage, channel.bytesWritten - before);
   tracker.collect(shared.dirty);
   if (owesEverything(shared, guest.blocks)) return;

@@ -53,6 +53,8 @@ export const WORD = {
   favour: 17,
   /** 1: the destination takes a page that it was sent before (FEATURE.repeats). */
   repeats: 18,
+  /** 1: device state may be sent ahead of the switchover (FEATURE.devicesAhead). */
+  devicesAhead: 19,
 } as const;
 const WORDS = 32;
 

@@ -72,6 +72,7 @@ export function openUrgentChannel(context: SourceContext): void {
   const { control } = context.shared;
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
+  Atomics.store(control, WORD.devicesAhead, (chosen & FEATURE.devicesAhead) === 0 ? 0 : 1);
 }
 
 /**

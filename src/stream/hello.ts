@@ -73,11 +73,18 @@ export const FEATURE = {
   packedRuns: 8,
   /** The destination takes a page of 4 KiB twice: the one that comes later is dropped. */
   repeats: 16,
+  /** Device state may come ahead of the switchover, and what has changed of it later. */
+  devicesAhead: 32,
 } as const;
 
 /** All that this program can do. */
 export const FEATURES_OURS =
-  FEATURE.urgentChannel | FEATURE.running | FEATURE.pageRuns | FEATURE.packedRuns | FEATURE.repeats;
+  FEATURE.urgentChannel |
+  FEATURE.running |
+  FEATURE.pageRuns |
+  FEATURE.packedRuns |
+  FEATURE.repeats |
+  FEATURE.devicesAhead;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

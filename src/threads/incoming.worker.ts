@@ -75,13 +75,17 @@ function openLoader(
 ): IncomingLoader {
   const { arrival, linkTimeoutMs, lockMemory } = task;
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
+  const guest = openDestGuest(task.guest, tell);
+  // A further connection comes only where this process listens.
+  const lacks =
+    (arrival.kind === "listen" ? 0 : FEATURE.urgentChannel) |
+    (guest.devices.kind === "modelled" ? 0 : FEATURE.devicesAhead);
   return new IncomingLoader({
     channel,
     returnPath,
-    guest: openDestGuest(task.guest, tell),
+    guest,
     shared,
-    // A further connection comes only where this process listens.
-    features: FEATURES_OURS & (arrival.kind === "listen" ? ~0 : ~FEATURE.urgentChannel),
+    features: FEATURES_OURS & ~lacks,
     linkTimeoutMs,
     othersMayCome: arrival.kind === "listen",
     multifd:

@@ -10,7 +10,7 @@ import type { StressParameters } from "./parameters.ts";
 import type { StressSetup } from "./setup.ts";
 
 /** The version_id of the device's VMState section; a change of the layout takes the next. */
-export const STRESS_STATE_VERSION = 2;
+export const STRESS_STATE_VERSION = 1;
 /** The same of the section with what has changed since. */
 export const STRESS_UPDATE_VERSION = 1;
 
