@@ -14,6 +14,7 @@ export class Link implements AsyncDisposable {
   readonly uri: string;
   /** Connections that were carried so far. */
   connections = 0;
+  readonly #far: Socket[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #from: string | undefined;
@@ -43,6 +44,11 @@ export class Link implements AsyncDisposable {
   /** Whether nothing is carried. */
   get isCut(): boolean {
     return this.#target === undefined;
+  }
+
+  /** Bytes that the destination was sent on a connection, by their order. */
+  carried(connection: number): number {
+    return this.#far[connection]?.bytesWritten ?? 0;
   }
 
   /** Ends every connection with a reset; who connects from now on is turned away. */
@@ -80,6 +86,7 @@ export class Link implements AsyncDisposable {
     // What cannot be reached at the far end is refused at the near one.
     far.on("error", () => near.resetAndDestroy());
     this.connections++;
+    this.#far.push(far);
     this.#sockets.add(near).add(far);
     this.#sides.set(near, "source").set(far, "destination");
     if (this.#cutAtAnswer) {

@@ -56,6 +56,7 @@ for (const [who, words] of [
 const CROWD = 1000;
 /** Descriptors that a crowd may cost a destination at any time: those who have not spoken yet. */
 const CROWD_DESCRIPTORS_MAX = 40;
+const SOME_PAGES_BYTES = 64 * 1024;
 
 migrationTest("a thousand connections at each moment bar nobody's way", async () => {
   await using stack = new AsyncDisposableStack();
@@ -79,6 +80,10 @@ migrationTest("a thousand connections at each moment bar nobody's way", async ()
   source.program.writeLine("switchover");
   await dest.event("running");
   await come();
+  await waitUntil(
+    () => link.carried(1) > SOME_PAGES_BYTES,
+    "requested pages on the urgent channel",
+  );
   link.cut();
   await dest.phase("paused");
   await come();
