@@ -69,9 +69,7 @@ function addHostPages(
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
   const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
-  // With one channel requests wait for its lock, and so for whoever holds it.
-  if (urgent) context.giveWay();
-  else limitChannel(channel);
+  if (!urgent) limitChannel(channel);
   const writer = context.makeWriter();
   writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);

@@ -15,7 +15,6 @@ import { byteString } from "../stream/reader.ts";
 import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
-import type { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
 import type { RequestServer } from "./postcopy.ts";
 import { oweMissing } from "./owed.ts";
@@ -33,8 +32,6 @@ export interface ReturnPathContext {
   shared: SourceShared;
   blocks: readonly RamBlock[];
   server: RequestServer;
-  /** The priority of this thread, which it is to lose when it is flooded. */
-  favour: Pick<Favour, "turn">;
 }
 
 /**
@@ -51,13 +48,11 @@ export function runReturnPath(context: ReturnPathContext): void {
 }
 
 function readUntilShut(context: ReturnPathContext): void {
-  const { favour, channel } = context;
-  const { reader } = channel;
+  const { reader } = context.channel;
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
   for (;;) {
-    favour.turn();
     const taken = decodeReturnPath(
       reader.bytes,
       reader.view,

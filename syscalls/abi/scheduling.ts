@@ -3,7 +3,6 @@ import type { AbiTable } from "./table.ts";
 
 export const SCHED = {
   SCHED_NORMAL: 0,
-  SCHED_FIFO: 1,
   SCHED_FLAG_RESET_ON_FORK: 0x01,
 } as const;
 
@@ -15,7 +14,6 @@ export const SCHED_STRUCTS = {
       sched_policy: 4,
       sched_flags: 8,
       sched_nice: 16,
-      sched_priority: 20,
     },
   },
 } as const;

@@ -56,7 +56,6 @@ export function sourceContext(
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
     noteHandOver: () => undefined,
-    giveWay: () => undefined,
     emit: () => undefined,
   };
 }

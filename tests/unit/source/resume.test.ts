@@ -104,8 +104,7 @@ class Bench implements Disposable {
     this.#descriptors.close(this.#peer.fd);
     const { blocks, shared } = this.guest;
     try {
-      const favour = { turn: (): void => undefined };
-      runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server, favour });
+      runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server });
       return "ended";
     } catch (error) {
       return error instanceof Error && "code" in error ? String(error.code) : String(error);

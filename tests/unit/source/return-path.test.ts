@@ -82,7 +82,6 @@ class Bench implements Disposable {
       shared,
       blocks,
       server: this.#server,
-      favour: { turn: () => undefined },
     });
   }
 
