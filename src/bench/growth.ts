@@ -7,7 +7,6 @@ import { moveStress } from "./stress-move.ts";
 import type { StressMove } from "./stress-move.ts";
 import { VERSION } from "../util/version.ts";
 
-const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const NAME = "ours → ours";
 const PROGRAM = `postcopy ${VERSION}`;
