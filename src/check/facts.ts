@@ -47,6 +47,8 @@ export interface Facts {
   memlockBytes: number;
   /** RLIMIT_NICE: nice values down to 20 minus this are allowed. */
   niceLimit: number;
+  /** RLIMIT_RTPRIO: the highest priority in real time that is allowed. */
+  realTimeLimit: number;
   kvm: "ok" | "absent" | "denied";
   qemu: { path: string; version: string } | null;
   /** The file of this program, for commands that grant it something. */
@@ -84,6 +86,7 @@ export async function gatherFacts(): Promise<Facts> {
     hugePools: readHugePools(),
     memlockBytes: readLimit(limits, "Max locked memory"),
     niceLimit: readLimit(limits, "Max nice priority"),
+    realTimeLimit: readLimit(limits, "Max realtime priority"),
     kvm: readKvm(),
     qemu: findQemu(),
     executable: process.execPath,

@@ -100,15 +100,15 @@ function probePagemapScan({ kernel }: Facts): ProbeResult {
   };
 }
 
-function probePriority({ hasCapability, niceLimit, user }: Facts): ProbeResult {
-  if (hasCapability(CAP_SYS_NICE) || niceLimit >= NICE_LIMIT_WANTED) {
-    return { state: "ok", detail: "threads that serve faults may go first" };
+function probePriority(facts: Facts): ProbeResult {
+  const { hasCapability, niceLimit, realTimeLimit, user } = facts;
+  if (hasCapability(CAP_SYS_NICE) || realTimeLimit > 0) {
+    return { state: "ok", detail: "threads that serve faults may go first, in real time" };
   }
-  return {
-    state: "missing",
-    detail: "threads that serve faults compete with all others",
-    fix: `echo '${user.name} - nice -15' | sudo tee /etc/security/limits.d/postcopy.conf # log in again`,
-  };
+  const fix = `echo '${user.name} - rtprio 1' | sudo tee /etc/security/limits.d/postcopy.conf # log in again`;
+  return niceLimit >= NICE_LIMIT_WANTED
+    ? { state: "limited", detail: "threads that serve faults are favoured among all others", fix }
+    : { state: "missing", detail: "threads that serve faults compete with all others", fix };
 }
 
 function probeCores({ cores }: Facts): ProbeResult {

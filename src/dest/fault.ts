@@ -15,7 +15,7 @@ import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
-import { favourThread } from "../sync/favour.ts";
+import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { requestTicks, WORD } from "./shared.ts";
@@ -39,6 +39,7 @@ export class FaultThread {
   readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
+  readonly #favour: Favour;
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
   readonly #idle = new Int32Array(new SharedArrayBuffer(4));
@@ -49,7 +50,7 @@ export class FaultThread {
   /** Makes the calling thread the fault thread. */
   constructor(context: FaultContext) {
     this.#context = context;
-    favourThread(context.shared.control, WORD.favour);
+    this.#favour = new Favour(context.shared.control, WORD.favour);
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
     this.#userfault = fd < 0 ? undefined : new Userfault(fd);
     this.#poll.add(context.stopFd, POLL.POLLIN);
@@ -60,7 +61,7 @@ export class FaultThread {
   /** Serves faults until the stop descriptor is raised. */
   run(): void {
     // One turn handles all that is ready.
-    while (this.#turn());
+    while (this.#turn()) this.#favour.turn();
     this.#urgent.close();
   }
 
@@ -79,7 +80,7 @@ export class FaultThread {
    */
   drainEvents(): void {
     const { shared } = this.#context;
-    shared.placingLock.lockUrgent();
+    this.#lockPlacing();
     try {
       this.#userfault?.readEvents((event) => this.#take(event));
     } finally {
@@ -89,12 +90,30 @@ export class FaultThread {
 
   /**
    * What to do about EAGAIN: reads the events, and leaves the processor for a moment. The kernel says
-   * EAGAIN until the thread of the guest has run that discarded something, which it may not where this
-   * one, favoured as it is, keeps its processor.
+   * EAGAIN until the thread of the guest has run that discarded something, which it cannot where this
+   * one keeps its processor in real time.
    */
   makeWay(): void {
     this.drainEvents();
     Atomics.wait(this.#idle, 0, 0, EVENTS_PAUSE_MS);
+  }
+
+  /** To be called as often as a peer can make this thread work. */
+  workedOn(): void {
+    this.#favour.turn();
+  }
+
+  /**
+   * Takes the lock from the listen thread. That may have been put off its processor with the lock
+   * held, and have to wait for its next turn: so it is lent real time.
+   */
+  #lockPlacing(): void {
+    const { placingLock, control } = this.#context.shared;
+    if (placingLock.tryLock()) return;
+    const holder = Atomics.load(control, WORD.listenThread);
+    if (holder !== 0) this.#favour.lend(holder);
+    placingLock.lockUrgent();
+    if (holder !== 0) this.#favour.takeBack(holder, Atomics.load(control, WORD.listenNice));
   }
 
   #take(event: UserfaultEvent): void {

@@ -3,6 +3,8 @@
  * over at LISTEN and places pages, while the incoming thread goes on loading device state that may
  * itself need pages which are not here yet.
  */
+import { threadId } from "../../syscalls/process.ts";
+import { threadNice } from "../../syscalls/scheduling.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
@@ -58,6 +60,8 @@ export interface ListenContext {
 /** Runs the thread from LISTEN to the end of the stream, and cleans up. */
 export function runListen(context: ListenContext): void {
   const { shared } = context;
+  Atomics.store(shared.control, WORD.listenNice, threadNice());
+  Atomics.store(shared.control, WORD.listenThread, threadId());
   receivePages(context);
   awaitUrgentPages(context);
   // First, as the thread that loads the device state may wait for just the page that never came.

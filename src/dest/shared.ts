@@ -46,6 +46,10 @@ export const WORD = {
   packedRuns: 14,
   /** How the fault thread is scheduled (FAVOURS of sync/favour.ts). */
   favour: 15,
+  /** The listen thread, which places bulk pages, by its number; 0 until it has begun. */
+  listenThread: 16,
+  /** Its nice value. */
+  listenNice: 17,
 } as const;
 const WORDS = 32;
 

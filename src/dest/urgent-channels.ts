@@ -48,6 +48,8 @@ export interface UrgentOptions {
   openUrgent: (fd: number) => UrgentEnd;
   /** After how long a link on which nothing arrives is dead. */
   linkTimeoutMs: number;
+  /** Called whenever pages have been placed: by as many as a peer likes to send. */
+  handed?: () => void;
   warn: Warn;
 }
 
@@ -199,6 +201,7 @@ export class UrgentChannels {
     const loader = new RamLoader(end.channel);
     loader.blocks = this.#options.blocks;
     loader.sink = end.sink;
+    loader.handed = this.#options.handed;
     loader.runs = Atomics.load(this.#options.shared.control, WORD.pageRuns) === 1;
     this.#proven = { ...end, loader };
     this.#poll.set(this.#provenSlot, fd, POLL.POLLIN);

@@ -199,7 +199,8 @@ function sourceLines(report: SourceReport, paint: Paint): string[] {
 
 /** By how the thread is favoured. */
 const PRIORITY: Readonly<Record<FavourKind, string>> = {
-  nice: "favoured",
+  "real-time": "real time",
+  nice: "favoured, as this host allows no real time",
   usual: "none, as this host allows none",
 };
 

@@ -101,8 +101,8 @@ const favour = z
   .enum(FAVOURS)
   .nullable()
   .describe(
-    "How this host schedules the thread that the guest's requests wait for: favoured (nice -15), or " +
-      "as usual where it does not allow that; null where that thread is a QEMU's",
+    "How this host schedules the thread that the guest's requests wait for: before all others, " +
+      "favoured, or as usual where it allows neither; null where that thread is a QEMU's",
   );
 
 const shared = {

@@ -54,5 +54,7 @@ export interface SourceContext {
    * costs no downtime, and one that cannot be noted stays.
    */
   noteHandOver: () => void;
+  /** Lets whoever a guest waits for, in whatever process, have the processor before this thread. */
+  giveWay: () => void;
   emit: (event: SourceEvent) => void;
 }

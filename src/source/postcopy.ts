@@ -69,7 +69,9 @@ function addHostPages(
 export function pushOwed(context: SourceContext): void {
   const { guest, shared, settings, channel } = context;
   const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
-  if (!urgent) limitChannel(channel);
+  // With one channel requests wait for its lock, and so for whoever holds it.
+  if (urgent) context.giveWay();
+  else limitChannel(channel);
   const writer = context.makeWriter();
   writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);

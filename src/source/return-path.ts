@@ -15,6 +15,7 @@ import { byteString } from "../stream/reader.ts";
 import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
+import type { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
 import type { RequestServer } from "./postcopy.ts";
 import { oweMissing } from "./owed.ts";
@@ -32,6 +33,8 @@ export interface ReturnPathContext {
   shared: SourceShared;
   blocks: readonly RamBlock[];
   server: RequestServer;
+  /** The priority of this thread, which it is to lose when it is flooded. */
+  favour: Pick<Favour, "turn">;
 }
 
 /**
@@ -48,11 +51,13 @@ export function runReturnPath(context: ReturnPathContext): void {
 }
 
 function readUntilShut(context: ReturnPathContext): void {
-  const { reader } = context.channel;
+  const { favour, channel } = context;
+  const { reader } = channel;
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
   for (;;) {
+    favour.turn();
     const taken = decodeReturnPath(
       reader.bytes,
       reader.view,

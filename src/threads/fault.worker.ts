@@ -59,6 +59,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
       return { channel, sink: counted(placer), counts: placer.counts };
     },
     linkTimeoutMs: task.linkTimeoutMs,
+    handed: () => thread.workedOn(),
     warn: (message) => tell({ kind: "warning", message }),
   });
   shared.faultThreadSem.post();

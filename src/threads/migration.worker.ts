@@ -1,5 +1,6 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
+import { setThreadUsual, threadNice } from "../../syscalls/scheduling.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
 import { tuneConnection } from "../channel/tune.ts";
@@ -20,6 +21,12 @@ import { serveThread } from "./thread.ts";
 const URGENT_PATIENCE_MS = 2000;
 /** How much longer than its patience a bridge may take to say something: it has limits of its own. */
 const BRIDGE_LIMIT_MS = 60_000;
+
+/**
+ * The push is what nobody waits for: beside others that compute it has a third of their share, and
+ * where nobody does, all of it. With less it would hardly get on on a host that is busy.
+ */
+const PUSH_NICE = 5;
 
 type ConnectRoute = Extract<Route, { kind: "connect" }>;
 
@@ -70,6 +77,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,
       openChannel,
+      giveWay: () => setThreadUsual(Math.max(threadNice(), PUSH_NICE)),
       noteHandOver: () => {
         if (task.record !== null) writeRecord(task.record, "committing");
       },

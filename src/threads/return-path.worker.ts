@@ -6,7 +6,7 @@ import { RequestServer } from "../source/postcopy.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { runReturnPath } from "../source/return-path.ts";
 import { SourceShared, WORD } from "../source/shared.ts";
-import { favourThread } from "../sync/favour.ts";
+import { Favour } from "../sync/favour.ts";
 import type { ReturnPathTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -28,8 +28,13 @@ function run(task: ReturnPathTask): void {
     },
     blocks,
   );
-  favourThread(shared.control, WORD.favour);
-  runReturnPath({ channel, shared, blocks, server });
+  runReturnPath({
+    channel,
+    shared,
+    blocks,
+    server,
+    favour: new Favour(shared.control, WORD.favour),
+  });
 }
 
 serveThread(run);

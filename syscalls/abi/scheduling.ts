@@ -3,6 +3,7 @@ import type { AbiTable } from "./table.ts";
 
 export const SCHED = {
   SCHED_NORMAL: 0,
+  SCHED_FIFO: 1,
   SCHED_FLAG_RESET_ON_FORK: 0x01,
 } as const;
 
@@ -14,6 +15,7 @@ export const SCHED_STRUCTS = {
       sched_policy: 4,
       sched_flags: 8,
       sched_nice: 16,
+      sched_priority: 20,
     },
   },
 } as const;

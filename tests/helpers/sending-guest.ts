@@ -56,6 +56,7 @@ export function sourceContext(
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
     noteHandOver: () => undefined,
+    giveWay: () => undefined,
     emit: () => undefined,
   };
 }

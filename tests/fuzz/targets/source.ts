@@ -57,7 +57,7 @@ function runBack(bytes: Uint8Array, place: Place): Verdict {
       oweDirty(context);
     }
     const server = new RequestServer(context, blocks);
-    runReturnPath({ channel, shared, blocks, server });
+    runReturnPath({ channel, shared, blocks, server, favour: { turn: () => undefined } });
     checkOwed(shared, blocks);
     return "accepted";
   } catch (error) {

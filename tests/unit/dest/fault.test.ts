@@ -9,9 +9,12 @@ import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
 import { RamRecords } from "../../helpers/ram-records.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { pageData } from "../../fixtures/postcopy-threads.ts";
+import { favourOf } from "../../../src/sync/favour.ts";
 import type * as Churn from "../../fixtures/churn.ts";
+import type * as Favoured from "../../fixtures/favoured.ts";
 
 const PAGE = 4096;
+const FAVOURED = import.meta.resolve("../../fixtures/favoured.ts");
 const faultTest = requireOrSkip(needUserfaultfd());
 
 /** A request for one page as it stands on the wire. */
@@ -45,6 +48,29 @@ describe("a fault", () => {
     expect(counters.map((name) => bench.count(name))).toEqual([4, 4, 0, 4]);
     expect(bench.arriving.shared.faultTimes.summary().count).toBe(4);
     expect(bench.arriving.missing).toBe(76);
+  });
+
+  faultTest("found while pages are placed hurries the thread that places them", async () => {
+    await using bench = new FaultBench();
+    await using placer = await startThread<typeof Favoured>(FAVOURED);
+    const { control, placingLock } = bench.arriving.shared;
+    const { thread, nice } = await placer.call("self");
+    Atomics.store(control, WORD.listenThread, thread);
+    Atomics.store(control, WORD.listenNice, nice);
+    const { early, channel } = bench.urgentPair();
+    await bench.start({ early: [early] });
+    const guest = await bench.guest();
+    placingLock.lock();
+    const reading = guest.call("readWord", bench.arriving.block(0).address + 7 * PAGE);
+    await waitUntil(() => placingLock.urgentWaits, "a fault thread that waits for the lock");
+    const inRealTime = favourOf(control, WORD.favour) === "real-time";
+    expect((await placer.call("scheduling")).policy).toBe(inRealTime ? 1 : 0);
+    expect(bench.noRequest).toBe(true);
+    placingLock.unlock();
+    expect(bench.request()).toEqual(requestOf("block0", 7));
+    expect(await placer.call("scheduling")).toMatchObject({ policy: 0, nice });
+    channel.write(new RamRecords().page("block0", 7 * PAGE, pageData(0, 7)).bytes);
+    expect(await reading).toBe(8);
   });
 
   faultTest("of two threads on one page is one request", async () => {

@@ -19,7 +19,7 @@ test("the source's report", () => {
       pushed       11,400 pages and 11 zero
       requested    590 pages (4.9 %) on their own channel (612 requests, 22 of them already sent)
       answered in  p50 24.1 µs  p90 51 µs  p99 190 µs  max 1.23 ms
-      priority     favoured
+      priority     real time
       traffic      978 MiB: precopy at 760 MiB/s, postcopy at 519 MiB/s
       time         running after 1.24 s, drained after 1.33 s, 1.35 s in all
       memory       1.09 GiB at most, for a guest of 1 GiB"
@@ -42,7 +42,7 @@ test("the destination's report", () => {
                      512 µs
                     1.02 ms ▌ 7
                     2.05 ms ▏ 1
-      priority     favoured
+      priority     real time
       checked      262,144 pages, 0 wrong
       traffic      978 MiB: precopy at 760 MiB/s, postcopy at 519 MiB/s
       time         running after 1.24 s, drained after 1.33 s, 3.35 s in all
@@ -70,7 +70,7 @@ test("a guest that was restored in a QEMU started for it: our times beside QEMU'
       pushed       11,400 pages and 11 zero
       requested    590 pages (4.9 %) on their own channel (612 requests, 22 of them already sent)
       answered in  p50 24.1 µs  p90 51 µs  p99 190 µs  max 1.23 ms
-      priority     favoured
+      priority     real time
       QEMU         11.1.3, started in 232 ms, all vCPUs blocked for 183 ms
       waited       148 µs in the mean, in 17 faults as QEMU saw them
                        8 µs ████████████████████████ 10

@@ -104,7 +104,8 @@ class Bench implements Disposable {
     this.#descriptors.close(this.#peer.fd);
     const { blocks, shared } = this.guest;
     try {
-      runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server });
+      const favour = { turn: (): void => undefined };
+      runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server, favour });
       return "ended";
     } catch (error) {
       return error instanceof Error && "code" in error ? String(error.code) : String(error);

@@ -82,6 +82,7 @@ class Bench implements Disposable {
       shared,
       blocks,
       server: this.#server,
+      favour: { turn: () => undefined },
     });
   }
 
