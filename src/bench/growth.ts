@@ -95,7 +95,7 @@ export function growthOfDirtyRate({ quick }: { quick: boolean }): Promise<Benchm
     axis: { title: "dirtied a second", unit: "MiB/s" },
     figures: [DOWNTIME, OWED, FAULTS, FAULT, DRAINED],
     contenders: rates.map((mib) =>
-      point(mib, `stress:size=${size},rate=${mib * MIB},duration=100ms`, [
+      point(mib, `stress:size=${size},rate=${mib * 1024}KiB/s,duration=100ms`, [
         ...["--switchover", "rounds=2"],
       ]),
     ),

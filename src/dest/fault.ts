@@ -51,6 +51,7 @@ export class FaultThread {
   constructor(context: FaultContext) {
     this.#context = context;
     this.#favour = new Favour(context.shared.control, WORD.favour);
+    this.#favour.beFirst();
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
     this.#userfault = fd < 0 ? undefined : new Userfault(fd);
     this.#poll.add(context.stopFd, POLL.POLLIN);

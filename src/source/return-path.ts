@@ -34,7 +34,7 @@ export interface ReturnPathContext {
   blocks: readonly RamBlock[];
   server: RequestServer;
   /** The priority of this thread, which it is to lose when it is flooded. */
-  favour: Pick<Favour, "turn">;
+  favour: Pick<Favour, "turn" | "beFirst">;
 }
 
 /**
@@ -56,6 +56,7 @@ function readUntilShut(context: ReturnPathContext): void {
   const known = new Set<RamBlock>();
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
+  let first = false;
   for (;;) {
     favour.turn();
     const taken = decodeReturnPath(
@@ -82,6 +83,11 @@ function readUntilShut(context: ReturnPathContext): void {
         break;
       case RETURN_PATH.pong:
         takePong(context.shared, record.value, arrived);
+        // A fault of a QEMU waits for QEMU's threads: it comes no sooner, and the push gets on less.
+        if (!first && Atomics.load(context.shared.control, WORD.peerFeatures) > 0) {
+          first = true;
+          favour.beFirst();
+        }
         break;
       case RETURN_PATH.shut:
         takeShut(context.shared, record.value);

@@ -28,11 +28,18 @@ export class Favour {
   #since = 0;
   #cpuSince = 0;
 
-  /** Favours the calling thread as the host allows, and keeps how in `words[index]`. */
+  /** Favours the calling thread in the usual class if it may, and keeps how in `words[index]`. */
   constructor(words: Int32Array<SharedArrayBuffer>, index: number) {
     this.#words = words;
     this.#index = index;
-    this.#kind = setThreadRealTime(REAL_TIME_PRIORITY) ? "real-time" : orNice();
+    this.#kind = orNice();
+    this.#note();
+  }
+
+  /** Puts the calling thread before all others, where the host allows it; to be called once. */
+  beFirst(): void {
+    if (!setThreadRealTime(REAL_TIME_PRIORITY)) return;
+    this.#kind = "real-time";
     this.#begin();
     this.#note();
   }

@@ -44,7 +44,7 @@ export async function bulkIdle({ quick }: { quick: boolean }): Promise<Benchmark
     notes: [
       "CPU time is user and system time of both ends together, from the switch to postcopy until all " +
         "pages are there, divided by what was on the wire.",
-      "QEMU's guest is stopped. Ours cannot be: it writes 1 MiB/s, and what that costs counts as ours.",
+      "QEMU's guest is stopped. Ours cannot be: it writes 64 KiB/s, and what that costs counts as ours.",
       "C is two processes that send and place pages that need not be looked at: no bitmap, no guest.",
       "QEMU has postcopy-preempt on.",
       "Ours is started from its sources, which is compiled while it runs, as the executable's code is.",

@@ -57,7 +57,7 @@ export async function moveStress(guest: string, flags: readonly string[]): Promi
  * next to it. The move begins as soon as it has written once.
  */
 function guestOf(memoryMib: number, activity: GuestActivity): string {
-  const rate = activity === "idle" ? ",rate=1MiB/s" : "";
+  const rate = activity === "idle" ? ",rate=64KiB/s" : "";
   return `stress:size=${memoryMib}MiB,zero=0,duration=10ms${rate}`;
 }
 

@@ -57,7 +57,13 @@ function runBack(bytes: Uint8Array, place: Place): Verdict {
       oweDirty(context);
     }
     const server = new RequestServer(context, blocks);
-    runReturnPath({ channel, shared, blocks, server, favour: { turn: () => undefined } });
+    runReturnPath({
+      channel,
+      shared,
+      blocks,
+      server,
+      favour: { turn: () => undefined, beFirst: () => undefined },
+    });
     checkOwed(shared, blocks);
     return "accepted";
   } catch (error) {

@@ -104,7 +104,7 @@ class Bench implements Disposable {
     this.#descriptors.close(this.#peer.fd);
     const { blocks, shared } = this.guest;
     try {
-      const favour = { turn: (): void => undefined };
+      const favour = { turn: (): void => undefined, beFirst: (): void => undefined };
       runReturnPath({ channel: this.#channel, shared, blocks, server: this.#server, favour });
       return "ended";
     } catch (error) {

@@ -82,7 +82,7 @@ class Bench implements Disposable {
       shared,
       blocks,
       server: this.#server,
-      favour: { turn: () => undefined },
+      favour: { turn: () => undefined, beFirst: () => undefined },
     });
   }
 
