@@ -15,6 +15,14 @@ export const START: readonly Piece[] = [opening(), openReturnPath];
 /** Up to the discards. */
 export const PRECOPY: readonly Piece[] = [...START, advise(), ramStart()];
 
+/**
+ * What a destination answered, but for what may still come behind a refusal: threads that know nothing
+ * of it yet ask for a page, or answer a PING, a moment later.
+ */
+export function answersOf({ messages }: HandMadePeer): HandMadePeer["messages"] {
+  return messages.filter(({ kind }) => kind !== "pageRequest" && kind !== "pong");
+}
+
 /** A stream, and how it is refused. */
 export interface Refusal {
   stream: readonly Piece[];
@@ -34,10 +42,8 @@ export async function expectRefused(guest: string, { stream, code, says }: Refus
   expect(report).toMatchObject({ outcome: "failed", audit: null });
   expect(stderr).toContain(`postcopy: ${error?.message}`);
   await peer.otherEnd();
-  // Where there is a way to say it, the source hears that the guest will not run here. The fault
-  // thread, which knows nothing of it, may ask for a page a moment later.
+  // Where there is a way to say it, the source hears that the guest will not run here.
   if (stream.includes(openReturnPath)) {
-    const answers = peer.messages.filter(({ kind }) => kind !== "pageRequest");
-    expect(answers.at(-1)).toEqual({ kind: "shut", status: 1 });
+    expect(answersOf(peer).at(-1)).toEqual({ kind: "shut", status: 1 });
   }
 }

@@ -27,7 +27,7 @@ import {
 } from "../helpers/hand-made-stream.ts";
 import { startDest } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { PRECOPY, START, expectRefused } from "../helpers/refused-stream.ts";
+import { answersOf, PRECOPY, START, expectRefused } from "../helpers/refused-stream.ts";
 import type { Refusal } from "../helpers/refused-stream.ts";
 
 const streamTest = requireOrSkip(needUserfaultfd());
@@ -204,8 +204,7 @@ describe("streams that end too early", () => {
       const { exitCode, error } = await dest.end();
       expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code: "PEER_CLOSED" } });
       await peer.otherEnd();
-      const answers = peer.messages.filter(({ kind }) => kind !== "pageRequest");
-      const last = answers.at(-1);
+      const last = answersOf(peer).at(-1);
       if (cut > startOf(2)) expect(last).toEqual({ kind: "shut", status: 1 });
     });
   }
