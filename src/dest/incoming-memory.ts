@@ -323,8 +323,8 @@ export class IncomingMemory {
   }
 
   /**
-   * LISTEN: opens the userfaultfd, starts the fault thread, registers the memory, and hands the
-   * stream to the listen thread. When it returns, both threads are at work.
+   * LISTEN: does what `prepare` has not done, registers the memory, and hands the stream to the listen
+   * thread. When it returns, that and the fault thread are at work.
    */
   listen(): void {
     const { guest, shared } = this.#context;

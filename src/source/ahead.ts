@@ -7,19 +7,16 @@
  * The passes are a rehearsal as well: each is the very work that is done once more with the guest
  * stopped, and code that this process runs for the first time takes ten times as long.
  */
-import { ChannelError } from "../channel/channel.ts";
 import type { DirtyTracker } from "../ram/dirty-tracking.ts";
 import { SOURCE } from "../report/counters.ts";
 import { aheadPing } from "../stream/hello.ts";
 import { waitWhile } from "../sync/park.ts";
-import { formatDuration } from "../util/duration.ts";
+import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { owesEverything, oweDirty } from "./owed.ts";
-import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { WORD } from "./shared.ts";
 import { sendCommand, sendDiscards, sendSections } from "./stream.ts";
 
-/** How often a wait for the destination looks whether it should stop. */
-const STOP_CHECK_MS = 200;
 /** As many passes as it takes for the code to be compiled, if they take no longer than this. */
 const PASSES = 24;
 const PASSES_MS = 250;
@@ -49,15 +46,10 @@ export function passAhead(context: SourceContext, tracker: DirtyTracker): void {
 function awaitPass(context: SourceContext, pass: number): void {
   const { shared, settings } = context;
   sendCommand(context, { kind: "ping", value: aheadPing(pass) });
-  const deadline = performance.now() + settings.linkTimeoutMs;
-  for (;;) {
-    const done = Atomics.load(shared.control, WORD.aheadPass);
-    if (done >= pass) return;
-    waitWhile(shared.control, WORD.aheadPass, done, STOP_CHECK_MS);
-    checkStop(shared);
-    checkPeer(shared);
-    if (performance.now() < deadline) continue;
-    const time = formatDuration(settings.linkTimeoutMs);
-    throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${time}`);
-  }
+  const done = (ms: number): boolean => {
+    const last = Atomics.load(shared.control, WORD.aheadPass);
+    if (last < pass) waitWhile(shared.control, WORD.aheadPass, last, ms);
+    return Atomics.load(shared.control, WORD.aheadPass) >= pass;
+  };
+  awaitAnswer(shared, done, settings.linkTimeoutMs, "answered no PING");
 }

@@ -145,19 +145,17 @@ export function sendDevicePages(context: SourceContext): void {
   if (pages === undefined) return;
   const { counters } = shared;
   const bytes = channel.bytesWritten;
-  const [normal, zero] = [counters.get(SOURCE.pagesPushed), counters.get(SOURCE.pagesPushedZero)];
+  const before = precopyPages(shared);
   const order = new ListedOrder(pages, guest.blocks, shared);
   const writer = context.makeWriter();
   writer.kind = KIND.precopy;
   while (order.find()) pushChunk(context, writer, order);
-  const sentNormal = counters.get(SOURCE.pagesPushed) - normal;
-  const sentZero = counters.get(SOURCE.pagesPushedZero) - zero;
-  counters.set(SOURCE.pagesPushed, normal);
-  counters.set(SOURCE.pagesPushedZero, zero);
-  counters.add(SOURCE.pagesNormalPrecopy, sentNormal);
-  counters.add(SOURCE.pagesZeroPrecopy, sentZero);
-  counters.add(SOURCE.owedPages, -(sentNormal + sentZero));
+  counters.add(SOURCE.owedPages, before - precopyPages(shared));
   counters.add(SOURCE.bytesPrecopy, channel.bytesWritten - bytes);
+}
+
+function precopyPages({ counters }: SourceShared): number {
+  return counters.get(SOURCE.pagesNormalPrecopy) + counters.get(SOURCE.pagesZeroPrecopy);
 }
 
 /** The PING behind the last page of the recorded working set, where one is recorded. */
@@ -222,8 +220,9 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
   const { counters } = shared;
   const flush = (): void => {
     context.channel.writeAll(writer.finish());
-    counters.add(SOURCE.pagesPushed, writer.normal);
-    counters.add(SOURCE.pagesPushedZero, writer.zero);
+    const ahead = writer.kind === KIND.precopy;
+    counters.add(ahead ? SOURCE.pagesNormalPrecopy : SOURCE.pagesPushed, writer.normal);
+    counters.add(ahead ? SOURCE.pagesZeroPrecopy : SOURCE.pagesPushedZero, writer.zero);
     counters.add(SOURCE.pagesPacked, writer.packed);
     writer.begin(RAM_SECTION_ID);
   };

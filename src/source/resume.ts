@@ -11,28 +11,23 @@
  *     pages, END, EOF
  *                                              SHUT
  */
-import { ChannelError } from "../channel/channel.ts";
 import { timeFor } from "../channel/time-limits.ts";
 import { totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import { writeCommand } from "../stream/command.ts";
 import { StreamWriter } from "../stream/writer.ts";
-import type { SharedEvent } from "../sync/event.ts";
-import { formatDuration } from "../util/duration.ts";
 import { committedBefore } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed } from "./ending.ts";
 import { MigrationError } from "./migrate.ts";
 import type { SourceOutcome } from "./migrate.ts";
 import { countOwedPages } from "./owed.ts";
-import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { awaitAnswer } from "./answer.ts";
+import { WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 import { openPreempt, openPreemptEarly, openUrgentChannel, sendHello } from "./urgent-channel.ts";
-
-/** How often a wait for another thread looks whether it should stop. */
-const STOP_CHECK_MS = 200;
 
 /** Makes what the threads share ready for a new connection. None of them is at work. */
 export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[]): void {
@@ -70,14 +65,19 @@ function resume(context: SourceContext): SourceOutcome {
   openPreemptEarly(context);
   const { linkTimeoutMs } = context.settings;
   const limitMs = timeFor(totalPages(guest.blocks) / 8, linkTimeoutMs);
-  awaitAnswer(shared, shared.bitmapsKnown, limitMs, "did not say which pages it has");
+  awaitAnswer(
+    shared,
+    (ms) => shared.bitmapsKnown.wait(ms),
+    limitMs,
+    "did not say which pages it has",
+  );
   noteOwed(context);
   if (context.settings.preempt) openPreempt(context);
   // Requests come as soon as the destination has read it.
   Atomics.store(shared.control, WORD.serving, 1);
   Atomics.store(shared.control, WORD.resumeAwaited, 1);
   sendCommand(context, { kind: "postcopyResume" });
-  awaitAnswer(shared, shared.resumed, linkTimeoutMs, "did not resume");
+  awaitAnswer(shared, (ms) => shared.resumed.wait(ms), linkTimeoutMs, "did not resume");
   sendHello(context);
   openUrgentChannel(context);
   setPhase(shared, "postcopy");
@@ -96,23 +96,6 @@ function askForBitmaps({ guest, channel }: SourceContext): void {
   const writer = new StreamWriter();
   for (const { name } of guest.blocks) writeCommand(writer, { kind: "recvBitmap", block: name });
   channel.write(writer.bytes);
-}
-
-/** Waits for what the return-path thread will read. */
-function awaitAnswer(
-  shared: SourceShared,
-  answer: SharedEvent,
-  limitMs: number,
-  failing: string,
-): void {
-  const deadline = performance.now() + limitMs;
-  while (!answer.wait(STOP_CHECK_MS)) {
-    checkStop(shared);
-    checkPeer(shared);
-    if (performance.now() < deadline) continue;
-    const time = formatDuration(limitMs);
-    throw new ChannelError("PEER_SILENT", `The destination ${failing} for ${time}`);
-  }
 }
 
 /** What is owed now. What was under way when the link broke is sent again, so the sum may grow. */

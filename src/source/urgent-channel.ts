@@ -3,7 +3,7 @@
  * one of ours, or the preempt channel of a QEMU. Which of them, and when, is decided here.
  */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
-import { ChannelError, StoppedError } from "../channel/channel.ts";
+import { StoppedError } from "../channel/channel.ts";
 import {
   FEATURE,
   FEATURES_OURS,
@@ -13,15 +13,12 @@ import {
   urgentHead,
 } from "../stream/hello.ts";
 import { opensPreemptEarly } from "../stream/machine-type.ts";
-import { formatDuration } from "../util/duration.ts";
 import { PostcopyError, errorChain } from "../util/errors.ts";
+import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
-import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
-
-/** How often a wait for another thread looks whether it should stop. */
-const STOP_CHECK_MS = 200;
 
 /** Says who we are over a connection that has no opening: what a QEMU makes of it is an echo. */
 export function sendHello(context: SourceContext): void {
@@ -34,17 +31,9 @@ function sendPing(context: SourceContext, value: number): void {
 }
 
 /** Waits until the destination has answered the hello, which it does as soon as it reads. */
-function awaitHello(context: SourceContext): void {
-  const { shared, settings } = context;
-  const deadline = performance.now() + settings.linkTimeoutMs;
-  while (!shared.peerKnown.wait(STOP_CHECK_MS)) {
-    checkStop(shared);
-    checkPeer(shared);
-    if (performance.now() > deadline) {
-      const time = formatDuration(settings.linkTimeoutMs);
-      throw new ChannelError("PEER_SILENT", `The destination answered no PING for ${time}`);
-    }
-  }
+function awaitHello({ shared, settings }: SourceContext): void {
+  const answered = (ms: number): boolean => shared.peerKnown.wait(ms);
+  awaitAnswer(shared, answered, settings.linkTimeoutMs, "answered no PING");
 }
 
 /**

@@ -1,4 +1,4 @@
-/** The destination's fault thread: parked until LISTEN, then at the service of faults. */
+/** The destination's fault thread: parked until a switchover is near, or LISTEN; then at the service of faults. */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
