@@ -1,6 +1,6 @@
 /** How long our guest stands still, from its last instruction at the source to its first here. */
-import { VERSION } from "../util/version.ts";
 import type { Benchmark, Contender } from "./contest.ts";
+import { OUR_PROGRAM, OURS } from "./names.ts";
 import type { Figure } from "./result.ts";
 import { moveStress } from "./stress-move.ts";
 
@@ -41,11 +41,11 @@ export function ourDowntime(quick: boolean, program?: readonly string[]): Conten
   const size = `size=${downtimeMemoryMib(quick)}MiB,rate=${DIRTIED_MIB}MiB/s`;
   const guest = `stress:${size},hot=0.125,hot-share=0.875,zero=0,duration=100ms`;
   return {
-    name: "ours → ours",
-    program: `postcopy ${VERSION}`,
+    name: OURS,
+    program: OUR_PROGRAM,
     run: async () => {
       const flags = ["--switchover", `rounds=${DOWNTIME_ROUNDS}`];
-      const { dest } = await moveStress(guest, flags, program);
+      const { dest } = await moveStress(guest, flags, program === undefined ? {} : { program });
       if (dest.downtime === null) throw new Error("no downtime was measured");
       return { values: { [DOWNTIME.id]: dest.downtime.ms } };
     },

@@ -2,9 +2,9 @@
  * How long a guest waits for a page that is not there yet, while everything else is being pushed: at
  * full speed, and at a limited one.
  */
-import { VERSION } from "../util/version.ts";
 import type { Benchmark, Contender, Run } from "./contest.ts";
 import { bucketPercentile } from "./latency.ts";
+import { OUR_PROGRAM, OURS } from "./names.ts";
 import type { Figure } from "./result.ts";
 import { moveStress } from "./stress-move.ts";
 
@@ -63,8 +63,8 @@ async function faultAtRandom(memoryMib: number, sourceFlags: readonly string[]):
 /** This program with itself, at each limit of the push. */
 export function oursToOurs(memoryMib: number): Contender[] {
   return PUSH_LIMITS.map((limit) => ({
-    name: "ours → ours",
-    program: `postcopy ${VERSION}`,
+    name: OURS,
+    program: OUR_PROGRAM,
     at: limit,
     run: () => faultAtRandom(memoryMib, limitFlags(limit)),
   }));

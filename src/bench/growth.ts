@@ -2,14 +2,12 @@
 import { availableBytes } from "../ram/tables.ts";
 import { log } from "../util/log.ts";
 import type { Benchmark, Contender } from "./contest.ts";
+import { OUR_PROGRAM, OURS } from "./names.ts";
 import type { Figure } from "./result.ts";
 import { moveStress } from "./stress-move.ts";
 import type { StressMove } from "./stress-move.ts";
-import { VERSION } from "../util/version.ts";
 
 const GIB = 2 ** 30;
-const NAME = "ours → ours";
-const PROGRAM = `postcopy ${VERSION}`;
 const LOOPBACK = "It moves from one process to another over TCP on the loopback";
 
 const DOWNTIME: Figure = { id: "downtime", title: "downtime", unit: "ms", better: "less" };
@@ -44,8 +42,8 @@ function nsToUs(ns: number | undefined): number | undefined {
 /** One point of an axis. */
 function point(at: number, guest: string, flags: readonly string[]): Contender {
   return {
-    name: NAME,
-    program: PROGRAM,
+    name: OURS,
+    program: OUR_PROGRAM,
     at,
     run: async () => ({ values: valuesOf(await moveStress(guest, flags)) }),
   };

@@ -25,8 +25,10 @@ class End implements AsyncDisposable {
   readonly #program: Bun.Subprocess<"ignore", "pipe", "pipe">;
   readonly #events: AsyncGenerator<Event>;
   readonly #said: Promise<string>;
+  readonly #seen: (event: string) => void;
 
-  constructor(words: readonly string[]) {
+  constructor(words: readonly string[], seen: (event: string) => void) {
+    this.#seen = seen;
     this.#program = Bun.spawn([...words, "--json"], {
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -39,8 +41,13 @@ class End implements AsyncDisposable {
     for (;;) {
       const { done, value } = await this.#events.next();
       if (done === true) throw new Error(`no event "${name}" came:\n${await this.#said}`);
+      this.#seen(value.event);
       if (value.event === name) return value;
     }
+  }
+
+  get pid(): number {
+    return this.#program.pid;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -60,26 +67,30 @@ async function* readEvents(stdout: ReadableStream<Uint8Array>): AsyncGenerator<E
   }
 }
 
+export interface StressMoveOptions {
+  /** How this program is started. */
+  program?: readonly string[];
+  /** Told of each event of either end, with the processes of both. */
+  seen?: (event: string, source: number, dest: number) => void;
+}
+
 /**
- * Moves a guest (`stress:…`) over loopback TCP; `flags` are the source's, `program` how this program is
- * started. @throws Error when a page did not arrive as it was.
+ * Moves a guest (`stress:…`) over loopback TCP; `flags` are the source's. @throws Error when a page did not arrive as it was.
  */
 export async function moveStress(
   guest: string,
   flags: readonly string[],
-  program: readonly string[] = ownCommand(),
+  { program = ownCommand(), seen }: StressMoveOptions = {},
 ): Promise<StressMove> {
-  await using arriving = new End([
-    ...program,
-    "dest",
-    "--guest",
-    "stress",
-    "--listen",
-    "tcp:127.0.0.1:0",
-  ]);
+  const ends = { source: 0, dest: 0 };
+  const tell = (event: string): void => seen?.(event, ends.source, ends.dest);
+  const listen = ["--guest", "stress", "--listen", "tcp:127.0.0.1:0"];
+  await using arriving = new End([...program, "dest", ...listen], tell);
+  ends.dest = arriving.pid;
   const { peer = "" } = await arriving.next("listening");
   const words = ["--guest", guest, "--to", peer, "--no-journal", ...flags];
-  await using sending = new End([...program, "source", ...words]);
+  await using sending = new End([...program, "source", ...words], tell);
+  ends.source = sending.pid;
   const [sent, arrived] = await Promise.all([sending.next("report"), arriving.next("report")]);
   const source = sent.report as SourceReport;
   const dest = arrived.report as DestReport;

@@ -2,19 +2,19 @@
 import type { Benchmark, Run } from "../../src/bench/contest.ts";
 import { FAULT_FIGURES, faultsRun } from "../../src/bench/faults.ts";
 import { moveStress } from "../../src/bench/stress-move.ts";
-import { VERSION } from "../../src/util/version.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { hugePagesOf } from "../helpers/random-guest.ts";
 import {
   FAULT_NOTES,
   FAULT_TARGETS,
+  faultsIntoQemu,
+  faultsOfQemu,
+  hasQemu,
   keepGuest,
-  lacksQemu,
   LOOPBACK,
-  oursToQemu,
-  qemuToQemu,
 } from "./faults.ts";
 import type { Setting } from "./faults.ts";
+import { OUR_PROGRAM, OURS, oursToQemu, qemuProgramName, qemuToQemu } from "./names.ts";
 
 const MEMORY_MIB = 512;
 const QUICK_MEMORY_MIB = 128;
@@ -24,7 +24,7 @@ export async function faultsHuge({ quick }: { quick: boolean }): Promise<Benchma
   const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
   // Both ends of a move have the guest.
   const pool = 2 * hugePagesOf(memoryMib);
-  if (lacksQemu("faults-huge", needHugePages(pool))) return undefined;
+  if (!hasQemu("faults-huge", needHugePages(pool))) return undefined;
   const withPool = async <T>(run: () => Promise<T>): Promise<T> => {
     await using _pool = await HugePages.add(pool);
     return await run();
@@ -41,11 +41,11 @@ export async function faultsHuge({ quick }: { quick: boolean }): Promise<Benchma
     axis: null,
     figures: FAULT_FIGURES,
     contenders: [
-      contender("QEMU 11.1 → QEMU 11.1", "QEMU 11.1, postcopy-preempt", () => qemuToQemu(setting)),
-      contender("ours → QEMU 11.1", `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`, () =>
-        oursToQemu(snapshot, setting),
+      contender(qemuToQemu("11.1"), qemuProgramName("11.1"), () => faultsOfQemu(setting)),
+      contender(oursToQemu("11.1"), `${OUR_PROGRAM}, ${qemuProgramName("11.1")}`, () =>
+        faultsIntoQemu(snapshot, setting),
       ),
-      contender("ours → ours", `postcopy ${VERSION}`, () => moveHuge(memoryMib)),
+      contender(OURS, OUR_PROGRAM, () => moveHuge(memoryMib)),
     ],
     targets: FAULT_TARGETS,
     notes: FAULT_NOTES,

@@ -5,14 +5,15 @@
 import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
 import { FAULT_FIGURES, faultsRun, limitFlags } from "../../src/bench/faults.ts";
 import type { LatencySummary } from "../../src/report/histogram.ts";
-import { VERSION } from "../../src/util/version.ts";
 import { DelayedLink } from "../helpers/delayed-link.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
 import { needTwoHosts, TwoHosts } from "../helpers/two-hosts.ts";
-import { FAULT_NOTES, FAULT_TARGETS, lacksQemu, withQemu } from "./faults.ts";
+import { FAULT_NOTES, FAULT_TARGETS, hasQemu, withQemu } from "./faults.ts";
 import type { Ends } from "./faults.ts";
+import { OUR_PROGRAM, OURS } from "./names.ts";
+import { isHere } from "./needs.ts";
 
 const GIGABIT_BYTES_PER_SECOND = 125e6;
 const QUEUE_MS = 5;
@@ -27,7 +28,7 @@ function stressGuest(memoryMib: number): string {
 }
 
 /** Moves a stress guest to a destination that listens, over whatever lies between. */
-async function moveStress(
+async function moveOver(
   dest: DestRole,
   options: {
     to: string;
@@ -49,7 +50,7 @@ async function moveStress(
 
 /** Over a link of 1 Gbit/s; undefined where there is no QEMU 11.1, or no right to make a link. */
 export async function faultsGigabit({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
-  if (lacksQemu("faults-gigabit", needTwoHosts())) return undefined;
+  if (!hasQemu("faults-gigabit", needTwoHosts())) return undefined;
   const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
   // It goes with this process, whose children hold it.
   const hosts = await TwoHosts.start();
@@ -61,14 +62,14 @@ export async function faultsGigabit({ quick }: { quick: boolean }): Promise<Benc
     ...{ source: other.enter, destination: one.enter, address: one.address, flags },
   };
   const ours: Contender = {
-    name: "ours → ours",
-    program: `postcopy ${VERSION}`,
+    name: OURS,
+    program: OUR_PROGRAM,
     at: 0,
     run: async () => {
       const listen = `tcp:${one.address}:0`;
       await using dest = await startDest({ listen, before: one.enter, flags });
       const options = { to: dest.peer, memoryMib, limit: 0, before: other.enter, moreFlags: flags };
-      return (await moveStress(dest, options)).run;
+      return (await moveOver(dest, options)).run;
     },
   };
   return {
@@ -91,20 +92,16 @@ function withoutAxis({ name, program, run }: Contender): Contender {
 
 /** Over a link with a delay of our own making. */
 export function faultsDelayed({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
-  const { missing } = needUserfaultfd();
-  if (missing !== undefined) {
-    console.error(`faults-delayed: ${missing}`);
-    return Promise.resolve(undefined);
-  }
+  if (!isHere("faults-delayed", needUserfaultfd())) return Promise.resolve(undefined);
   const memoryMib = quick ? QUICK_MEMORY_MIB : MEMORY_MIB;
   const contenders = DELAYED_LIMITS.map((limit): Contender => ({
-    name: "ours → ours",
-    program: `postcopy ${VERSION}`,
+    name: OURS,
+    program: OUR_PROGRAM,
     at: limit,
     run: async () => {
       await using dest = await startDest();
       await using link = await DelayedLink.start(dest.peer, DELAY_MS);
-      const { run, latencyNs } = await moveStress(dest, { to: link.uri, memoryMib, limit });
+      const { run, latencyNs } = await moveOver(dest, { to: link.uri, memoryMib, limit });
       // There is nobody to compare with whose figures are less exact.
       const exact = { p50: latencyNs.p50 / 1000, p99: latencyNs.p99 / 1000 };
       const underWay = await link.mostUnderWay();

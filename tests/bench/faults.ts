@@ -2,7 +2,6 @@
  * Remote faults beside QEMU's own: our two ends, a QEMU 11.1 with itself, and our source with that
  * QEMU. All send requested pages apart from the push (`postcopy-preempt`).
  */
-import { postcopyBegins } from "./qemu-move.ts";
 import { rmSync } from "node:fs";
 import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
 import {
@@ -15,7 +14,6 @@ import {
   PUSH_LIMITS,
 } from "../../src/bench/faults.ts";
 import type { Target } from "../../src/bench/result.ts";
-import { VERSION } from "../../src/util/version.ts";
 import { startSource } from "../helpers/migration.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
 import type { Need } from "../helpers/need.ts";
@@ -24,6 +22,9 @@ import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
 import type { Qemu, QemuProgram } from "../helpers/qemu.ts";
 import { readLatency, startRandomGuest } from "../helpers/random-guest.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { OUR_PROGRAM, OURS, oursToQemu, qemuProgramName, qemuToQemu } from "./names.ts";
+import { isHere } from "./needs.ts";
+import { postcopyBegins } from "./qemu-move.ts";
 
 const MB = 1e6;
 /** Slow enough that next to nothing goes before the switch to postcopy. */
@@ -67,7 +68,7 @@ async function startDestination({ memoryMib, hugePages, ends }: Setting): Promis
 }
 
 /** A QEMU with itself. */
-export async function qemuToQemu(setting: Setting): Promise<Run> {
+export async function faultsOfQemu(setting: Setting): Promise<Run> {
   const { memoryMib, hugePages, limit, ends } = setting;
   const program = qemuAt(ends.source);
   await using source = await startRandomGuest({ program, memoryMib, hugePages });
@@ -91,7 +92,7 @@ export async function qemuToQemu(setting: Setting): Promise<Run> {
 }
 
 /** Our source, with a kept guest, and a QEMU. */
-export async function oursToQemu(snapshot: string, setting: Setting): Promise<Run> {
+export async function faultsIntoQemu(snapshot: string, setting: Setting): Promise<Run> {
   const { limit, ends } = setting;
   await using destination = await startDestination(setting);
   const to = `tcp:${ends.address}:${await destination.listen(ends.address)}`;
@@ -119,13 +120,9 @@ export async function keepGuest(memoryMib: number, hugePages = false): Promise<s
   return snapshot;
 }
 
-/** What is missing here for a comparison with a QEMU 11.1; says so. */
-export function lacksQemu(benchmark: string, ...others: readonly Need[]): boolean {
-  const needs = [needQemuVersion(QEMU), needUserfaultfd(), ...others];
-  const missing = needs.filter(({ missing: why }) => why !== undefined);
-  if (missing.length === 0) return false;
-  console.error(`${benchmark}: not without ${missing.map(({ what }) => what).join(" and ")}`);
-  return true;
+/** Whether a comparison with a QEMU 11.1 can be made here; says what is missing. */
+export function hasQemu(benchmark: string, ...others: readonly Need[]): boolean {
+  return isHere(benchmark, needQemuVersion(QEMU), needUserfaultfd(), ...others);
 }
 
 /** QEMU with itself and our source with QEMU, at each limit of the push. */
@@ -138,24 +135,24 @@ export async function withQemu(
   const setting = (limit: number): Setting => ({ memoryMib, limit, ends, hugePages: false });
   return limits.flatMap((limit): Contender[] => [
     {
-      name: "QEMU 11.1 → QEMU 11.1",
-      program: "QEMU 11.1, postcopy-preempt",
+      name: qemuToQemu(QEMU),
+      program: qemuProgramName(QEMU),
       at: limit,
-      run: () => qemuToQemu(setting(limit)),
+      run: () => faultsOfQemu(setting(limit)),
     },
     {
-      name: "ours → QEMU 11.1",
-      program: `postcopy ${VERSION} to QEMU 11.1, postcopy-preempt`,
+      name: oursToQemu(QEMU),
+      program: `${OUR_PROGRAM}, ${qemuProgramName(QEMU)}`,
       at: limit,
-      run: () => oursToQemu(snapshot, setting(limit)),
+      run: () => faultsIntoQemu(snapshot, setting(limit)),
     },
   ]);
 }
 
 /** What was aimed at, of both of our contenders. */
-export const FAULT_TARGETS: Target[] = ["ours → ours", "ours → QEMU 11.1"].flatMap((of) =>
+export const FAULT_TARGETS: Target[] = [OURS, oursToQemu(QEMU)].flatMap((of) =>
   Object.entries({ mean: 0.5, p50: 0.7, p99: 0.5 }).map(([figure, ratio]) => ({
-    ...{ figure, of, to: "QEMU 11.1 → QEMU 11.1", bound: "at most" as const, ratio },
+    ...{ figure, of, to: qemuToQemu(QEMU), bound: "at most" as const, ratio },
   })),
 );
 
@@ -163,13 +160,14 @@ export const FAULT_TARGETS: Target[] = ["ours → ours", "ours → QEMU 11.1"].f
 export const FAULT_NOTES = [
   "QEMU: postcopy-latency and postcopy-latency-dist, from the fault thread's read of the fault to " +
     "the page placed. Ours: from the poll that found the fault, before it is read, to the same.",
+  "QEMU has postcopy-preempt on at both ends.",
   "Both count while they are measured: QEMU has postcopy-blocktime on at the destination.",
   "Percentiles are interpolated from powers of two of µs, as QEMU tells no more.",
 ];
 
 /** The comparison; undefined where there is no QEMU 11.1. */
 export async function faults({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
-  if (lacksQemu("faults")) return undefined;
+  if (!hasQemu("faults")) return undefined;
   const memoryMib = faultsMemoryMib(quick);
   return {
     id: "faults",

@@ -1,9 +1,8 @@
 /** What contenders are called, in every benchmark alike, and the figures that several have. */
-import { VERSION } from "../../src/util/version.ts";
 import { qemuPath } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 
-export const OURS = "ours → ours";
+export { OUR_PROGRAM, OURS } from "../../src/bench/names.ts";
 export const C = "C";
 
 export function qemuToQemu(version: QemuVersion): string {
@@ -19,7 +18,6 @@ export function qemuToOurs(version: QemuVersion): string {
 }
 
 /** What is run, with its version. */
-export const OUR_PROGRAM = `postcopy ${VERSION}`;
 export const C_PROGRAM = "C, tests/bench/c";
 
 /** "QEMU 7.2.19", as the program itself says it. */

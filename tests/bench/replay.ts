@@ -17,6 +17,7 @@ import { machineOf, needQemuVersion, qemuPath } from "../helpers/qemu-versions.t
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { QmpClient } from "../helpers/qmp.ts";
 import { needTwoHosts, TwoHosts } from "../helpers/two-hosts.ts";
+import { isHere } from "./needs.ts";
 
 const VERSIONS = ["7.2", "11.1"] as const satisfies readonly QemuVersion[];
 /** All of them have it. */
@@ -60,13 +61,7 @@ const TARGETS: Target[] = VERSIONS.flatMap((version) => [
 /** The benchmark; undefined, and said why, where it cannot be run. */
 export async function replay(_options: { quick: boolean }): Promise<Benchmark | undefined> {
   const needs = [needTwoHosts(), needLinuxGuest(), needUserfaultfd()];
-  const missing = [...needs, ...VERSIONS.map(needQemuVersion)].find(
-    (need) => need.missing !== undefined,
-  );
-  if (missing !== undefined) {
-    console.error(`replay: needs ${missing.what}: ${missing.missing}`);
-    return undefined;
-  }
+  if (!isHere("replay", ...needs, ...VERSIONS.map(needQemuVersion))) return undefined;
   const kept = await KeptLinux.keep();
   return {
     id: "replay",

@@ -5,7 +5,7 @@ import { needCompiler, needUserfaultfd } from "../helpers/need.ts";
 import { runLimit } from "./c-program.ts";
 import { C, C_PROGRAM, OUR_PROGRAM, OURS } from "./names.ts";
 import { isHere } from "./needs.ts";
-import { moveStress } from "./own-move.ts";
+import { moveStress } from "../../src/bench/stress-move.ts";
 
 const MEMORY_MIB = 128;
 const QUICK_MEMORY_MIB = 16;
@@ -66,7 +66,11 @@ function limit(way: "spinning" | "parked", memoryMib: number): Contender {
 
 async function ours(memoryMib: number): Promise<Run> {
   const settings = "workers=1,zero=0,rate=unlimited,hot-share=0,discard=0,duration=10ms";
-  const { dest } = await moveStress(`stress:size=${memoryMib}MiB,${settings}`, PUSH);
+  const { dest } = await moveStress(`stress:size=${memoryMib}MiB,${settings}`, [
+    "--switchover",
+    "now",
+    ...PUSH,
+  ]);
   const { latencyNs } = dest.faults;
   if (latencyNs === null) throw new Error("no fault was remote");
   const { mean, p50, p99, buckets } = latencyNs;
