@@ -5,7 +5,8 @@
  *     …
  *     210 passed, 0 failed, 3 skipped
  *
- * The counts come from the JUnit report, which stays in .cache/junit.xml.
+ * The counts come from the JUnit report, which stays in .cache/junit.xml. What failed is said once more
+ * before them, with its reasons: in the end of a long log, which is all that some CIs keep.
  */
 import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -22,6 +23,10 @@ const TEST_LIMIT_MS = 20_000;
  * as they do in a plain `bun test`.
  */
 const FILES_AT_ONCE = ["--parallel=2", "--no-isolate"];
+
+/** Lines that are kept of one failure, the last ones, and failures that are kept. */
+const LINES_A_FAILURE = 120;
+const FAILURES_MAX = 10;
 
 export interface Counts {
   passed: number;
@@ -48,6 +53,52 @@ export function describeCounts({ passed, failed, skipped }: Counts): string {
   return `${passed} passed, ${failed} failed, ${skipped} skipped`;
 }
 
+/**
+ * Gathers what `bun test` prints of tests that fail: the lines before the verdict, and those up to the
+ * next one, as reasons may come behind it.
+ */
+export class FailureLog {
+  readonly failures: string[] = [];
+  #lines: string[] = [];
+  #failed = false;
+
+  take(line: string): void {
+    const plain = Bun.stripANSI(line);
+    const verdict = /^\((pass|fail|skip|todo)\) /.exec(plain)?.[1];
+    if (verdict === "fail") this.#lines.push(line);
+    if (verdict !== undefined) this.#keep(verdict === "fail");
+    // Names of files, and empty lines, say nothing.
+    else if (!/^(\S+\.test\.ts:)?$/.test(plain)) this.#lines.push(line);
+  }
+
+  /** A test has ended: what was said since the one before is kept if either of them failed. */
+  #keep(failed: boolean): void {
+    // The summary repeats the names of what failed, without reasons.
+    const says = this.#lines.length > (failed ? 1 : 0);
+    if ((failed || this.#failed) && says && this.failures.length < FAILURES_MAX) {
+      this.failures.push(this.#lines.slice(-LINES_A_FAILURE).join("\n"));
+    }
+    this.#failed = failed;
+    this.#lines = [];
+  }
+}
+
+/** Hands on what a child prints, and lets `log` see each line of it. */
+async function handOn(
+  from: ReadableStream<Uint8Array>,
+  to: NodeJS.WriteStream,
+  log: FailureLog,
+): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const part of from) {
+    to.write(part);
+    const lines = (rest + decoder.decode(part, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) log.take(line);
+  }
+}
+
 async function main(): Promise<void> {
   const reportPath = join(PROJECT_ROOT, ".cache", "junit.xml");
   mkdirSync(join(PROJECT_ROOT, ".cache"), { recursive: true });
@@ -56,12 +107,19 @@ async function main(): Promise<void> {
   const settings = [`--timeout=${TEST_LIMIT_MS}`, ...FILES_AT_ONCE, ...reporter];
   const child = Bun.spawn([process.execPath, "test", ...settings, ...process.argv.slice(2)], {
     cwd: PROJECT_ROOT,
-    stdio: ["inherit", "inherit", "inherit"],
+    stdio: ["inherit", "pipe", "pipe"],
+    env: process.stderr.isTTY ? { ...process.env, FORCE_COLOR: "1" } : process.env,
   });
+  const log = new FailureLog();
   // A Ctrl-C reaches the child as well, which ends the run; this waits for it to have done so.
   process.on("SIGINT", () => undefined);
   process.on("SIGTERM", () => child.kill("SIGTERM"));
+  await Promise.all([
+    handOn(child.stdout, process.stdout, new FailureLog()),
+    handOn(child.stderr, process.stderr, log),
+  ]);
   const exitCode = await child.exited;
+  if (log.failures.length > 0) console.log(`\nOnce more:\n\n${log.failures.join("\n\n")}\n`);
 
   const report = Bun.file(reportPath);
   const counts = countTests((await report.exists()) ? await report.text() : undefined, exitCode);

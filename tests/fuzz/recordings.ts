@@ -15,7 +15,7 @@ import { recordQemu } from "./record-qemu.ts";
 import { keepStream } from "./targets/dest.ts";
 
 /** Raised when what is recorded changes. */
-const FORMAT = 2;
+const FORMAT = 3;
 const COMPLETE = "complete";
 const TRIES = 3;
 

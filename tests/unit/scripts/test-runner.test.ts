@@ -1,7 +1,7 @@
 /** The last line of a test run: right counts, and never a success that the exit code denies. */
 import { describe, expect, test } from "bun:test";
 
-import { countTests, describeCounts } from "../../../scripts/test.ts";
+import { countTests, describeCounts, FailureLog } from "../../../scripts/test.ts";
 import { isCi } from "../../helpers/need.ts";
 import { run } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -27,6 +27,17 @@ test("the line is the one that CI summaries know", () => {
   expect(describeCounts({ passed: 12, failed: 0, skipped: 1 })).toBe(
     "12 passed, 0 failed, 1 skipped",
   );
+});
+
+test("what failed is said once more, with its reasons and nothing of the tests around it", () => {
+  const log = new FailureLog();
+  const lines = [
+    ...["tests/a.test.ts:", "(pass) first [1.00ms]", "12 |  expect(a).toBe(b)", "error: not b"],
+    ...["\u001B[31m(fail)\u001B[0m second [2.00ms]", "error: late", "(pass) third [1.00ms]", ""],
+    ...["(fail) second [2.00ms]", " 2 pass"],
+  ];
+  for (const line of lines) log.take(line);
+  expect(log.failures).toEqual([lines.slice(2, 5).join("\n"), "error: late"]);
 });
 
 /** A test file in which one test passes and one needs what no machine has. */
