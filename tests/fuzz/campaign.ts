@@ -1,4 +1,5 @@
 /** Runs many cases in processes of their own, and sums up what came of them. */
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { PROJECT_ROOT } from "../helpers/spawn.ts";
@@ -107,9 +108,10 @@ async function runWorker(
     stderr: "pipe",
   });
   const words = new Response(child.stderr).text();
-  const running = { number: from, target: "start", hung: false };
+  const running = { number: from, target: "start", hung: false, waiting: "" };
   const hang = (): void => {
     running.hung = true;
+    running.waiting = describeThreads(child.pid);
     child.kill("SIGKILL");
   };
   // It first reads all recordings.
@@ -130,13 +132,29 @@ async function runWorker(
   clearTimeout(timer);
   await child.exited;
   if (next >= end) return { next, failure: undefined };
-  const { hung, ...about } = running;
+  const { hung, waiting, ...about } = running;
   const how = hung
-    ? `took more than ${hangLimitMs} ms`
+    ? `took more than ${hangLimitMs} ms, with its threads in\n${waiting}`
     : `ended its process (${child.signalCode ?? child.exitCode})`;
   const problem = `${how}\n${await words}`;
   const failure = { recording: "", verdict: "finding", ms: 0, peakMib: 0, problem };
   return { next, failure: { ...failure, ...about } };
+}
+
+/** What each thread of a process is doing: its state and the kernel's function that it sleeps in. */
+function describeThreads(pid: number): string {
+  const lines: string[] = [];
+  try {
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      const read = (name: string): string =>
+        readFileSync(`/proc/${pid}/task/${thread}/${name}`, "latin1").trim();
+      const state = /^State:\s+(\S)/m.exec(read("status"))?.[1];
+      lines.push(`  ${read("comm")}: ${state} ${read("wchan")}, system call ${read("syscall")}`);
+    }
+  } catch (error) {
+    lines.push(`  ${String(error)}`);
+  }
+  return lines.join("\n");
 }
 
 function withinMemory(result: CaseResult): CaseResult {

@@ -87,9 +87,10 @@ test(
     ]);
     expect(found).toEqual([
       [2, "ended its process (SIGSEGV)"],
-      [4, "took more than 3000 ms"],
+      [4, "took more than 3000 ms, with its threads in"],
       [5, "5000 MiB of memory were used"],
     ]);
+    expect(summary.findings[1]?.problem).toMatch(/^ {2}\S.*: [A-Z] \S+, system call \S+/m);
   },
   LONG_TEST_MS,
 );
