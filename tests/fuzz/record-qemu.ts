@@ -12,7 +12,7 @@ import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
-import { readModel } from "./model.ts";
+import { isWholeStream, readModel } from "./model.ts";
 import type { ModelBlock } from "./model.ts";
 import { SinkDestination } from "./sink.ts";
 import { buildFirmware } from "./tiny-firmware.ts";
@@ -81,6 +81,8 @@ const WAYS: readonly Way[] = [
     parameters: { "max-postcopy-bandwidth": 200_000 },
   },
 ];
+
+const NOTHING = new Uint8Array(0);
 
 const CAPABILITIES = [...new Set(WAYS.flatMap(({ capabilities }) => capabilities))];
 
@@ -208,11 +210,11 @@ async function record(
   }
   const limitMs = way.cut === true ? RECOVERY_LIMIT_MS : DEFAULT_WAIT_MS;
   await qemu.waitForMigration("completed", { from, limitMs });
-  // What is under way in the sockets still.
-  await waitUntil(
-    () => sink.arrivals.every(({ socket }) => socket.readableEnded || socket.destroyed),
-    "the end of a recording",
-  );
+  // What is under way in the sockets still. That they have ended is no sign of having been read.
+  const ended = (): boolean =>
+    sink.arrivals.every(({ socket }) => socket.readableEnded || socket.destroyed);
+  const whole = (): boolean => way.cut === true || isWholeStream(sink.main[0] ?? NOTHING);
+  await waitUntil(() => ended() && whole(), "the end of a recording");
   await qemu.qmp.execute("cont");
   keep(recordings, version, way.name, sink);
 }
