@@ -21,6 +21,8 @@ export const SYSCALLS_X64 = {
   setsockopt: 54,
   getsockopt: 55,
   recvfrom: 45,
+  sendmsg: 46,
+  recvmsg: 47,
   socketpair: 53,
   fcntl: 72,
   flock: 73,
@@ -42,6 +44,7 @@ export const SYSCALLS_X64 = {
   sched_setattr: 314,
   memfd_create: 319,
   userfaultfd: 323,
+  pidfd_send_signal: 424,
   pidfd_open: 434,
   process_madvise: 440,
 } as const;
@@ -67,6 +70,8 @@ export const SYSCALLS_ARM64: Record<keyof typeof SYSCALLS_X64, number> = {
   setsockopt: 208,
   getsockopt: 209,
   recvfrom: 207,
+  sendmsg: 211,
+  recvmsg: 212,
   socketpair: 199,
   fcntl: 25,
   flock: 32,
@@ -88,6 +93,7 @@ export const SYSCALLS_ARM64: Record<keyof typeof SYSCALLS_X64, number> = {
   sched_setattr: 274,
   memfd_create: 279,
   userfaultfd: 282,
+  pidfd_send_signal: 424,
   pidfd_open: 434,
   process_madvise: 440,
 };
