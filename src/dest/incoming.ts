@@ -235,9 +235,7 @@ export class IncomingLoader {
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
     this.#tellsRunning = (bits & FEATURE.running) !== 0;
-    if ((bits & FEATURE.pageRuns) !== 0) {
-      this.#memory.expectRuns((bits & FEATURE.packedRuns) !== 0);
-    }
+    this.#memory.choose(bits);
     if ((bits & FEATURE.urgentChannel) !== 0) this.#expectUrgentChannel();
     this.#memory.prepare();
   }
