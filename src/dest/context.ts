@@ -23,6 +23,8 @@ export interface GuestMemory {
   map: SharedArrayBuffer;
   /** It is the memory of a VMM: another process's. */
   foreign: boolean;
+  /** What of FEATURE it needs of its source. */
+  needs: number;
   /** The source is this program: further connections may be its urgent channel. */
   sourceIsOurs: boolean;
   /** Section number of RAM in this stream. */

@@ -299,7 +299,8 @@ export class FaultThread {
         continue;
       }
       const others: number[] = [-ERRNO.EEXIST, -ERRNO.EFAULT, -ERRNO.ENOENT];
-      if (!others.includes(result)) checkPlaced(result, `UFFDIO_CONTINUE at 0x${address.toString(16)}`);
+      if (!others.includes(result))
+        checkPlaced(result, `UFFDIO_CONTINUE at 0x${address.toString(16)}`);
       this.#wake(block, start);
       return;
     }

@@ -7,7 +7,16 @@ import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import type { AddressMap } from "../ram/address-map.ts";
+import { StreamError } from "../util/errors.ts";
 import { checkPlaced } from "./place-failure.ts";
+
+/** Refuses a guest whose pages change while it is sent. */
+export function liveSource(): StreamError {
+  const what = "The source sends a guest that runs: a VMM's memory can be filled only once";
+  return new StreamError("LIVE_SOURCE", what, {
+    hint: "keep the guest first (dest --guest snapshot:DIRECTORY), then send what was kept",
+  });
+}
 
 /** How long the VMM's threads are left alone that have an event under way. */
 const EVENTS_PAUSE_MS = 0.05;

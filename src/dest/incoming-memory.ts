@@ -25,8 +25,9 @@ import { checkRamSection } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
-import type { IncomingContext } from "./context.ts";
+import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
+import { liveSource } from "./foreign-memory.ts";
 import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts";
 import { releaseRequests } from "./held-requests.ts";
 import { MemorySink } from "./memory-sink.ts";
@@ -265,10 +266,11 @@ export class IncomingMemory {
   }
 
   /** Where the guest's memory lies, for the threads that place its pages. */
-  get #place(): { map: SharedArrayBuffer; foreign: boolean } {
+  get #place(): Pick<GuestMemory, "map" | "foreign" | "needs"> {
     const foreign = this.#foreign;
     const map = foreign?.map ?? AddressMap.ofBlocks(this.#blocks);
-    return { map: map.shared, foreign: foreign !== undefined };
+    const needs = this.#context.guest.needs ?? 0;
+    return { map: map.shared, foreign: foreign !== undefined, needs };
   }
 
   /** Goes on with a guest that an earlier process took over; every thread is at work then. */
@@ -467,14 +469,6 @@ export class IncomingMemory {
 function requireAllDiscarded({ unpopulated }: PageState): void {
   if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
   throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
-}
-
-/** Refuses a guest whose pages change while it is sent. */
-function liveSource(): StreamError {
-  const what = "The source sends a guest that runs: a VMM's memory can be filled only once";
-  return new StreamError("LIVE_SOURCE", what, {
-    hint: "keep the guest first (dest --guest snapshot:DIRECTORY), then send what was kept",
-  });
 }
 
 /** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */

@@ -45,6 +45,8 @@ export interface ListenContext {
   /** Where the guest's memory lies; with `foreign` in the address space of a VMM. */
   map: AddressMap;
   foreign: boolean;
+  /** What of FEATURE it needs of its source. */
+  needs: number;
   /** Where pages go, and what came of it for sinks that place. */
   sink: PageSink;
   counts: PlaceCounts | undefined;
@@ -157,13 +159,13 @@ function loadPages(context: ListenContext): void {
 }
 
 /** A PING, which may be the hello of a source of ours that has come back over another link. */
-function takePing({ returnPath }: ListenContext, loader: RamLoader, value: number): void {
+function takePing({ returnPath, needs }: ListenContext, loader: RamLoader, value: number): void {
   const hello = readHello(value);
   if (hello?.kind === "chosen") {
     loader.runs = (hello.bits & FEATURE.pageRuns) !== 0;
     loader.packedRuns = loader.runs && (hello.bits & FEATURE.packedRuns) !== 0;
   }
-  const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED) : value;
+  const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED | needs) : value;
   returnPath.send({ kind: "pong", value: answer });
 }
 

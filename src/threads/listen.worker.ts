@@ -77,6 +77,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
             recoverLink({ ...link, door, timeoutMs }, failure),
     blocks,
     ...place,
+    needs: memory.needs,
     sink: countedSink(sink, KIND.push, shared, blocks, pages),
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,

@@ -284,7 +284,7 @@ function runRecovery(bytes: Uint8Array, place: Place): Verdict {
     try {
       runListen({
         ...{ channel, returnPath, shared, blocks, counts: undefined },
-        ...{ map: AddressMap.ofBlocks([]), foreign: false },
+        ...{ map: AddressMap.ofBlocks([]), foreign: false, needs: 0 },
         sink: placingSink(blocks, channel.buffer, pages, shared),
         ramSectionId: ramSectionOf(place.material),
         ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS },

@@ -120,7 +120,7 @@ function load(fd: number, shared: DestShared, arriving: Arriving): "precopy" | "
         );
         runListen({
           ...{ channel: listening, returnPath, shared, blocks: memory.blocks, counts: undefined },
-          ...{ map: new AddressMap(memory.map), foreign: memory.foreign },
+          ...{ map: new AddressMap(memory.map), foreign: memory.foreign, needs: memory.needs },
           sink: arriving.sink(shared, pages, memory),
           ramSectionId: memory.ramSectionId,
           ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS, recover: undefined },
@@ -139,7 +139,7 @@ function load(fd: number, shared: DestShared, arriving: Arriving): "precopy" | "
     emit: () => undefined,
   });
   const outcome = loader.run();
-  if (outcome === undefined) throw new Finding("nobody was there, and nobody else may come");
+  if (!("completedIn" in outcome)) throw new Finding("nobody was there, and nobody else may come");
   return outcome.completedIn;
 }
 
