@@ -196,7 +196,8 @@ static void *discarder(void *argument)
     size_t pages = guest_bytes / page_size;
     for (unsigned i = 0; i < discards && !atomic_load(&reading_is_over); i++) {
         size_t first = next_random(&seed) % pages;
-        size_t count = 1 + next_random(&seed) % DISCARD_PAGES_MAX;
+        size_t most = pages / 8 + 1 < DISCARD_PAGES_MAX ? pages / 8 + 1 : DISCARD_PAGES_MAX;
+        size_t count = 1 + next_random(&seed) % most;
         for (size_t page = first; page < first + count && page < pages; page++) {
             if (may_change(page))
                 break;

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
-import { startDest, startSource } from "../helpers/migration.ts";
+import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needCompiler, needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import type { RunningProgram } from "../helpers/spawn.ts";
@@ -36,7 +36,7 @@ async function startPair(words: readonly string[], listen = "tcp:127.0.0.1:0"): 
   const socket = directory.file("vmm");
   const { file } = await keptMemory();
   const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen }));
-  const vmm = stack.use(await startVmm(socket, "--expect", file, ...words));
+  const vmm = stack.use(await startVmm(socket, "--expect", file, "--hold", ...words));
   await dest.event("handover");
   expect(existsSync(socket)).toBe(false);
   const all = stack.move();
@@ -54,14 +54,13 @@ async function fill(words: readonly string[], listen?: string): Promise<Filled> 
   const { guest, bytes } = await keptMemory();
   await using pair = await startPair(words, listen);
   await using source = startSource({ guest, to: pair.dest.peer });
-  const [report, sourceEnd, destEnd] = await Promise.all([
-    vmmReport(pair.vmm),
-    source.end(),
-    pair.dest.end(),
-  ]);
+  const [sourceEnd, destEnd] = await Promise.all([source.end(), pair.dest.end()]);
   for (const { exitCode, stderr } of [sourceEnd, destEnd]) {
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
   }
+  // Its memory is its own from here on.
+  pair.vmm.writeLine("");
+  const report = await vmmReport(pair.vmm);
   expect(report).toMatchObject({ exitCode: 0, wrongPages: 0 });
   expect(destEnd.report).toMatchObject({ outcome: "completed", completedIn: "postcopy" });
   expect(destEnd.report.pages.missing).toBe(0);
@@ -74,13 +73,13 @@ const CASES: [name: string, words: readonly string[], pages: number][] = [
   ["1 thread, by Firecracker's first message", ["--generation", "1"], 8192],
   [
     "4 threads and a balloon, three regions, by its second message in pieces",
-    ["--threads", "4", "--discard", "300", "--generation", "2", "--regions", "3", "--pieces", "17"],
+    ["--threads", "4", "--discard", "60", "--generation", "2", "--regions", "3", "--pieces", "17"],
     8192,
   ],
   ["16 threads, by its third message", ["--threads", "16", "--generation", "3"], 8192],
   [
     "16 threads and a balloon, in a memory file",
-    ["--threads", "16", "--discard", "300", "--memfd", "--regions", "2"],
+    ["--threads", "16", "--discard", "60", "--memfd", "--regions", "2"],
     8192,
   ],
 ];
@@ -97,10 +96,90 @@ for (const [name, words, pages] of CASES) {
       expect(dest.report.pages.dropped).toBeGreaterThanOrEqual(elsewhere);
       expect(dest.report.faults.remote).toBeGreaterThan(0);
       if (words.includes("--discard")) {
-        expect(vmm.discarded).toBe(300);
+        expect(vmm.discarded).toBe(60);
         expect(dest.report.pages.removed).toBeGreaterThan(0);
       }
     },
     LONG_TEST_MS,
   );
 }
+
+vmmTest(
+  "pages that are in a VMM's memory file already are mapped, and keep what is in them",
+  async () => {
+    const { dest } = await fill(["--memfd", "--cached", "3", "--threads", "4", "--regions", "2"]);
+    // What was there was not overwritten.
+    expect(dest.report.places.exists).toBeGreaterThan(0);
+  },
+  LONG_TEST_MS,
+);
+
+hugeTest(
+  "a VMM of huge pages is filled by whole ones, asked for and pushed",
+  async () => {
+    await using _pages = await HugePages.add(HUGE_PAGES);
+    const { bytes } = await keptMemory();
+    const balloon = ["--threads", "4", "--discard", "20", "--regions", "2"];
+    for (const words of [balloon, ["--memfd", "--cached", "3", "--threads", "16"]]) {
+      const { vmm, dest } = await fill(["--page-size", String(HUGE), ...words]);
+      expect(vmm.pages).toBe(bytes / HUGE);
+      expect(dest.report.faults.remote).toBeLessThanOrEqual(bytes / HUGE);
+    }
+  },
+  LONG_TEST_MS,
+);
+
+for (const change of ["remap", "unmap"]) {
+  vmmTest(
+    `memory that a VMM takes elsewhere or back meanwhile (${change}) is followed`,
+    async () => {
+      const words = ["--regions", "2", "--threads", "4", "--discard", "100"];
+      const { vmm } = await fill([...words, "--change", change]);
+      expect(vmm.pages).toBe(change === "remap" ? 8192 : 6144);
+    },
+    LONG_TEST_MS,
+  );
+}
+
+for (const [change, code] of [
+  ["fork", "VMM_FORKED"],
+  ["protect", "WRITE_PROTECTED"],
+] as const) {
+  vmmTest(
+    `a VMM that does what its memory cannot be filled under (${change}) is told by name`,
+    async () => {
+      const { guest } = await keptMemory();
+      await using pair = await startPair(["--threads", "2", "--change", change]);
+      // Slowly: the VMM does it while pages are missing.
+      const flags = ["--max-postcopy-bandwidth", "4MiB/s", ...NO_RECOVERY];
+      await using source = startSource({ guest, to: pair.dest.peer, flags });
+      const { exitCode, error, events } = await pair.dest.end();
+      expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code } });
+      expect(events).toContainEqual(
+        expect.objectContaining({ event: "warning", code: "VMM_FROZEN" }),
+      );
+      expect((await source.end()).exitCode).toBe(1);
+    },
+    LONG_TEST_MS,
+  );
+}
+
+vmmTest(
+  "a source that sends a running guest is turned away by name, and the right one is taken",
+  async () => {
+    const { guest } = await keptMemory();
+    await using pair = await startPair([]);
+    await using wrong = startSource({ to: pair.dest.peer });
+    const warning = await pair.dest.event("warning");
+    expect(warning.message).toContain("The source sends a guest that runs");
+    // That guest goes on where it is, and is whole.
+    const end = await wrong.end();
+    expect(end).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });
+    await using right = startSource({ guest, to: pair.dest.peer });
+    expect((await pair.dest.end()).exitCode).toBe(0);
+    expect((await right.end()).exitCode).toBe(0);
+    pair.vmm.writeLine("");
+    expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+  },
+  LONG_TEST_MS,
+);

@@ -105,7 +105,9 @@ test("nothing else gives the guest's memory back to the kernel: it would read ze
   const found: string[] = [];
   for (const file of files) {
     const text = await Bun.file(join(PROJECT_ROOT, file)).text();
-    if (/\.(tryU|u)nregister\(|userfaultFd.*closeDescriptor|closeDescriptor.*userfaultFd/.test(text)) {
+    if (
+      /\.(tryU|u)nregister\(|userfaultFd.*closeDescriptor|closeDescriptor.*userfaultFd/.test(text)
+    ) {
       found.push(file);
     }
     // Its own, of memory that is only watched or measured with, or one that is only asked what it can do.
