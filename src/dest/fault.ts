@@ -29,6 +29,8 @@ export interface FaultContext extends UrgentOptions {
   pages: PageState;
   /** Where the guest's memory lies; this thread changes it as the guest's owner does. */
   map: AddressMap;
+  /** It is the memory of a VMM, which may discard pages without a word. */
+  foreign: boolean;
   returnPath: ReturnPath;
   /** Raised when this thread is to end. */
   stopFd: number;
@@ -244,7 +246,7 @@ export class FaultThread {
       return;
     }
     if (received.test(page)) {
-      this.#wake(block, start);
+      this.#answerHere(block, start);
       return;
     }
     if (Atomics.load(requestedAt, page) !== 0) return;
@@ -273,6 +275,15 @@ export class FaultThread {
     }
     const offset = map.offset(piece) + address - map.address(piece);
     return { block, start: offset - (offset % block.pageSize) };
+  }
+
+  /**
+   * A fault on a page that came: in general it came meanwhile. A VMM that has not asked to be heard may
+   * have discarded it since: then it is zeros, and to be woken alone would be to fault for ever.
+   */
+  #answerHere(block: RamBlock, start: number): void {
+    if (this.#context.foreign) this.#placeZero(block, start);
+    else this.#wake(block, start);
   }
 
   #wake({ index, pageSize }: RamBlock, start: number): void {

@@ -149,6 +149,21 @@ describe("memory that its owner moves and unmaps", () => {
     expect(await reading).toBe(6);
   });
 
+  faultTest("is zeros where its owner has discarded it unheard", async () => {
+    await using bench = new FaultBench({ heard: false });
+    const { address } = bench.arriving.block(0);
+    const { early, channel } = bench.urgentPair();
+    await bench.start({ early: [early], foreign: true });
+    const guest = await bench.guest();
+    const reading = guest.call("readWord", address);
+    expect(bench.request()).toEqual(requestOf("block0", 0));
+    channel.write(new RamRecords().page("block0", 0, pageData(0, 0)).bytes);
+    expect(await reading).toBe(1);
+    await guest.call("discard", address, PAGE);
+    expect(await guest.call("readWord", address)).toBe(0);
+    expect(bench.noRequest).toBe(true);
+  });
+
   faultTest("is no guest's where nothing lies, and a fault there is told by name", async () => {
     await using bench = new FaultBench();
     const { address, length } = bench.arriving.block(1);
