@@ -114,6 +114,20 @@ for (const [name, words, listen] of CASES) {
   );
 }
 
+vmmTest(
+  "what is in a VMM's memory file already is mapped at once, whatever is still to come",
+  async () => {
+    const { guest } = await keptMemory();
+    await using pair = await startPair(["--memfd", "--cached", "1", "--threads", "4"]);
+    // All of it would take minutes.
+    const flags = ["--max-postcopy-bandwidth", "100KiB/s"];
+    await using _source = startSource({ guest, to: pair.dest.peer, flags });
+    const said = await pair.vmm.stdout.waitForLine(/wrongPages/);
+    expect(JSON.parse(said)).toMatchObject({ wrongPages: 0 });
+  },
+  LONG_TEST_MS,
+);
+
 hugeTest(
   "a VMM of huge pages is filled by whole ones, asked for and pushed",
   async () => {

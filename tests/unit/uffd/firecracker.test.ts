@@ -112,7 +112,7 @@ test("whatever a VMM says is a handover, the beginning of one, or refused by nam
   const said = fc.oneof(
     fc.string(),
     fc.json(),
-    fc.array(region).map((regions) => JSON.stringify(regions)),
+    fc.array(region).map((list) => JSON.stringify(list)),
     // A good one with a piece of it replaced.
     fc.tuple(fc.nat({ max: 200 }), fc.nat({ max: 20 }), fc.string()).map(([at, length, by]) => {
       const good = JSON.stringify([{ base_host_virt_addr: 4096, size: 8192, offset: 0 }]);
