@@ -122,7 +122,7 @@ vmmTest(
     // All of it would take minutes.
     const flags = ["--max-postcopy-bandwidth", "100KiB/s"];
     await using _source = startSource({ guest, to: pair.dest.peer, flags });
-    const said = await pair.vmm.stdout.waitForLine(/wrongPages/);
+    const [said] = await pair.vmm.stdout.waitForLine(/.*wrongPages.*/);
     expect(JSON.parse(said)).toMatchObject({ wrongPages: 0 });
   },
   LONG_TEST_MS,
