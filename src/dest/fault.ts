@@ -236,7 +236,9 @@ export class FaultThread {
   #requestFault(address: number): void {
     const { pages, shared, returnPath } = this.#context;
     shared.counters.add(DEST.faults, 1);
-    const { block, start } = this.#hostPageAt(address);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    const start = this.#hostPageStart(piece, block, address);
     const page = start / TARGET_PAGE_SIZE;
     const received = pages.received[block.index];
     const requestedAt = pages.requestedAt[block.index];
@@ -262,19 +264,28 @@ export class FaultThread {
     returnPath.addRequest(block, start);
   }
 
-  /** The host page that an address is in, by its block and where it begins in that. */
-  #hostPageAt(address: number): { block: RamBlock; start: number } {
+  /** The piece of the guest's memory that a fault is in. */
+  #pieceAt(address: number): number {
+    const piece = this.#context.map.pieceAt(address);
+    if (piece >= 0) return piece;
+    const where = `0x${address.toString(16)}`;
+    throw new PostcopyError("UNKNOWN_FAULT", `A fault at ${where} is in no memory of the guest`, {
+      hint: "the VMM has registered more than it has handed over",
+    });
+  }
+
+  #blockOf(piece: number): RamBlock {
     const { blocks, map } = this.#context;
-    const piece = map.pieceAt(address);
     const block = blocks[map.block(piece)];
-    if (piece < 0 || block === undefined) {
-      const where = `0x${address.toString(16)}`;
-      throw new PostcopyError("UNKNOWN_FAULT", `A fault at ${where} is in no memory of the guest`, {
-        hint: "the VMM has registered more than it has handed over",
-      });
-    }
+    if (block === undefined) throw new Error(`piece ${piece} is of no block`);
+    return block;
+  }
+
+  /** Where the host page that an address is in begins in its block. */
+  #hostPageStart(piece: number, { pageSize }: RamBlock, address: number): number {
+    const { map } = this.#context;
     const offset = map.offset(piece) + address - map.address(piece);
-    return { block, start: offset - (offset % block.pageSize) };
+    return offset - (offset % pageSize);
   }
 
   /**
@@ -299,7 +310,9 @@ export class FaultThread {
   #mapCached(address: number): void {
     const { shared, map } = this.#context;
     shared.counters.add(DEST.faults, 1);
-    const { block, start } = this.#hostPageAt(address);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    const start = this.#hostPageStart(piece, block, address);
     for (;;) {
       const target = map.addressOf(block.index, start);
       const result = this.#userfault?.continue(target, block.pageSize) ?? 0;
