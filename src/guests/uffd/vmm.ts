@@ -1,9 +1,10 @@
 /** A VMM that comes: its connection, who it is, and what it hands over. */
 import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { acceptConnection, peerProcess } from "../../../syscalls/socket.ts";
+import { enabledFeatures } from "../../../syscalls/userfaultfd.ts";
 import { waitReady } from "../../channel/channel.ts";
 import { FIRECRACKER } from "./firecracker.ts";
-import { commonPageSize } from "./handover.ts";
+import { commonPageSize, HandoverError } from "./handover.ts";
 import { receiveHandover } from "./receive.ts";
 import type { TakenHandover } from "./receive.ts";
 
@@ -37,6 +38,10 @@ export function receiveVmm({ listenFd, stopFd, timeoutMs }: VmmWait): Vmm {
     const handover = receiveHandover({ fd: connection, stopFd, format, timeoutMs });
     try {
       commonPageSize(handover.regions);
+      if (enabledFeatures(handover.userfaultFd) === undefined) {
+        const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
+        throw new HandoverError("NOT_ENABLED", what);
+      }
     } catch (error) {
       closeDescriptor(handover.userfaultFd);
       throw error;
