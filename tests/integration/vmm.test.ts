@@ -76,9 +76,9 @@ async function fill(words: readonly string[], listen?: "unix"): Promise<Filled> 
 const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
   ["1 thread, by Firecracker's first message", ["--generation", "1"]],
   [
-    "4 threads and a balloon, whose memory is moved, by its second message in pieces",
+    "4 threads, whose memory is moved, by its second message in pieces",
     [
-      ...["--threads", "4", "--discard", "60", "--regions", "3", "--change", "remap"],
+      ...["--threads", "4", "--regions", "3", "--change", "remap"],
       ...["--generation", "2", "--pieces", "17"],
     ],
   ],
@@ -87,8 +87,11 @@ const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
     ["--threads", "16", "--discard", "60", "--regions", "2", "--change", "unmap"],
   ],
   [
-    "16 threads, in a memory file of which a third is there, over a unix socket",
-    ["--threads", "16", "--memfd", "--cached", "3", "--regions", "2"],
+    "16 threads and a balloon, in a memory file of which a third is there, and which is moved",
+    [
+      ...["--threads", "16", "--discard", "60", "--regions", "3", "--change", "remap"],
+      ...["--memfd", "--cached", "3"],
+    ],
     "unix",
   ],
 ];
