@@ -6,7 +6,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { readManifest } from "../guests/snapshot/manifest.ts";
-import { identityOf } from "../guests/stream/identity.ts";
+import { identityOf } from "../guests/stored/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";

@@ -2,23 +2,22 @@
  * The fault thread (QEMU's `postcopy_ram_fault_thread`): turns the guest's page faults into page
  * requests, and owns the urgent channel on which requested pages come back.
  */
-import { POLL, PollSet } from "../../syscalls/descriptor.ts";
-import { check } from "../../syscalls/error.ts";
-import { mapScratch } from "../../syscalls/memory.ts";
-import type { Scratch } from "../../syscalls/memory.ts";
+import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
-import { ERRNO } from "../../syscalls/abi/errno.ts";
-import { blockAt, targetPagesPerHostPage } from "../ram/block.ts";
+import type { AddressMap } from "../ram/address-map.ts";
+import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
+import { LocalPages } from "./local-pages.ts";
+import { MemoryChanges } from "./memory-changes.ts";
 import type { ReturnPath } from "./return-path.ts";
-import { requestTicks, WORD } from "./shared.ts";
+import { HELD, requestTicks, WORD } from "./shared.ts";
 import type { PageState } from "./shared.ts";
 import { UrgentChannels } from "./urgent-channels.ts";
 import type { UrgentOptions } from "./urgent-channels.ts";
@@ -26,6 +25,10 @@ import type { UrgentOptions } from "./urgent-channels.ts";
 /** What the fault thread works with. */
 export interface FaultContext extends UrgentOptions {
   pages: PageState;
+  /** Where the guest's memory lies; this thread changes it as the guest's owner does. */
+  map: AddressMap;
+  /** It is the memory of a VMM, which might discard pages without a word. */
+  foreign: boolean;
   returnPath: ReturnPath;
   /** Raised when this thread is to end. */
   stopFd: number;
@@ -34,18 +37,29 @@ export interface FaultContext extends UrgentOptions {
 /** How long the guest's own threads are left alone that keep pages from being placed. */
 const EVENTS_PAUSE_MS = 0.05;
 
+/** How often a page of a VMM's that is there may fault: threads may wait for one, and be told late. */
+const WAKES_MAX = 255;
+
+/** In the place of a fault whose address is no memory of the guest any more. */
+const NOWHERE = -1;
+
 export class FaultThread {
   readonly #context: FaultContext;
   readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
   readonly #favour: Favour;
+  readonly #changes: MemoryChanges;
+  readonly #local: LocalPages;
+  /** How often pages of a VMM's that are there have faulted (WAKES_MAX), by block. */
+  readonly #woken: readonly Uint8Array[];
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
+  /** Those on pages that are in the page cache, and only not mapped. */
+  readonly #minorFaults: number[] = [];
   readonly #idle = new Int32Array(new SharedArrayBuffer(4));
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
-  #zeros: Scratch | undefined;
 
   /** Makes the calling thread the fault thread. */
   constructor(context: FaultContext) {
@@ -57,6 +71,11 @@ export class FaultThread {
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
     this.#urgent = new UrgentChannels(context, this.#poll);
+    this.#woken = context.foreign
+      ? context.blocks.map((block) => new Uint8Array(targetPages(block)))
+      : [];
+    this.#changes = new MemoryChanges(context, this.#userfault);
+    this.#local = new LocalPages(context, this.#userfault, () => this.makeWay());
   }
 
   /** Serves faults until the stop descriptor is raised. */
@@ -120,59 +139,74 @@ export class FaultThread {
   #take(event: UserfaultEvent): void {
     switch (event.kind) {
       case "fault":
-        this.#faults.push(event.address);
+        this.#takeFault(event);
         break;
       case "remove":
-        this.#noteRemoved(event.start, event.end);
+        this.#changes.noteRemoved(event.start, event.end);
         break;
-      default:
-        throw new PostcopyError(
-          "UNEXPECTED_EVENT",
-          `The guest changed its address space (${event.kind}) during postcopy`,
-        );
+      case "unmap":
+        this.#changes.noteUnmapped(event.start, event.end);
+        this.#letGo(event.start, event.end);
+        break;
+      case "remap":
+        this.#changes.noteMoved(event.from, event.to, event.length);
+        this.#letGo(event.from, event.from + event.length);
+        break;
+      case "fork":
+        closeDescriptor(event.fd);
+        throw new PostcopyError("VMM_FORKED", "The VMM has forked while its memory was filled", {
+          hint: "the child would see zeros: fork before the handover, or not at all",
+        });
     }
   }
 
-  #noteRemoved(start: number, end: number): void {
-    const { shared, pages, blocks } = this.#context;
-    for (const block of blocks) {
-      const from = Math.max(start, block.address);
-      const to = Math.min(end, block.address + block.length);
-      if (from >= to) continue;
-      const first = (from - block.address) / TARGET_PAGE_SIZE;
-      const count = (to - from) / TARGET_PAGE_SIZE;
-      const requestedAt = pages.requestedAt[block.index];
-      pages.removed[block.index]?.setRange(first, count);
-      let fresh = 0;
-      let awaited = false;
-      for (let page = first; page < first + count; page++) {
-        if (pages.received[block.index]?.set(page)) fresh++;
-        if (requestedAt && Atomics.exchange(requestedAt, page, 0) !== 0) awaited = true;
-      }
-      Atomics.sub(shared.control, WORD.missing, fresh);
-      shared.counters.add(DEST.removedPages, count);
-      // What was asked for will be dropped when it comes, so whoever waits for it must fault again.
-      if (awaited) this.#userfault?.wake(from, to - from);
+  #takeFault({ cause, address }: Extract<UserfaultEvent, { kind: "fault" }>): void {
+    if (cause === "missing") this.#faults.push(address);
+    else if (cause === "minor") this.#minorFaults.push(address);
+    else {
+      const where = `0x${address.toString(16)}`;
+      throw new PostcopyError(
+        "WRITE_PROTECTED",
+        `The VMM has write-protected its page at ${where}, and lets others answer the fault there`,
+        { hint: "who protects a page has to lift it: hand over without UFFDIO_WRITEPROTECT" },
+      );
     }
-    Atomics.store(shared.control, WORD.anyRemoved, 1);
+  }
+
+  /**
+   * [start, end) is no memory of the guest any more: pages that come are placed elsewhere or nowhere,
+   * so whoever waits there has to look again at what there is.
+   */
+  #letGo(start: number, end: number): void {
+    // In place: they may be gone through just now.
+    for (const faults of [this.#faults, this.#minorFaults]) {
+      for (const [index, address] of faults.entries()) {
+        if (address >= start && address < end) faults[index] = NOWHERE;
+      }
+    }
+    this.#userfault?.wake(start, end - start);
   }
 
   /** Asks the source for each faulting page that is not here and was not asked for yet. */
   #requestFaults(): void {
-    // Placing zeros may have to read events first: new faults may be added meanwhile.
-    for (const address of this.#faults) this.#requestFault(address);
-    this.#faults.length = 0;
+    // Placing may have to read events first: new faults may be added meanwhile.
+    while (this.#faults.length + this.#minorFaults.length > 0) {
+      for (const address of this.#faults) if (address !== NOWHERE) this.#requestFault(address);
+      this.#faults.length = 0;
+      for (const address of this.#minorFaults) if (address !== NOWHERE) this.#mapCached(address);
+      this.#minorFaults.length = 0;
+    }
     this.#sendRequests();
   }
 
   /**
-   * Sends the requests that were added. Without a link they are not lost: each page notes that it is
-   * awaited, and is asked for again over the next link.
+   * Sends the requests that were added. Where they are held back they are not lost: each page notes
+   * that it is awaited, and is asked for again when that is over.
    */
   #sendRequests(): void {
     const { returnPath, shared } = this.#context;
     try {
-      returnPath.flushRequests(() => Atomics.load(shared.control, WORD.requestsHeld) === 1);
+      returnPath.flushRequests(() => Atomics.load(shared.control, WORD.requestsHeld) !== HELD.no);
     } catch (error) {
       // The thread that reads the link finds out what is wrong with it.
       if (!(error instanceof ChannelError)) throw error;
@@ -180,22 +214,21 @@ export class FaultThread {
   }
 
   #requestFault(address: number): void {
-    const { blocks, pages, shared, returnPath } = this.#context;
+    const { pages, shared, returnPath } = this.#context;
     shared.counters.add(DEST.faults, 1);
-    const block = blockAt(blocks, address);
-    if (block === undefined) throw new Error(`fault at ${address} outside of the guest`);
-    const offset = address - block.address;
-    const start = offset - (offset % block.pageSize);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    const start = this.#hostPageStart(piece, block, address);
     const page = start / TARGET_PAGE_SIZE;
     const received = pages.received[block.index];
     const requestedAt = pages.requestedAt[block.index];
     if (!received || !requestedAt) throw new Error("no page state");
     if (this.#isZero(block, page)) {
-      this.#placeZero(block, start);
+      this.#local.placeZeros(block, start);
       return;
     }
     if (received.test(page)) {
-      this.#wake(block, start);
+      this.#answerHere(block, start);
       return;
     }
     if (Atomics.load(requestedAt, page) !== 0) return;
@@ -203,7 +236,7 @@ export class FaultThread {
     // The page may have come since; its placer looks at the request after it has set the bit.
     if (received.test(page)) {
       Atomics.store(requestedAt, page, 0);
-      this.#wake(block, start);
+      this.#local.wake(block, start);
       return;
     }
     shared.counters.add(DEST.faultsRemote, 1);
@@ -211,9 +244,50 @@ export class FaultThread {
     returnPath.addRequest(block, start);
   }
 
-  #wake(block: RamBlock, start: number): void {
-    this.#context.shared.counters.add(DEST.faultsLocal, 1);
-    this.#userfault?.wake(block.address + start, block.pageSize);
+  /** The piece of the guest's memory that a fault is in. */
+  #pieceAt(address: number): number {
+    const piece = this.#context.map.pieceAt(address);
+    if (piece >= 0) return piece;
+    const where = `0x${address.toString(16)}`;
+    throw new PostcopyError("UNKNOWN_FAULT", `A fault at ${where} is in no memory of the guest`, {
+      hint: "the VMM has registered more than it has handed over",
+    });
+  }
+
+  #blockOf(piece: number): RamBlock {
+    const { blocks, map } = this.#context;
+    const block = blocks[map.block(piece)];
+    if (block === undefined) throw new Error(`piece ${piece} is of no block`);
+    return block;
+  }
+
+  /** Where the host page that an address is in begins in its block. */
+  #hostPageStart(piece: number, { pageSize }: RamBlock, address: number): number {
+    const { map } = this.#context;
+    const offset = map.offset(piece) + address - map.address(piece);
+    return offset - (offset % pageSize);
+  }
+
+  /**
+   * A fault on a page that came: it came meanwhile. One that faults for ever is there no more: it was
+   * discarded, and nobody said so. Whether it is zeros then only its owner knows.
+   */
+  #answerHere(block: RamBlock, start: number): void {
+    const woken = this.#woken[block.index];
+    if (woken !== undefined) {
+      const page = start / TARGET_PAGE_SIZE;
+      const times = woken[page] ?? 0;
+      if (times === WAKES_MAX) throw discardedUnheard(block, start);
+      woken[page] = times + 1;
+    }
+    this.#local.wake(block, start);
+  }
+
+  #mapCached(address: number): void {
+    this.#context.shared.counters.add(DEST.faults, 1);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    this.#local.mapCached(block, this.#hostPageStart(piece, block, address));
   }
 
   /** Pages that are known to be zeros although they are not there: discarded, or never touched. */
@@ -223,29 +297,11 @@ export class FaultThread {
       removed[block.index]?.test(page) === true || unpopulated[block.index]?.test(page) === true
     );
   }
+}
 
-  /** A fault on a page that is zero: no business of the source's. EEXIST means that it is there. */
-  #placeZero(block: RamBlock, start: number): void {
-    const target = block.address + start;
-    for (;;) {
-      const result = this.#zero(target, block.pageSize);
-      if (result === -ERRNO.EAGAIN) {
-        this.makeWay();
-        continue;
-      }
-      if (result !== -ERRNO.EEXIST) check("ioctl", result, `zeros at ${start} of ${block.name}`);
-      this.#wake(block, start);
-      return;
-    }
-  }
-
-  /** Zeros for one host page; UFFDIO_ZEROPAGE is not for hugetlbfs, so there they are copied. */
-  #zero(target: number, pageSize: number): number {
-    if (this.#userfault === undefined) return 0;
-    if (pageSize === TARGET_PAGE_SIZE) return this.#userfault.zero(target, pageSize);
-    if (this.#zeros === undefined || this.#zeros.bytes.length < pageSize) {
-      this.#zeros = mapScratch(pageSize);
-    }
-    return this.#userfault.copy(target, this.#zeros.address, pageSize);
-  }
+function discardedUnheard({ name }: RamBlock, start: number): PostcopyError {
+  const what = `The VMM has discarded the page at ${start} of ${name} and was not heard`;
+  return new PostcopyError("UNHEARD_DISCARD", what, {
+    hint: "it must ask for UFFD_FEATURE_EVENT_REMOVE before it hands its memory over",
+  });
 }

@@ -38,6 +38,15 @@ export const ABI_FALLOC = {
   structs: {},
 } satisfies AbiTable;
 
+/** Whence of lseek(2): the next byte that is data, or in a hole. */
+export const SEEK = { SEEK_DATA: 3, SEEK_HOLE: 4 } as const;
+
+export const ABI_SEEK = {
+  header: "linux/fs.h",
+  constants: SEEK,
+  structs: {},
+} satisfies AbiTable;
+
 export const POLL = {
   POLLIN: 1,
   POLLOUT: 4,

@@ -19,17 +19,29 @@ export const SOCKET = {
   SHUT_WR: 1,
   SHUT_RDWR: 2,
   MSG_PEEK: 2,
+  MSG_CTRUNC: 8,
   MSG_DONTWAIT: 0x40,
+  MSG_NOSIGNAL: 0x4000,
+  MSG_CMSG_CLOEXEC: 0x4000_0000,
+  SCM_RIGHTS: 1,
 } as const;
 
 export const UCRED = {
   "struct ucred": { size: 12, fields: { pid: 0, uid: 4, gid: 8 } },
 } as const;
 
+export const MESSAGE = {
+  "struct msghdr": {
+    size: 56,
+    fields: { msg_iov: 16, msg_iovlen: 24, msg_control: 32, msg_controllen: 40, msg_flags: 48 },
+  },
+  "struct cmsghdr": { size: 16, fields: { cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 } },
+} as const;
+
 export const ABI = {
   header: "sys/socket.h",
   constants: SOCKET,
-  structs: UCRED,
+  structs: { ...UCRED, ...MESSAGE },
 } satisfies AbiTable;
 
 export const TCP = {

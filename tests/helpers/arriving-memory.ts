@@ -14,6 +14,7 @@ import {
   WORD,
 } from "../../src/dest/shared.ts";
 import type { DestSharedData, PageState, PageStateData } from "../../src/dest/shared.ts";
+import { AddressMap } from "../../src/ram/address-map.ts";
 import type { RamBlock } from "../../src/ram/block.ts";
 import { UserfaultMemory } from "./userfault-memory.ts";
 
@@ -26,6 +27,8 @@ export interface ArrivingOptions {
   pageSize?: number;
   /** Whether it is real hugetlbfs memory; otherwise base pages serve as parts of huge ones. */
   huge?: boolean;
+  /** Whether what is discarded is told of; true if absent. */
+  heard?: boolean;
 }
 
 export class ArrivingMemory implements Disposable {
@@ -34,14 +37,16 @@ export class ArrivingMemory implements Disposable {
   readonly blocks: RamBlock[];
   readonly pageData: PageStateData;
   readonly pages: PageState;
+  readonly map: AddressMap;
   readonly memory: UserfaultMemory;
 
   constructor(options: ArrivingOptions = {}) {
-    const { pages = [64, 16], pageSize = PAGE_BYTES, huge = false } = options;
+    const { pages = [64, 16], pageSize = PAGE_BYTES, huge = false, heard = true } = options;
     const total = pages.reduce((sum, count) => sum + count, 0) * PAGE_BYTES;
     const memoryPage = huge ? pageSize : PAGE_BYTES;
     const features =
-      UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+      (heard ? UFFD.UFFD_FEATURE_EVENT_REMOVE : 0) |
+      (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
     this.memory = new UserfaultMemory(total / memoryPage, features, memoryPage);
     let { address } = this.memory;
     this.blocks = pages.map((count, index) => {
@@ -49,6 +54,7 @@ export class ArrivingMemory implements Disposable {
       address += block.length;
       return block;
     });
+    this.map = AddressMap.ofBlocks(this.blocks);
     this.pageData = createPageState(this.blocks);
     this.pages = attachPageState(this.pageData, this.blocks);
     const { control } = this.shared;
@@ -89,6 +95,7 @@ export class ArrivingMemory implements Disposable {
     const placer = new Placer({
       shared,
       pages,
+      ...{ map: this.map, foreign: false },
       buffer,
       times: shared.listenTimes,
       urgent: changes.urgent ?? false,

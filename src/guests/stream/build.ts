@@ -8,10 +8,11 @@ import { walkStream } from "../../stream/walk.ts";
 import { errorChain, PostcopyError, StreamError } from "../../util/errors.ts";
 import { dropDraft, openDraft } from "./draft.ts";
 import type { Draft } from "./draft.ts";
-import { identityOf, sameFile } from "./identity.ts";
+import { identityOf, sameFile } from "../stored/identity.ts";
 import { writeIndex } from "./index-file.ts";
 import { readMappedBlock } from "./mapped.ts";
-import type { FileIdentity, OpenedStream } from "./opened.ts";
+import type { FileIdentity } from "../stored/identity.ts";
+import type { OpenedStream } from "./opened.ts";
 import { StreamScan } from "./scan.ts";
 import { MISSING_PAGE } from "./where.ts";
 

@@ -7,9 +7,10 @@ import { readSavedFile } from "../../stream/saved-file.ts";
 import type { SavedFile } from "../../stream/saved-file.ts";
 import { openRegular } from "../../util/files.ts";
 import { indexPath } from "./draft.ts";
-import { identityOf } from "./identity.ts";
+import { identityOf } from "../stored/identity.ts";
 import { readIndex } from "./index-file.ts";
-import type { FileIdentity, OpenedStream } from "./opened.ts";
+import type { FileIdentity } from "../stored/identity.ts";
+import type { OpenedStream } from "./opened.ts";
 
 /** Bytes of the file whose checksum an index is bound to. */
 const OPENING_BYTES = 64 * 1024;

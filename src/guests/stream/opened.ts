@@ -1,14 +1,7 @@
 /** A saved stream that can be served. Plain data: it crosses to workers. */
 import type { RamBlock } from "../../ram/block.ts";
+import type { FileIdentity } from "../stored/identity.ts";
 import type { GuestInFiles } from "../stored/source-guest.ts";
-
-/** Which state of a file something is about. Numbers of 64 bits are text: they go into JSON. */
-export interface FileIdentity {
-  size: number;
-  mtimeNs: string;
-  inode: string;
-  device: string;
-}
 
 export interface OpenedStream extends GuestInFiles {
   path: string;

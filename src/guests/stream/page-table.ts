@@ -5,7 +5,7 @@ import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import type { PageTable } from "../stored/pages.ts";
 import { indexPath } from "./draft.ts";
-import { sameFile } from "./identity.ts";
+import { sameFile } from "../stored/identity.ts";
 import type { OpenedStream } from "./opened.ts";
 import { sideOffset, ZERO_PAGE } from "./where.ts";
 

@@ -18,7 +18,7 @@ import { join } from "node:path";
 import { getU64, putU64 } from "../../../syscalls/memory.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import { recordRequests } from "../../../src/guests/snapshot/working-set.ts";
-import { identityOf } from "../../../src/guests/stream/identity.ts";
+import { identityOf } from "../../../src/guests/stored/identity.ts";
 import { readModel } from "../model.ts";
 import type { ModelBlock } from "../model.ts";
 import { keepStream } from "./dest.ts";

@@ -102,6 +102,8 @@ class IncomingBench implements Disposable {
           if (broken(message)) throw new StreamError("BROKEN", "The link broke");
           this.sent.push(message);
         },
+        addRequest: () => undefined,
+        flushRequests: () => undefined,
       },
       guest,
       shared: this.shared,
@@ -238,7 +240,7 @@ describe("a source that falls silent", () => {
     bench.context.linkTimeoutMs = 30;
     bench.context.othersMayCome = true;
     bench.feed(...START, ping(1), advise());
-    expect(bench.run()).toBeUndefined();
+    expect(bench.run()).toMatchObject({ turnedAway: { code: "PEER_SLOW" } });
     expect(bench.sent).toEqual([{ kind: "pong", value: 1 }]);
     const { control } = bench.shared;
     expect(Atomics.load(control, WORD.returnPathOpen)).toBe(0);

@@ -13,7 +13,7 @@ import { StoredPages } from "../../../src/guests/stored/pages.ts";
 import { buildIndex, INDEX_PROGRESS_WORDS } from "../../../src/guests/stream/build.ts";
 import type { BuiltIndex } from "../../../src/guests/stream/build.ts";
 import { indexPath, publishDraft } from "../../../src/guests/stream/draft.ts";
-import { identityOf } from "../../../src/guests/stream/identity.ts";
+import { identityOf } from "../../../src/guests/stored/identity.ts";
 import { openIndexed, recogniseFile } from "../../../src/guests/stream/open.ts";
 import type { RecognisedFile } from "../../../src/guests/stream/open.ts";
 import type { OpenedStream } from "../../../src/guests/stream/opened.ts";

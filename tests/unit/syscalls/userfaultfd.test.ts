@@ -5,6 +5,7 @@ import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { mapAnonymous } from "../../../syscalls/memory.ts";
 import {
+  enabledFeatures,
   openUserfault,
   tryUserfaultWay,
   Userfault,
@@ -46,7 +47,9 @@ describe("a fault", () => {
     await using guest = await guestThread();
     const source = patternPages(4);
     const reading = guest.call("readBytes", memory.page(2), PAGE);
-    expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(2), write: false }]);
+    expect(memory.events()).toEqual([
+      { kind: "fault", address: memory.page(2), write: false, cause: "missing" },
+    ]);
     expect(memory.userfault.copy(memory.page(2), source.address + 2 * PAGE, PAGE)).toBe(PAGE);
     expect(await reading).toEqual(new Uint8Array(PAGE).fill(3));
   });
@@ -55,7 +58,9 @@ describe("a fault", () => {
     using memory = new UserfaultMemory(1, 0);
     await using guest = await guestThread();
     const writing = guest.call("writeWord", memory.page(0), 77);
-    expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(0), write: true }]);
+    expect(memory.events()).toEqual([
+      { kind: "fault", address: memory.page(0), write: true, cause: "missing" },
+    ]);
     expect(memory.userfault.zero(memory.page(0), PAGE)).toBe(PAGE);
     await writing;
     expect(memory.bytes(0).subarray(0, 8)).toEqual(Uint8Array.of(77, 0, 0, 0, 0, 0, 0, 0));
@@ -104,7 +109,9 @@ describe("a fault", () => {
     await using guest = await guestThread();
     const reading = guest.call("readWord", memory.page(1));
     for (let turn = 0; turn < 3; turn++) {
-      expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(1), write: false }]);
+      expect(memory.events()).toEqual([
+        { kind: "fault", address: memory.page(1), write: false, cause: "missing" },
+      ]);
       expect(memory.hasEvents).toBe(false);
       memory.userfault.wake(memory.page(0), 2 * PAGE);
     }
@@ -246,6 +253,18 @@ describe("a userfaultfd", () => {
     } finally {
       userfault.close();
     }
+  });
+
+  userfaultTest("tells with which features it was enabled, and whether it was", () => {
+    const { userfault } = openUserfault();
+    try {
+      expect(enabledFeatures(userfault.fd)).toBeUndefined();
+      userfault.enable(EVENT_REMOVE);
+      expect(enabledFeatures(userfault.fd)).toBe(EVENT_REMOVE);
+    } finally {
+      userfault.close();
+    }
+    expect(() => enabledFeatures(0)).toThrow("descriptor 0 is no userfaultfd");
   });
 
   userfaultTest("lists the features of the kernel without keeping a descriptor", () => {

@@ -1,6 +1,13 @@
-/** Whether a file is still the one that an index was made of. */
+/** Whether a file is still the one that was looked at before. */
 import type { BigIntStats } from "node:fs";
-import type { FileIdentity } from "./opened.ts";
+
+/** Which state of a file something is about. Numbers of 64 bits are text: they go into JSON. */
+export interface FileIdentity {
+  size: number;
+  mtimeNs: string;
+  inode: string;
+  device: string;
+}
 
 export function identityOf(stats: BigIntStats): FileIdentity {
   return {
