@@ -2,6 +2,8 @@
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
+import { readManifest } from "../guests/snapshot/manifest.ts";
+import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
@@ -100,8 +102,8 @@ function prepare(
     const text = expected === undefined ? "stress" : stressText(expected);
     return { guest: { kind: "stress", expected }, text };
   }
-  if (word.kind === "stream") {
-    throw new UsageError("CONTRADICTION", "Guest stream is a file that is sent, by source", {
+  if (word.kind === "stream" || word.kind === "firecracker") {
+    throw new UsageError("CONTRADICTION", `Guest ${word.kind} is a file that is sent, by source`, {
       hint: "an arriving guest is kept with --guest snapshot:DIRECTORY",
     });
   }
@@ -154,9 +156,7 @@ async function receive(options: DestOptions): Promise<number> {
     output.finish(run.report(null, undefined), run.observed);
     if (guest.kind === "snapshot") {
       const { directory } = guest;
-      log.info(
-        `Bring it back: postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`,
-      );
+      log.info(`Bring it back: ${bringBack(directory)}`);
     }
     return EXIT.ok;
   }
@@ -164,6 +164,13 @@ async function receive(options: DestOptions): Promise<number> {
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
     : await sendOn(run, options, journal, output, interrupts);
+}
+
+/** How a guest that was kept runs again. */
+function bringBack(directory: string): string {
+  return isMemoryOnly(readManifest(directory).machineType)
+    ? `postcopy dest --guest uffd:SOCKET --from snapshot:${directory}`
+    : `postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`;
 }
 
 /** Lets the guest run on for a while, then checks all of it. */

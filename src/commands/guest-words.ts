@@ -1,4 +1,5 @@
 /** GUEST words: what they name, and what each needs before it can be sent or received. */
+import { parseMemoryFiles } from "../guests/firecracker/guest-word.ts";
 import { parseStressGuest, STRESS_KEYS } from "../guests/stress/guest-word.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { UsageError } from "../util/errors.ts";
@@ -11,9 +12,11 @@ export type GuestWord =
   | { kind: "stress"; parameters: StressParameters; given: boolean }
   | { kind: "snapshot"; directory: string }
   | { kind: "stream"; file: string }
+  /** The memory file of a full snapshot, then those of diffs over it. */
+  | { kind: "firecracker"; files: string[] }
   | { kind: "qemu"; socket: string };
 
-const KINDS = ["stress", "snapshot", "stream", "qemu"] as const;
+const KINDS = ["stress", "snapshot", "stream", "firecracker", "qemu"] as const;
 
 function parseGuest(text: string): GuestWord {
   const [kind = "", ...rest] = text.split(":");
@@ -37,12 +40,14 @@ function parseGuest(text: string): GuestWord {
       if (path !== "") return { kind, file: path };
       throw new UsageError("BAD_GUEST", "Guest stream has no file", { hint: "write stream:FILE" });
     }
+    case "firecracker":
+      return { kind, files: parseMemoryFiles(path) };
   }
   const near = nearest(kind, KINDS);
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
     hint:
       near === undefined
-        ? "guests are stress, snapshot:DIRECTORY, stream:FILE and qemu:SOCKET"
+        ? "guests are stress, snapshot:DIRECTORY, stream:FILE, firecracker:FILE and qemu:SOCKET"
         : `did you mean ${near}?`,
   });
 }

@@ -25,7 +25,7 @@ import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
-import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import { isStored, openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
@@ -33,7 +33,9 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress[:size=1GiB,...], snapshot:DIRECTORY, stream:FILE or qemu:QMP_SOCKET",
+    description:
+      "stress[:size=1GiB,...], snapshot:DIRECTORY, stream:FILE, firecracker:FILE[,DIFF...] or " +
+      "qemu:QMP_SOCKET",
   }),
   to: optionalFlag(peerSchema, {
     valueHint: "PEER",
@@ -80,7 +82,7 @@ export const source = defineStrictCommand({
     const { guest, to, run } = options;
     const journal = openJournal(options);
     // Awaited here, as the end of this function is the end of `interrupts`.
-    if (run !== undefined && (guest.kind === "snapshot" || guest.kind === "stream")) {
+    if (run !== undefined && isStored(guest)) {
       const context = { options, output, interrupts, journal };
       return options.resume
         ? await resumeInQemu(context, guest, run)
@@ -127,10 +129,10 @@ function checkOptions(options: SourceCommandOptions): void {
   if (options.keep && guest.kind !== "qemu") {
     throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
   }
-  const kept = guest.kind === "snapshot" || guest.kind === "stream";
+  const kept = isStored(guest);
   if (options.resume && !kept) {
     throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest", {
-      hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
+      hint: "name it: --guest snapshot:DIRECTORY, stream:FILE or firecracker:FILE",
     });
   }
   checkSecurity(options, undefined, to);
@@ -152,6 +154,15 @@ function checkOptions(options: SourceCommandOptions): void {
   }
   if (run === undefined) return;
   checkRunCommand(run);
+  if (guest.kind === "firecracker") {
+    throw new UsageError(
+      "CONTRADICTION",
+      "Flag --run is for a QEMU, and the guest is Firecracker's",
+      {
+        hint: "its memory goes to a VMM by: postcopy dest --guest uffd:SOCKET",
+      },
+    );
+  }
   if (kept) return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",

@@ -102,6 +102,7 @@ function failureHint(place: GuestPlace, { guest, shared }: SourceContext): strin
   if (guest.live) return undefined;
   if (place === "destination") return RESUME_HINT;
   if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
+  if (guest.receiver !== undefined) return guest.receiver;
   const blocks = guest.blocks
     .slice(0, BLOCKS_SHOWN_MAX)
     .map(({ name, length }) => `${name} of ${formatBytes(length)}`);
