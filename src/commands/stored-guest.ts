@@ -41,7 +41,7 @@ export type StoredWord = Extract<GuestWord, { kind: "snapshot" | "stream" | "fir
 
 /** Whether a word names one. */
 export function isStored(word: GuestWord): word is StoredWord {
-  return word.kind !== "stress" && word.kind !== "qemu";
+  return word.kind === "snapshot" || word.kind === "stream" || word.kind === "firecracker";
 }
 
 /** @throws UsageError when there is none, PostcopyError when it is damaged. */
