@@ -15,12 +15,14 @@ import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { fillVmm } from "./fill-vmm.ts";
+import { fillVmm, openFeed } from "./fill-vmm.ts";
+import { checkFrom } from "./from-flag.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { Journal } from "../journal/journal.ts";
 import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
+import { OwnSource } from "./own-source.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { sayWaiting, SourceRun } from "./run-source.ts";
@@ -28,6 +30,7 @@ import type { SourceEnd } from "./run-source.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
+import { isStored, STORED_FLAGS } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
 
@@ -37,10 +40,15 @@ const FLAGS = {
     description:
       "stress (run it here), snapshot:DIRECTORY (keep it), qemu:QMP_SOCKET or uffd:SOCKET",
   }),
-  listen: requiredFlag(peerSchema, {
+  listen: optionalFlag(peerSchema, {
     valueHint: "PEER",
     description: "tcp:HOST:PORT (port 0: any), unix:PATH, exec:COMMAND or fd:NUMBER",
   }),
+  from: optionalFlag(guestSchema, {
+    valueHint: "GUEST",
+    description: "Fill a VMM's memory (uffd:SOCKET) from these files, without a source",
+  }),
+  ...STORED_FLAGS,
   onward: optionalFlag(peerSchema, {
     valueHint: "PEER",
     description: "Send the guest on there once it is whole; the flags below say how",
@@ -75,6 +83,7 @@ export const dest = defineStrictCommand({
     checkJournal(options);
     if (options.resume) checkResume(options);
     const { guest, listen, onward } = options;
+    checkFrom(options);
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
     if (onward === undefined || guest.kind === "stress") return;
@@ -87,7 +96,7 @@ export const dest = defineStrictCommand({
 
 /** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
 function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
-  if (guest.kind === "snapshot" && (listen.kind === "tcp" || listen.kind === "unix")) return;
+  if (guest.kind === "snapshot" && (listen?.kind === "tcp" || listen?.kind === "unix")) return;
   const message = "Flag --resume is for a guest that is kept, and for a source that connects";
   const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
   throw new UsageError("CONTRADICTION", message, { hint });
@@ -124,17 +133,15 @@ function prepare(
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = await openOutput(options);
-  const { onward, insecure, tls } = options;
-  if (options.guest.kind === "qemu") {
-    const { socket } = options.guest;
-    return await driveDest({ socket, peer: options.listen, options, output, interrupts });
-  }
-  const { recoverTimeout: recoverTimeoutMs = Infinity, linkTimeout: linkTimeoutMs } = options;
-  const common = { peer: options.listen, security: options, lockMemory: options.mlock };
-  const job = { ...common, recoverTimeoutMs, linkTimeoutMs, output, interrupts };
+  const { listen, onward, insecure, tls } = options;
   if (options.guest.kind === "uffd") {
     if (options.mlock) mlockall();
-    return await fillVmm({ ...job, socket: options.guest.socket });
+    return await receiveIntoVmm(options.guest.socket, options, output, interrupts);
+  }
+  if (listen === undefined) throw new Error("a command line without a peer was accepted");
+  if (options.guest.kind === "qemu") {
+    const { socket } = options.guest;
+    return await driveDest({ socket, peer: listen, options, output, interrupts });
   }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
@@ -142,7 +149,10 @@ async function receive(options: DestOptions): Promise<number> {
   const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
-  const run = await DestRun.open({ ...job, guest, guestText: text });
+  const run = await DestRun.open({
+    ...{ guest, guestText: text, peer: listen, output, interrupts },
+    ...waits(options),
+  });
   try {
     await run.receive();
   } catch (error) {
@@ -163,6 +173,35 @@ async function receive(options: DestOptions): Promise<number> {
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
     : await sendOn(run, options, journal, output, interrupts);
+}
+
+/** What a run needs to know of the flags. */
+function waits(options: DestOptions) {
+  return {
+    security: options,
+    lockMemory: options.mlock,
+    recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
+  };
+}
+
+/** Fills the memory of a VMM that hands it over at `socket`, from a source or from files. */
+async function receiveIntoVmm(
+  socket: string,
+  options: DestOptions,
+  output: Output,
+  interrupts: Interrupts,
+): Promise<number> {
+  const { listen, from, recoverTimeout = RECOVER_TIMEOUT_MS } = options;
+  const job = { socket, ...waits(options), output, interrupts };
+  if (listen !== undefined) {
+    const feed = await openFeed(listen, options, output);
+    return await fillVmm({ ...job, feed });
+  }
+  if (from === undefined || !isStored(from)) throw new Error("a VMM without pages was accepted");
+  const feed = await OwnSource.open(from, { ...options, recoverTimeout }, output);
+  // Nobody comes back over a link within this process.
+  return await fillVmm({ ...job, feed, recoverTimeoutMs: 0 });
 }
 
 /** How a guest that was kept runs again. */

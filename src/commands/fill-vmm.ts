@@ -9,15 +9,42 @@ import { formatBytes } from "../util/units.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
-import type { ArrivalOptions } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { DestRun, sayListening } from "./run-dest.ts";
+
+/** Where pages come from: a source that connects, or one in this process (own-source.ts). */
+export interface PageFeed {
+  /** Where it connects. */
+  readonly peer: Peer;
+  readonly arrival: OpenedArrival;
+  /** Receives all of it. @throws why it did not become whole. */
+  fill(run: DestRun): Promise<void>;
+  /** After `fill`, or in its place. */
+  close(): Promise<void>;
+}
+
+/** A source that will connect at `peer`. */
+export async function openFeed(
+  peer: Peer,
+  security: ArrivalOptions,
+  output: Output,
+): Promise<PageFeed> {
+  const warn = (message: string): void => output.warn("DEST_WARNING", message);
+  const arrival = await openArrival(peer, security, warn);
+  return {
+    peer,
+    arrival,
+    fill: (run) => run.receive(),
+    close: () => closeArrival(arrival),
+  };
+}
 
 /** What fills whose memory from where. */
 export interface FillJob {
   /** Where the VMM hands over. */
   socket: string;
-  /** Where the source comes. */
-  peer: Peer;
+  /** Where its pages come from. */
+  feed: PageFeed;
   security: ArrivalOptions;
   lockMemory: boolean;
   recoverTimeoutMs: number;
@@ -28,30 +55,26 @@ export interface FillJob {
 
 /** Fills a VMM's memory. Returns the exit code. @throws the failure, after saying what it costs. */
 export async function fillVmm(job: FillJob): Promise<number> {
-  const { socket, peer, security, output, interrupts } = job;
-  // Both are open before a VMM comes: from then on it depends on us.
-  const opened = await openArrival(peer, security, (message) =>
-    output.warn("DEST_WARNING", message),
-  );
+  const { socket, feed, output, interrupts } = job;
   let vmm: Vmm;
   try {
     const door = new VmmDoor(socket);
     try {
-      sayListening(opened, output);
-      log.info(`Waiting for a VMM on ${socket}`);
+      sayOpen(job);
       vmm = await awaitVmm(door, job);
     } finally {
       door.close();
     }
   } catch (error) {
-    await closeArrival(opened);
+    await feed.close();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
   const guest = { kind: "uffd", handover: vmm.handover } as const;
-  const run = DestRun.over({ ...job, guest, guestText: `VMM at ${socket}` }, opened);
+  const { peer, arrival } = feed;
+  const run = DestRun.over({ ...job, peer, guest, guestText: `VMM at ${socket}` }, arrival);
   try {
-    await run.receive();
+    await feed.fill(run);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
@@ -61,7 +84,15 @@ export async function fillVmm(job: FillJob): Promise<number> {
     throw error;
   } finally {
     closeDescriptor(vmm.connection);
+    await feed.close();
   }
+}
+
+/** Says who is waited for. */
+function sayOpen({ socket, feed, output }: FillJob): void {
+  if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
+  else output.events.emit({ event: "listening", peer: `unix:${socket}` });
+  log.info(`Waiting for a VMM on ${socket}`);
 }
 
 async function awaitVmm(

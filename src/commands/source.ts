@@ -9,7 +9,6 @@ import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { bytesSchema } from "../util/schemas.ts";
 import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
@@ -25,7 +24,7 @@ import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
-import { isStored, openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import { isStored, openStoredGuest, recordWorkingSet, STORED_FLAGS } from "./stored-guest.ts";
 import type { StoredJob } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
@@ -52,12 +51,7 @@ const FLAGS = {
   keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
   resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
   again: switchFlag("Send it although an earlier send was never finished, or it has moved"),
-  "no-record": switchFlag("Do not record which pages the guest asks for"),
-  "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
-  "replay-limit": optionalFlag(bytesSchema, {
-    valueHint: "SIZE",
-    description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
-  }),
+  ...STORED_FLAGS,
   ...SOURCE_FLAGS,
   ...JOURNAL_FLAGS,
   ...REPORT_FLAG,

@@ -10,7 +10,9 @@ import type { SourceGuestData } from "../guests/registry.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { bytesSchema } from "../util/schemas.ts";
 import type { Output } from "./common.ts";
+import { optionalFlag, switchFlag } from "./strict.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 
 /** What a SourceJob needs to know of a kept guest. */
@@ -24,13 +26,22 @@ export interface StoredGuest {
   watch: boolean;
 }
 
-/** What the operator says of it. */
+/** What the operator says of it: the values of STORED_FLAGS. */
 export interface StoredOptions {
   noRecord: boolean;
   noReplay: boolean;
   /** Bytes of pages that are replayed at most; undefined: all that were recorded. */
   replayLimit: number | undefined;
 }
+
+export const STORED_FLAGS = {
+  "no-record": switchFlag("Do not record which pages the guest asks for"),
+  "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
+  "replay-limit": optionalFlag(bytesSchema, {
+    valueHint: "SIZE",
+    description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
+  }),
+} as const;
 
 /** The job of sending one. */
 export type StoredJob = Omit<SourceJob, "guest" | "options"> &
@@ -115,7 +126,10 @@ export async function openForQemu(
  * Records what the guest asked for, for the next restore. It is a help and no more: where it cannot
  * be written (read-only media), the restore was none the worse.
  */
-export function recordWorkingSet(job: StoredJob, { failure, requested }: SourceEnd): void {
+export function recordWorkingSet(
+  job: Pick<StoredJob, "guest" | "recordPath" | "resume"> & { options: StoredOptions },
+  { failure, requested }: Pick<SourceEnd, "failure" | "requested">,
+): void {
   // What was asked for before is not known to who sends the rest only.
   if (job.resume === true) return;
   if (job.options.noRecord || failure !== undefined || requested.length === 0) return;
