@@ -13,6 +13,7 @@
  *     --discard N        ranges that are given back (MADV_DONTNEED) meanwhile, as a balloon does (0)
  *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both (3)
  *     --pieces N         bytes of the message that are sent at once (all)
+ *     --first N          each thread reads N pages, then waits for a line on standard input
  *     --hold             when all was read: waits for a line on standard input before it ends
  *
  * It prints one line of JSON: pages read, wrong bytes, ranges discarded, and how long first touches
@@ -54,6 +55,8 @@ static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 3;
 static size_t piece_bytes = SIZE_MAX;
 static int hold;
+static size_t first_pages = SIZE_MAX;
+static pthread_once_t line_was_read = PTHREAD_ONCE_INIT;
 
 static struct region regions[REGIONS_MAX];
 static const uint8_t *expected;
@@ -130,6 +133,13 @@ static void check_page(size_t page, int measure)
         fprintf(stderr, "vmm: page %zu is wrong (%s expected)\n", page, after == ZERO ? "zeros" : "saved bytes");
 }
 
+/* All threads wait while one of them reads. */
+static void read_line(void)
+{
+    for (int c = getchar(); c != '\n' && c != EOF; c = getchar())
+        continue;
+}
+
 /* A vCPU: its share of the pages first, in an order of its own, then all of them. */
 static void *reader(void *argument)
 {
@@ -144,8 +154,11 @@ static void *reader(void *argument)
         order[i - 1] = order[j];
         order[j] = kept;
     }
-    for (size_t i = 0; i < mine; i++)
+    for (size_t i = 0; i < mine; i++) {
+        if (i == first_pages)
+            pthread_once(&line_was_read, read_line);
         check_page(order[i], 1);
+    }
     free(order);
     for (size_t i = 0; i < pages; i++)
         check_page((i + self * pages / thread_count) % pages, 0);
@@ -339,6 +352,7 @@ static void parse(int count, char **words)
         {"page-size", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
         {"discard", required_argument, NULL, 'd'},    {"generation", required_argument, NULL, 'g'},
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
+        {"first", required_argument, NULL, 'f'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -351,6 +365,7 @@ static void parse(int count, char **words)
         case 'g': generation = (unsigned)number(optarg, 3); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
+        case 'f': first_pages = number(optarg, SIZE_MAX); break;
         default: exit(2);
         }
     }

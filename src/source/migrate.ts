@@ -14,7 +14,6 @@ import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import { hostPageBytes } from "../stream/hello.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
 import { passAhead, workAhead } from "./ahead.ts";
@@ -26,6 +25,7 @@ import { watchFirstRequests } from "./first-requests.ts";
 import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
+import { runsElsewhere } from "./receiver.ts";
 import { TIME, WORD } from "./shared.ts";
 import {
   sendDiscards,
@@ -248,18 +248,8 @@ function postcopy(context: SourceContext, progress: Progress, nice: number): voi
   setPhase(context, "postcopy");
   letGuestStart(shared);
   setThreadNice(nice);
-  if (context.watch && runsElsewhere(context)) watchFirstRequests(shared);
+  if (context.watch && runsElsewhere(shared)) watchFirstRequests(shared);
   sendOwed(context);
-}
-
-/**
- * Whether the guest runs in another program than the destination: in a QEMU that is it, or in a VMM
- * whose memory it fills, as the pages that it asks for say. What one of ours runs is for tests, and
- * what it keeps asks for nothing.
- */
-function runsElsewhere({ shared }: SourceContext): boolean {
-  const features = Atomics.load(shared.control, WORD.peerFeatures);
-  return features === 0 || hostPageBytes(features) !== undefined;
 }
 
 /** The last dirty pages and the device state in the main stream: the destination runs at EOF. */
