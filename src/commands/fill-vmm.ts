@@ -3,7 +3,7 @@ import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import type { Peer } from "../channel/address.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
-import { EXIT } from "../util/errors.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import type { Output } from "./common.ts";
@@ -31,11 +31,18 @@ export async function openFeed(
 ): Promise<PageFeed> {
   const warn = (message: string): void => output.warn("DEST_WARNING", message);
   const arrival = await openArrival(peer, security, warn);
+  let isReceived = false;
   return {
     peer,
     arrival,
-    fill: (run) => run.receive(),
-    close: () => closeArrival(arrival),
+    fill: async (run) => {
+      isReceived = true;
+      await run.receive();
+    },
+    close: async () => {
+      // A run closes what it was given.
+      if (!isReceived) await closeArrival(arrival);
+    },
   };
 }
 
@@ -70,6 +77,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
+  sayHandover(vmm, output);
   const guest = { kind: "uffd", handover: vmm.handover } as const;
   const { peer, arrival } = feed;
   const run = DestRun.over({ ...job, peer, guest, guestText: `VMM at ${socket}` }, arrival);
@@ -79,7 +87,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
     return EXIT.ok;
   } catch (error) {
     if (error instanceof Error) output.finish(run.report(null, error), run.observed);
-    giveUp(vmm, output);
+    giveUp(vmm, error, output);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
@@ -95,26 +103,25 @@ function sayOpen({ socket, feed, output }: FillJob): void {
   log.info(`Waiting for a VMM on ${socket}`);
 }
 
-async function awaitVmm(
-  door: VmmDoor,
-  { linkTimeoutMs, output, interrupts }: FillJob,
-): Promise<Vmm> {
+async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): Promise<Vmm> {
   interrupts.onInterrupt(() => {
     door.stop();
     return true;
   });
-  const vmm = await door.open(linkTimeoutMs);
-  const { handover, pid } = vmm;
+  return await door.open(linkTimeoutMs);
+}
+
+function sayHandover({ handover, pid }: Vmm, output: Output): void {
   const bytes = handover.regions.reduce((sum, { length }) => sum + length, 0);
   const regions = handover.regions.length;
   output.events.emit({ event: "handover", pid, regions, bytes });
   const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
   log.info(`The VMM (process ${pid}) has handed over ${what}`);
-  return vmm;
 }
 
 /** Its memory cannot be filled any more: what becomes of a VMM that waits for pages. */
-function giveUp({ pid }: Vmm, output: Output): void {
+function giveUp({ pid }: Vmm, error: unknown, output: Output): void {
+  if (error instanceof PostcopyError && error.code === "VMM_GONE") return;
   const what =
     "stands where it touches a page that is not there, for ever; it was never given zeros";
   output.warn("VMM_FROZEN", `The VMM (process ${pid}) is left as it is: it ${what}`);
