@@ -7,7 +7,6 @@ import { randomFillSync } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
 import { FAULT_FIGURES } from "../../src/bench/faults.ts";
-import { bucketPercentile } from "../../src/bench/latency.ts";
 import { TARGET_PAGE_SIZE } from "../../src/stream/constants.ts";
 import { HUGE_PAGE_BYTES, HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
@@ -24,11 +23,6 @@ const THREADS = [1, 4, 16] as const;
 /** The balloon takes ranges of some 32 pages: a quarter of small ones together, as far as they differ. */
 const BALLOON_SHARE = 0.25;
 const BALLOON_PAGES = 32;
-
-const FIGURES: Benchmark["figures"] = [
-  ...FAULT_FIGURES,
-  { id: "touch99", title: "First touch, 99th percentile", unit: "us", better: "less" },
-];
 
 /** The memory file, which goes with this process. */
 interface Memory {
@@ -63,12 +57,11 @@ export function uffd({ quick }: { quick: boolean }): Promise<Benchmark | undefin
       "none of it zero, over loopback tcp, while its threads touch all of it at random as fast as they " +
       "get it, and everything is pushed at full speed. With a balloon a quarter is given back meanwhile.",
     axis: { title: "Threads that touch pages", unit: "threads" },
-    figures: FIGURES,
+    figures: FAULT_FIGURES,
     contenders,
     targets: [],
     notes: [
-      "A remote fault lasts from the poll that finds it to when its page is in place; the first touch is " +
-        "what a thread of the VMM waits for a page, there or not.",
+      "A remote fault lasts from the poll that finds it to when its page is in place.",
       "Nothing is replayed or recorded.",
     ],
   });
@@ -105,16 +98,13 @@ async function fill({ directory, file, bytes }: Memory, filling: Filling): Promi
   await using vmm = await startVmm(socket, "--expect", file, "--hold", ...words);
   const [sent, got] = await Promise.all([source.end(), dest.end()]);
   vmm.writeLine("");
-  const { wrongPages, firstTouches } = await vmmReport(vmm);
+  const { wrongPages } = await vmmReport(vmm);
   const { latencyNs } = got.report.faults;
   const bulk = sent.report.rates.postcopy;
   if (wrongPages > 0 || latencyNs === null || bulk === null) {
     throw new Error(`${wrongPages} wrong pages\n${sent.stderr}${got.stderr}`);
   }
   const { count, mean, p50, p99, buckets } = latencyNs;
-  const exact = { mean: mean / 1000, p50: p50 / 1000, p99: p99 / 1000, faults: count, bulk };
-  return {
-    values: { ...exact, touch99: bucketPercentile(firstTouches, 99) },
-    latencyBuckets: buckets,
-  };
+  const values = { mean: mean / 1000, p50: p50 / 1000, p99: p99 / 1000, faults: count, bulk };
+  return { values, latencyBuckets: buckets };
 }
