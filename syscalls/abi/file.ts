@@ -9,6 +9,11 @@ export const FCNTL = {
   AT_FDCWD: -100,
   F_GETFL: 3,
   F_SETFL: 4,
+  F_ADD_SEALS: 1033,
+  F_GET_SEALS: 1034,
+  F_SEAL_SEAL: 1,
+  F_SEAL_SHRINK: 2,
+  F_SEAL_GROW: 4,
 } as const;
 
 export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;
