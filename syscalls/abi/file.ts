@@ -7,6 +7,8 @@ export const FCNTL = {
   O_NONBLOCK: 0x800,
   O_CLOEXEC: 0x80000,
   AT_FDCWD: -100,
+  F_SETFD: 2,
+  FD_CLOEXEC: 1,
   F_GETFL: 3,
   F_SETFL: 4,
   F_ADD_SEALS: 1033,
