@@ -40,9 +40,15 @@ export const USERFAULT_WAYS: readonly UserfaultWay[] = [
   "user mode only",
 ];
 
+/**
+ * Why a thread waits: there is no page; there is one, in the page cache, and it is not mapped yet; or
+ * it is write-protected.
+ */
+export type FaultCause = "missing" | "minor" | "write-protected";
+
 /** A userfault event, decoded; addresses and lengths in bytes. */
 export type UserfaultEvent =
-  | { kind: "fault"; address: number; write: boolean }
+  | { kind: "fault"; address: number; write: boolean; cause: FaultCause }
   | { kind: "remove"; start: number; end: number }
   | { kind: "unmap"; start: number; end: number }
   | { kind: "remap"; from: number; to: number; length: number }
@@ -62,7 +68,7 @@ export function decodeMessage(view: DataView, at: number): UserfaultEvent {
     case UFFD.UFFD_EVENT_PAGEFAULT: {
       const flags = getU64(view, at + 8);
       const write = (flags & UFFD.UFFD_PAGEFAULT_FLAG_WRITE) !== 0;
-      return { kind: "fault", address: getU64(view, at + 16), write };
+      return { kind: "fault", address: getU64(view, at + 16), write, cause: faultCause(flags) };
     }
     case UFFD.UFFD_EVENT_REMOVE:
       return { kind: "remove", start: getU64(view, at + 8), end: getU64(view, at + 16) };
@@ -77,6 +83,11 @@ export function decodeMessage(view: DataView, at: number): UserfaultEvent {
     default:
       throw new Error(`userfaultfd event 0x${event.toString(16)} was not asked for`);
   }
+}
+
+function faultCause(flags: number): FaultCause {
+  if ((flags & UFFD.UFFD_PAGEFAULT_FLAG_WP) !== 0) return "write-protected";
+  return (flags & UFFD.UFFD_PAGEFAULT_FLAG_MINOR) === 0 ? "missing" : "minor";
 }
 
 /**
@@ -120,9 +131,14 @@ export class Userfault {
 
   /** UFFDIO_UNREGISTER: faults in the range are the kernel's again, and waiting ones are woken. */
   unregister(start: number, length: number): void {
-    this.#putRange(start, length, 0);
-    const result = syscall(NR.ioctl, this.fd, UFFD.UFFDIO_UNREGISTER, this.#scratch.address);
+    const result = this.tryUnregister(start, length);
     check("ioctl", result, `UFFDIO_UNREGISTER, ${length} bytes`);
+  }
+
+  /** The same: 0 or -errno, which is EINVAL where another process has unmapped its memory. */
+  tryUnregister(start: number, length: number): number {
+    this.#putRange(start, length, 0);
+    return syscall(NR.ioctl, this.fd, UFFD.UFFDIO_UNREGISTER, this.#scratch.address);
   }
 
   /** UFFDIO_WAKE: threads that wait for the range look again. */
@@ -165,6 +181,17 @@ export class Userfault {
     this.#putRange(target, length, 0);
     putU64(view, 24, 0);
     const result = syscall(NR.ioctl, this.fd, UFFD.UFFDIO_ZEROPAGE, address);
+    return result === 0 ? length : partial(result, getI64(view, 24));
+  }
+
+  /**
+   * UFFDIO_CONTINUE: maps pages that the page cache has. Results as `copy`; EFAULT where it has none.
+   */
+  continue(target: number, length: number): number {
+    const { address, view } = this.#scratch;
+    this.#putRange(target, length, 0);
+    putU64(view, 24, 0);
+    const result = syscall(NR.ioctl, this.fd, UFFD.UFFDIO_CONTINUE, address);
     return result === 0 ? length : partial(result, getI64(view, 24));
   }
 

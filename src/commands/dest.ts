@@ -13,6 +13,7 @@ import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
+import { fillVmm } from "./fill-vmm.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
@@ -31,7 +32,8 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress (run it here), snapshot:DIRECTORY (keep it) or qemu:QMP_SOCKET",
+    description:
+      "stress (run it here), snapshot:DIRECTORY (keep it), qemu:QMP_SOCKET or uffd:SOCKET",
   }),
   listen: requiredFlag(peerSchema, {
     valueHint: "PEER",
@@ -56,7 +58,7 @@ const FLAGS = {
 
 type DestOptions = OptionsOf<typeof FLAGS>;
 /** A guest that this process receives itself. */
-type ReceivedGuest = Exclude<GuestWord, { kind: "qemu" }>;
+type ReceivedGuest = Exclude<GuestWord, { kind: "qemu" | "uffd" }>;
 
 export const dest = defineStrictCommand({
   name: "dest",
@@ -125,23 +127,20 @@ async function receive(options: DestOptions): Promise<number> {
     const { socket } = options.guest;
     return await driveDest({ socket, peer: options.listen, options, output, interrupts });
   }
+  const { recoverTimeout: recoverTimeoutMs = Infinity, linkTimeout: linkTimeoutMs } = options;
+  const common = { peer: options.listen, security: options, lockMemory: options.mlock };
+  const job = { ...common, recoverTimeoutMs, linkTimeoutMs, output, interrupts };
+  if (options.guest.kind === "uffd") {
+    if (options.mlock) mlockall();
+    return await fillVmm({ ...job, socket: options.guest.socket });
+  }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
   if (onward !== undefined && tls !== undefined) readCredentials(tls, "client");
   const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
-  const run = await DestRun.open({
-    guest,
-    guestText: text,
-    peer: options.listen,
-    security: options,
-    lockMemory: options.mlock,
-    recoverTimeoutMs: options.recoverTimeout ?? Infinity,
-    linkTimeoutMs: options.linkTimeout,
-    output,
-    interrupts,
-  });
+  const run = await DestRun.open({ ...job, guest, guestText: text });
   try {
     await run.receive();
   } catch (error) {

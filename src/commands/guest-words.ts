@@ -11,9 +11,10 @@ export type GuestWord =
   | { kind: "stress"; parameters: StressParameters; given: boolean }
   | { kind: "snapshot"; directory: string }
   | { kind: "stream"; file: string }
-  | { kind: "qemu"; socket: string };
+  | { kind: "qemu"; socket: string }
+  | { kind: "uffd"; socket: string };
 
-const KINDS = ["stress", "snapshot", "stream", "qemu"] as const;
+const KINDS = ["stress", "snapshot", "stream", "qemu", "uffd"] as const;
 
 function parseGuest(text: string): GuestWord {
   const [kind = "", ...rest] = text.split(":");
@@ -33,6 +34,12 @@ function parseGuest(text: string): GuestWord {
         hint: "write qemu:PATH with the socket of its -qmp unix:PATH,server=on,wait=off",
       });
     }
+    case "uffd": {
+      if (path !== "") return { kind, socket: path };
+      throw new UsageError("BAD_GUEST", "Guest uffd has no socket", {
+        hint: "write uffd:PATH with the socket on which the VMM hands its memory over",
+      });
+    }
     case "stream": {
       if (path !== "") return { kind, file: path };
       throw new UsageError("BAD_GUEST", "Guest stream has no file", { hint: "write stream:FILE" });
@@ -42,7 +49,7 @@ function parseGuest(text: string): GuestWord {
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
     hint:
       near === undefined
-        ? "guests are stress, snapshot:DIRECTORY, stream:FILE and qemu:SOCKET"
+        ? "guests are stress, snapshot:DIRECTORY, stream:FILE, qemu:SOCKET and uffd:SOCKET"
         : `did you mean ${near}?`,
   });
 }

@@ -1,4 +1,5 @@
 /** From a PEER word to something the threads can use: resolved addresses or a descriptor. */
+import { rmSync } from "node:fs";
 import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { makeSocketPair } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
@@ -11,6 +12,7 @@ import { TlsBridge } from "../threads/tls-bridge.ts";
 import type { BridgeListener } from "../threads/tls-bridge.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { UsageError } from "../util/errors.ts";
+import { log } from "../util/log.ts";
 import { fromText } from "../util/schemas.ts";
 import type { SecurityOptions } from "./security.ts";
 
@@ -126,6 +128,21 @@ export async function openArrival(
       const arrival = { kind: "listen", fd, allow } as const;
       return { arrival, text: formatSocketPeer(address), path, bridge: undefined };
     }
+  }
+}
+
+/** Takes back what `openArrival` made beside the descriptor, which is the crew's to close. */
+export async function closeArrival({ path, bridge }: OpenedArrival): Promise<void> {
+  if (path !== undefined) removeSocket(path);
+  await bridge?.close();
+}
+
+/** Removes the file of our socket; that it is gone already is no failure of a migration. */
+function removeSocket(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch (error) {
+    log.warn(`The socket ${path} could not be removed: ${String(error)}`);
   }
 }
 

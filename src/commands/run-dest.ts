@@ -1,5 +1,4 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { rmSync } from "node:fs";
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent } from "../dest/context.ts";
@@ -31,7 +30,7 @@ import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import { openArrival } from "./peers.ts";
+import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { withTlsFailure } from "./tls-failure.ts";
@@ -40,15 +39,6 @@ import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
-
-/** Removes the file of our socket; that it is gone already is no failure of a migration. */
-function removeSocket(path: string): void {
-  try {
-    rmSync(path, { force: true });
-  } catch (error) {
-    log.warn(`The socket ${path} could not be removed: ${String(error)}`);
-  }
-}
 
 /** What is received, where, and how. */
 export interface DestJob {
@@ -64,6 +54,12 @@ export interface DestJob {
   linkTimeoutMs: number;
   output: Output;
   interrupts: Interrupts;
+}
+
+/** Says where the source is awaited. */
+export function sayListening({ text }: OpenedArrival, output: Output): void {
+  log.info(`Waiting for a source on ${text}`);
+  output.events.emit({ event: "listening", peer: text });
 }
 
 type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
@@ -112,9 +108,13 @@ export class DestRun {
     const warn = (message: string): void => output.warn("DEST_WARNING", message);
     const opened = await openArrival(peer, security, warn);
     const run = new DestRun(job, opened);
-    log.info(`Waiting for a source on ${opened.text}`);
-    output.events.emit({ event: "listening", peer: opened.text });
+    sayListening(opened, output);
     return run;
+  }
+
+  /** The same where the socket is open, and this was said. */
+  static over(job: DestJob, opened: OpenedArrival): DestRun {
+    return new DestRun(job, opened);
   }
 
   /**
@@ -148,9 +148,7 @@ export class DestRun {
       this.#watch.stop();
       interrupts.exitOnInterrupt();
       crew.end();
-      const { path, bridge } = this.#opened;
-      if (path !== undefined) removeSocket(path);
-      await bridge?.close();
+      await closeArrival(this.#opened);
     }
   }
 

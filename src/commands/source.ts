@@ -91,6 +91,11 @@ export const source = defineStrictCommand({
       const { socket } = guest;
       return await driveSource({ socket, peer: to, options, journal, output, interrupts });
     }
+    if (guest.kind === "uffd") {
+      throw new UsageError("CONTRADICTION", "Guest uffd is a VMM whose memory is filled, by dest", {
+        hint: "what a VMM has saved is sent with --guest snapshot:DIRECTORY or stream:FILE",
+      });
+    }
     // First, as a wrong address should be found out before a guest has been made.
     const peerText = formatPeer(to);
     const { route, bridge } = await openRoute(to, options, () => sayWaiting(peerText, options));

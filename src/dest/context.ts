@@ -19,6 +19,12 @@ export type DestEvent =
 export interface GuestMemory {
   blocks: readonly RamBlock[];
   pages: PageStateData;
+  /** Where it lies (AddressMap); empty for a guest that is stored. */
+  map: SharedArrayBuffer;
+  /** It is the memory of a VMM: another process's. */
+  foreign: boolean;
+  /** What of FEATURE it needs of its source. */
+  needs: number;
   /** The source is this program: further connections may be its urgent channel. */
   sourceIsOurs: boolean;
   /** Section number of RAM in this stream. */
@@ -30,7 +36,7 @@ export interface GuestMemory {
 /** What the incoming thread works with. */
 export interface IncomingContext {
   channel: Channel;
-  returnPath: Pick<ReturnPath, "send">;
+  returnPath: Pick<ReturnPath, "send" | "addRequest" | "flushRequests">;
   guest: DestGuest;
   shared: DestShared;
   /** What this end can do (FEATURE of stream/hello.ts). */

@@ -3,6 +3,7 @@
  * it is called in the incoming thread, apart from the page sinks, of which each thread makes its
  * own from plain data.
  */
+import type { AddressMap } from "../ram/address-map.ts";
 import type { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
@@ -56,14 +57,20 @@ export interface ReceiveBuffer {
 export interface DestGuest {
   /**
    * "userfault": the guest will run here, so its memory is in this process and what is missing is
-   * fetched on a fault. "stored": it is kept, nothing runs, nothing faults.
+   * fetched on a fault. "foreign": the same, but it runs in a VMM already that has handed its memory
+   * over: what is placed there once cannot be taken back. "stored": it is kept, nothing runs,
+   * nothing faults.
    */
-  readonly memory: "userfault" | "stored";
+  readonly memory: "userfault" | "foreign" | "stored";
+  /** What of FEATURE (stream/hello.ts) it needs of its source; nothing if absent. */
+  readonly needs?: number;
   readonly devices: DeviceLoading;
   /** The configuration section. @throws StreamError when this is not the guest meant. */
   configure(configuration: StreamConfiguration | undefined): void;
   /** The list of RAM blocks arrived: makes room for them. `pageSizeSummary` is ADVISE's. */
   prepareMemory(setup: readonly RamSetupBlock[], advice: PageSizes | undefined): RamBlock[];
+  /** For "foreign", once it is prepared: the memory of the VMM. */
+  foreign?(): ForeignMemory;
   /**
    * For "stored": the bytes [start, start + length) of a block will come in postcopy, when there is
    * no way back. @throws PostcopyError when there will be no room for them.
@@ -88,6 +95,12 @@ export interface DestGuest {
    * to the source meanwhile.
    */
   finish(commit: () => void): void;
+}
+
+/** Memory of another process, which has registered it with a userfaultfd of its own. */
+export interface ForeignMemory {
+  userfaultFd: number;
+  map: AddressMap;
 }
 
 /** What has to be known of a stream in order to go on with it. */

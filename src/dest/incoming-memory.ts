@@ -6,10 +6,10 @@ import { BASE_PAGE_BYTES, mlockall, munlockall } from "../../syscalls/memory.ts"
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { DiscardList } from "../../syscalls/discard-list.ts";
 import { setThreadNice } from "../../syscalls/process.ts";
-import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
-import type { Userfault } from "../../syscalls/userfaultfd.ts";
+import { openUserfault, Userfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
+import { AddressMap } from "../ram/address-map.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { checkTables } from "../ram/tables.ts";
 import { MemoryWindows } from "../ram/windows.ts";
@@ -18,20 +18,23 @@ import { KIND } from "../report/moved-pages.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { DiscardLimit } from "../stream/discard-limit.ts";
-import { KEPT_REQUESTS } from "../stream/hello.ts";
+import { FEATURE, KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
 import { checkRamSection } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
-import type { IncomingContext } from "./context.ts";
+import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
-import type { ArrivedPart, PageSink, PageSizes } from "./guest.ts";
+import { liveSource } from "./foreign-memory.ts";
+import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts";
+import { releaseRequests } from "./held-requests.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
+import { addPlaceCounts, Placer } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { attachPageState, createPageState, WORD } from "./shared.ts";
+import { attachPageState, createPageState, HELD, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
 
 /**
@@ -43,6 +46,9 @@ const BYTES_A_PAGE = 5;
 /** Favour of this thread from the switchover on, where the host allows it: whom it wakes would take its
  * processor, and the guest waits for this thread alone. */
 const SWITCH_NICE = -10;
+
+/** How long this thread leaves the fault thread alone with events that keep it from placing. */
+const EVENTS_PAUSE_MS = 0.05;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
@@ -62,11 +68,16 @@ export class IncomingMemory {
   #discardLimit: DiscardLimit | undefined;
   /** Where pages of a guest that will run here go. */
   #sink: MemorySink | undefined;
+  /** Where those of a VMM's guest go. */
+  #placer: Placer | undefined;
   /** Target pages that are missing, as far as they are counted as they go and come (`prepare`). */
   #missing = 0;
   /** The userfaultfd, and the fault thread at work. */
   #userfault: Userfault | undefined;
   #prepared = false;
+  /** The memory of a VMM, and whether the source can send what that needs. */
+  #foreign: ForeignMemory | undefined;
+  #chosen = 0;
   #ramSectionId: number | undefined;
   #advice: PageSizes | undefined;
   #blocks: readonly RamBlock[] = [];
@@ -100,8 +111,16 @@ export class IncomingMemory {
     if (this.#context.lockMemory) munlockall();
   }
 
-  /** The source has chosen to send page runs, from here on; `packed`: compressed ones, too. */
-  expectRuns(packed: boolean): void {
+  /** The source has chosen what is in force from here on (FEATURE of stream/hello.ts). */
+  choose(features: number): void {
+    this.#chosen = features;
+    if ((features & FEATURE.pageRuns) !== 0) {
+      this.#expectRuns((features & FEATURE.packedRuns) !== 0);
+    }
+  }
+
+  /** The source sends page runs, from here on; `packed`: compressed ones, too. */
+  #expectRuns(packed: boolean): void {
     this.#loader.runs = true;
     this.#loader.packedRuns = packed;
     const { control } = this.#context.shared;
@@ -167,6 +186,7 @@ export class IncomingMemory {
       this.#missing -= this.#sink.fresh;
       this.#sink.fresh = 0;
     }
+    if (this.#placer !== undefined) addPlaceCounts(counters, this.#placer.counts);
     counters.add(DEST.pagesPrecopy, this.#loader.normal);
     counters.add(DEST.pagesPrecopyZero, this.#loader.zero);
     this.#loader.normal = 0;
@@ -189,9 +209,13 @@ export class IncomingMemory {
     this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
     // Not before: those who get no further than the opening are as many as they like.
     this.#discards = new DiscardList();
+    if (guest.memory === "foreign" && !this.sourceIsOurs) throw liveSource();
     this.#blocks = guest.prepareMemory(setup, advice);
+    this.#foreign = guest.foreign?.();
     const summary = pageSizeSummary(this.#blocks);
-    if (advice !== undefined && summary !== advice.pageSizeSummary) {
+    // A VMM's pages are larger than those that were saved: the source is told so (`needs`).
+    const differs = this.#foreign === undefined && summary !== advice?.pageSizeSummary;
+    if (advice !== undefined && differs) {
       throw new StreamError(
         "PAGE_SIZE",
         `The source's RAM has page sizes 0x${advice.pageSizeSummary.toString(16)}, here they are ` +
@@ -205,6 +229,7 @@ export class IncomingMemory {
     const pages = attachPageState(pageData, this.#blocks);
     this.#pageData = pageData;
     this.#pages = pages;
+    if (this.#foreign !== undefined) this.#adopt(this.#foreign, pages);
     this.#loader.blocks = this.#blocks;
     this.#loader.sink = this.#makeSink(pages);
     shared.counters.set(DEST.totalPages, totalPages(this.#blocks));
@@ -213,10 +238,39 @@ export class IncomingMemory {
     this.#context.announceMemory({
       blocks: this.#blocks,
       pages: pageData,
+      ...this.#place,
       sourceIsOurs: this.sourceIsOurs,
       ramSectionId: this.#ramSectionId ?? 0,
       sinkData: guest.sinkData(),
     });
+  }
+
+  /**
+   * A VMM's memory is filled through its own userfaultfd, and it runs: what has been placed is out of
+   * our hands, and what it has no memory for is done with.
+   */
+  #adopt({ userfaultFd, map }: ForeignMemory, { received, removed }: PageState): void {
+    const { control } = this.#context.shared;
+    Atomics.store(control, WORD.userfaultFd, userfaultFd);
+    Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
+    Atomics.store(control, WORD.anyRemoved, 1);
+    for (const { index } of this.#blocks) {
+      received[index]?.setAll();
+      removed[index]?.setAll();
+    }
+    for (const { block, offset, length } of map.pieces()) {
+      const [first, count] = [offset / TARGET_PAGE_SIZE, length / TARGET_PAGE_SIZE];
+      received[block]?.clearRange(first, count);
+      removed[block]?.clearRange(first, count);
+    }
+  }
+
+  /** Where the guest's memory lies, for the threads that place its pages. */
+  get #place(): Pick<GuestMemory, "map" | "foreign" | "needs"> {
+    const foreign = this.#foreign;
+    const map = foreign?.map ?? AddressMap.ofBlocks(this.#blocks);
+    const needs = this.#context.guest.needs ?? 0;
+    return { map: map.shared, foreign: foreign !== undefined, needs };
   }
 
   /** Goes on with a guest that an earlier process took over; every thread is at work then. */
@@ -231,7 +285,8 @@ export class IncomingMemory {
     shared.counters.set(DEST.missingPages, missing);
     this.#context.emit({ kind: "guest", blocks });
     const sinkData = guest.sinkData();
-    this.#context.announceMemory({ blocks, pages, sourceIsOurs, ramSectionId, sinkData });
+    const rest = { sourceIsOurs, ramSectionId, sinkData, ...this.#place };
+    this.#context.announceMemory({ blocks, pages, ...rest });
     shared.faultStart.post();
     this.#handOver();
   }
@@ -239,7 +294,20 @@ export class IncomingMemory {
   #makeSink(pages: PageState): PageSink {
     const { channel, guest, shared } = this.#context;
     const stored = guest.storeSink?.(pages, channel.buffer);
-    return countedSink(stored ?? this.#memorySink(pages), KIND.precopy, shared, this.#blocks);
+    const sink = stored ?? this.#placingSink(pages) ?? this.#memorySink(pages);
+    return countedSink(sink, KIND.precopy, shared, this.#blocks);
+  }
+
+  #placingSink(pages: PageState): Placer | undefined {
+    if (this.#foreign === undefined) return undefined;
+    const { channel, shared } = this.#context;
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    this.#placer = new Placer({
+      ...{ shared, pages, buffer: channel.buffer, times: shared.listenTimes },
+      ...{ map: this.#foreign.map, foreign: true, urgent: false },
+      drainEvents: () => Atomics.wait(pause, 0, 0, EVENTS_PAUSE_MS),
+    });
+    return this.#placer;
   }
 
   #memorySink(pages: PageState): MemorySink {
@@ -270,10 +338,23 @@ export class IncomingMemory {
       if (block.address !== 0) this.#discards?.add(block.address + start, length);
       const first = start / TARGET_PAGE_SIZE;
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
+      this.#discarded[block.index]?.setRange(first, last - first);
+      if (this.#foreign !== undefined) {
+        this.#requireNotPlaced(block, first, last);
+        continue;
+      }
       this.#countMissing(block, first, last);
       this.#pages?.received[block.index]?.clearRange(first, last - first);
       this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
-      this.#discarded[block.index]?.setRange(first, last - first);
+    }
+  }
+
+  /** Only a guest that is written to while it is sent has pages that change once they were sent. */
+  #requireNotPlaced({ index }: RamBlock, first: number, end: number): void {
+    const [received, removed] = [this.#pages?.received[index], this.#pages?.removed[index]];
+    for (let page = received?.nextSet(first, end) ?? -1; page >= 0;) {
+      if (removed?.test(page) !== true) throw liveSource();
+      page = received?.nextSet(page + 1, end) ?? -1;
     }
   }
 
@@ -303,10 +384,12 @@ export class IncomingMemory {
    * the time of a guest that stands. From now on pages are missing as they are discarded.
    */
   prepare(): void {
-    if (this.#pages === undefined || this.#context.guest.memory !== "userfault") return;
-    if (this.#prepared) return;
+    const { memory } = this.#context.guest;
+    if (this.#pages === undefined || memory === "stored" || this.#prepared) return;
     setThreadNice(SWITCH_NICE);
     this.#startFaultThread();
+    // A VMM's guest runs, and is not told yet that what nobody sends it is zeros.
+    if (memory === "foreign") return;
     this.#missing = settleMissing(this.#pages, this.#discarded);
   }
 
@@ -333,15 +416,39 @@ export class IncomingMemory {
     }
     this.#multifd?.end();
     this.forgetDiscarded();
-    const missing = this.#prepared ? this.#missing : settleMissing(this.#pages, this.#discarded);
-    Atomics.store(shared.control, WORD.missing, missing);
-    shared.counters.set(DEST.missingPages, missing);
+    if (this.#foreign !== undefined) this.#requireChoice(guest.needs ?? 0);
+    this.#settle(this.#pages);
     guest.takeOver?.(this.#pages, {
       ramSectionId: this.#ramSectionId ?? 0,
       sourceIsOurs: this.sourceIsOurs,
     });
     if (!this.#prepared) this.#startFaultThread();
     this.#handOver();
+    if (this.#foreign === undefined) return;
+    releaseRequests(shared, this.#blocks, this.#pages, this.#context.returnPath);
+  }
+
+  /** How many pages are missing is known from here on. */
+  #settle(pages: PageState): void {
+    const { control, counters, placingLock } = this.#context.shared;
+    // A VMM's guest may discard pages just now.
+    placingLock.lock();
+    try {
+      const isCounted = this.#prepared && this.#foreign === undefined;
+      const missing = isCounted ? this.#missing : settleMissing(pages, this.#discarded);
+      if (this.#foreign !== undefined) requireAllDiscarded(pages);
+      Atomics.store(control, WORD.missing, missing);
+      counters.set(DEST.missingPages, missing);
+    } finally {
+      placingLock.unlock();
+    }
+  }
+
+  /** What was answered to the hello was what this guest cannot be filled without. */
+  #requireChoice(needs: number): void {
+    if ((this.#chosen & needs) === needs) return;
+    const what = "The source cannot send pages as large as those of the VMM";
+    throw new StreamError("PAGE_SIZE", what, { hint: "it takes the same postcopy at both ends" });
   }
 
   /** The memory to the fault thread, then the stream to the listen thread. */
@@ -356,6 +463,12 @@ export class IncomingMemory {
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
   }
+}
+
+/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
+function requireAllDiscarded({ unpopulated }: PageState): void {
+  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
+  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
 }
 
 /** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */

@@ -18,7 +18,7 @@ import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { timeFor } from "../channel/time-limits.ts";
-import { StreamError, errorChain } from "../util/errors.ts";
+import { PostcopyError, StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
@@ -40,6 +40,11 @@ export interface IncomingOutcome {
   completedIn: "precopy" | "postcopy";
 }
 
+/** Why who has connected is not the one, with nothing decided: another may still come. */
+export interface TurnedAway {
+  turnedAway: PostcopyError;
+}
+
 export class IncomingLoader {
   readonly #context: IncomingContext;
   readonly #state = new StateMachine();
@@ -56,17 +61,16 @@ export class IncomingLoader {
   }
 
   /**
-   * Receives the guest, to the end. Undefined, with nothing decided, when who has connected did not
-   * finish the opening in time, and another may still come.
+   * Receives the guest, to the end, unless who has connected is turned away.
    * @throws StreamError, ChannelError, HostError, StoppedError.
    */
-  run(): IncomingOutcome | undefined {
+  run(): IncomingOutcome | TurnedAway {
     try {
       return this.#receive();
     } catch (error) {
       if (this.#isNobody(error)) {
         this.#forget();
-        return undefined;
+        return { turnedAway: error };
       }
       const { shared, returnPath } = this.#context;
       if (refuseGuest(shared)) tellRefusal(shared, returnPath);
@@ -74,10 +78,16 @@ export class IncomingLoader {
     }
   }
 
-  /** Whoever dribbles must not hold the door while the source waits before it. */
-  #isNobody(error: unknown): boolean {
-    if (!this.#context.othersMayCome || this.#memory.isKnown) return false;
-    return error instanceof ChannelError && error.code === "PEER_SLOW";
+  /**
+   * Whoever dribbles must not hold the door while the source waits before it. A VMM waits, and goes on
+   * waiting, for the source that has its memory: one that has another is not worth its life.
+   */
+  #isNobody(error: unknown): error is PostcopyError {
+    const { guest, othersMayCome } = this.#context;
+    if (!othersMayCome || this.#memory.isKnown) return false;
+    if (error instanceof ChannelError && error.code === "PEER_SLOW") return true;
+    if (guest.memory !== "foreign") return false;
+    return error instanceof StreamError || error instanceof ChannelError;
   }
 
   #forget(): void {
@@ -235,9 +245,7 @@ export class IncomingLoader {
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
     this.#tellsRunning = (bits & FEATURE.running) !== 0;
-    if ((bits & FEATURE.pageRuns) !== 0) {
-      this.#memory.expectRuns((bits & FEATURE.packedRuns) !== 0);
-    }
+    this.#memory.choose(bits);
     if ((bits & FEATURE.urgentChannel) !== 0) this.#expectUrgentChannel();
     this.#memory.prepare();
   }

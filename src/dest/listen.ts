@@ -8,6 +8,7 @@ import { threadNice } from "../../syscalls/scheduling.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import type { AddressMap } from "../ram/address-map.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { readCommand, commandName } from "../stream/command.ts";
@@ -15,7 +16,9 @@ import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import { PostcopyError, StreamError } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
+import { releaseForeignMemory } from "./foreign-memory.ts";
 import type { PageSink } from "./guest.ts";
+import { addPlaceCounts } from "./placer.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
 import { guestRuns, refuseGuest } from "./refusal.ts";
@@ -39,6 +42,11 @@ export interface ListenContext {
   returnPath: ReturnPath;
   shared: DestShared;
   blocks: readonly RamBlock[];
+  /** Where the guest's memory lies; with `foreign` in the address space of a VMM. */
+  map: AddressMap;
+  foreign: boolean;
+  /** What of FEATURE it needs of its source. */
+  needs: number;
   /** Where pages go, and what came of it for sinks that place. */
   sink: PageSink;
   counts: PlaceCounts | undefined;
@@ -151,13 +159,13 @@ function loadPages(context: ListenContext): void {
 }
 
 /** A PING, which may be the hello of a source of ours that has come back over another link. */
-function takePing({ returnPath }: ListenContext, loader: RamLoader, value: number): void {
+function takePing({ returnPath, needs }: ListenContext, loader: RamLoader, value: number): void {
   const hello = readHello(value);
   if (hello?.kind === "chosen") {
     loader.runs = (hello.bits & FEATURE.pageRuns) !== 0;
     loader.packedRuns = loader.runs && (hello.bits & FEATURE.packedRuns) !== 0;
   }
-  const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED) : value;
+  const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED | needs) : value;
   returnPath.send({ kind: "pong", value: answer });
 }
 
@@ -192,14 +200,7 @@ function account(context: ListenContext, loader: RamLoader): void {
   loader.normal = 0;
   loader.zero = 0;
   counters.set(DEST.bytesReceived, context.channel.reader.offset);
-  const { counts } = context;
-  if (counts === undefined) return;
-  counters.add(DEST.placeExists, counts.exists);
-  counters.add(DEST.placeRetries, counts.retries);
-  counters.add(DEST.pagesDropped, counts.dropped);
-  counts.exists = 0;
-  counts.retries = 0;
-  counts.dropped = 0;
+  if (context.counts !== undefined) addPlaceCounts(counters, context.counts);
 }
 
 /**
@@ -219,10 +220,14 @@ function awaitUrgentPages(context: ListenContext): void {
 }
 
 /** Gives the memory back to the kernel: from now on it is memory like any other. */
-function releaseMemory(context: ListenContext): void {
-  const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
+function releaseMemory({ shared, map, foreign }: ListenContext): void {
+  const fd = Atomics.load(shared.control, WORD.userfaultFd);
   if (fd < 0) return;
   const userfault = new Userfault(fd);
-  for (const { address, length } of context.blocks) userfault.unregister(address, length);
+  if (foreign) {
+    releaseForeignMemory(userfault, map);
+  } else {
+    for (const { address, length } of map.pieces()) userfault.unregister(address, length);
+  }
   userfault.close();
 }

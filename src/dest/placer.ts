@@ -8,17 +8,20 @@
  * discarded is zero for ever, whatever the source still sends.
  */
 import { ERRNO } from "../../syscalls/abi/errno.ts";
-import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
+import type { AddressMap } from "../ram/address-map.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { targetPagesPerHostPage } from "../ram/block.ts";
+import { DEST } from "../report/counters.ts";
+import type { DestCounters } from "../report/counters.ts";
 import type { Histogram } from "../report/histogram.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
 import type { PageSink, ReceiveBuffer } from "./guest.ts";
+import { checkPlaced } from "./place-failure.ts";
 import { ticksSince, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
@@ -28,13 +31,17 @@ export interface PlaceCounts {
   exists: number;
   /** EAGAIN: events had to be read first. */
   retries: number;
-  /** Target pages that the guest had discarded. */
+  /** Target pages that the guest had discarded, or has no memory for. */
   dropped: number;
 }
 
 export interface PlacerOptions {
   shared: DestShared;
   pages: PageState;
+  /** Where the guest's memory lies. */
+  map: AddressMap;
+  /** It is the memory of a VMM, which may have taken back a part of it without a word. */
+  foreign: boolean;
   /** The channel's receive buffer. */
   buffer: ReceiveBuffer;
   /** Latencies of the remote faults that this placer ends. */
@@ -181,11 +188,18 @@ export class Placer implements PageSink {
         if (next >= 0) part = (next - page) * TARGET_PAGE_SIZE;
       }
     }
-    const target = block.address + offset;
-    const result =
-      source === 0
-        ? this.#userfault.zero(target, part)
-        : this.#userfault.copy(target, source, part);
+    const { map, foreign } = this.#options;
+    const piece = map.pieceOf(block.index, offset);
+    // What lies nowhere counts as discarded, and was seen to above.
+    if (piece < 0) throw new Error(`the page at ${offset} of ${block.name} lies nowhere`);
+    const within = offset - map.offset(piece);
+    part = Math.min(part, map.length(piece) - within);
+    const target = map.address(piece) + within;
+    let result = this.#attempt(target, source, part);
+    if (result === -ERRNO.ENOENT && foreign && part > block.pageSize) {
+      // The VMM's mappings may be smaller than its regions: a range that is in two of them is in none.
+      result = this.#attempt(target, source, block.pageSize);
+    }
     if (result > 0) {
       this.#noteReceived(block, offset, result);
       return result;
@@ -197,8 +211,18 @@ export class Placer implements PageSink {
       this.#userfault.wake(target, block.pageSize);
       return block.pageSize;
     }
-    check("ioctl", result, `UFFDIO_COPY, ${part} bytes at ${offset} of ${block.name}`);
+    if (result === -ERRNO.ENOENT && foreign) {
+      this.counts.dropped += targetPagesPerHostPage(block);
+      this.#noteReceived(block, offset, block.pageSize);
+      return block.pageSize;
+    }
+    checkPlaced(result, `UFFDIO_COPY, ${part} bytes at ${offset} of ${block.name}`);
     return part;
+  }
+
+  #attempt(target: number, source: number, length: number): number {
+    if (source === 0) return this.#userfault.zero(target, length);
+    return this.#userfault.copy(target, source, length);
   }
 
   /**
@@ -223,6 +247,16 @@ export class Placer implements PageSink {
     const ticks = Atomics.exchange(requestedAt, page, 0);
     if (ticks !== 0) this.#options.times.record(ticksSince(ticks, monotonicNs()));
   }
+}
+
+/** Adds what a placer counted to the counters, and lets it begin anew. */
+export function addPlaceCounts(counters: DestCounters, counts: PlaceCounts): void {
+  counters.add(DEST.placeExists, counts.exists);
+  counters.add(DEST.placeRetries, counts.retries);
+  counters.add(DEST.pagesDropped, counts.dropped);
+  counts.exists = 0;
+  counts.retries = 0;
+  counts.dropped = 0;
 }
 
 /** Where the host page that holds `offset` ends in its block. */

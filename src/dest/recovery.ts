@@ -15,14 +15,14 @@ import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST, DEST_PHASES } from "../report/counters.ts";
 import { commandName, readCommand } from "../stream/command.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { writeReceivedBitmapEnd, writeReceivedBitmapStart } from "../stream/received-bitmap.ts";
 import { readSectionHeader } from "../stream/section.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
 import type { DestEvent } from "./context.ts";
+import { releaseRequests } from "./held-requests.ts";
 import type { ReturnPath } from "./return-path.ts";
-import { WORD } from "./shared.ts";
+import { HELD, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
 /** PINGs that a source may send before it resumes; QEMU sends none. */
@@ -58,7 +58,7 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
   const { shared, channel, timeoutMs } = context;
   if (timeoutMs === 0) throw failure;
   const deadline = performance.now() + timeoutMs;
-  Atomics.store(shared.control, WORD.requestsHeld, 1);
+  Atomics.store(shared.control, WORD.requestsHeld, HELD.noLink);
   // What was chosen was chosen for the link that broke.
   Atomics.store(shared.control, WORD.pageRuns, 0);
   Atomics.store(shared.control, WORD.packedRuns, 0);
@@ -171,13 +171,5 @@ function sendBitmap({ channel, blocks, pages, shared }: RecoveryContext, name: s
 /** Agrees, and asks again for every page that somebody waits for. */
 function resume({ returnPath, shared, blocks, pages }: RecoveryContext): void {
   returnPath.send({ kind: "resumeAck" });
-  // From here on the fault thread sends its requests itself; what it held back has been noted.
-  Atomics.store(shared.control, WORD.requestsHeld, 0);
-  for (const block of blocks) {
-    const requestedAt = pages.requestedAt[block.index] ?? [];
-    for (let page = 0; page < requestedAt.length; page++) {
-      if (requestedAt[page] !== 0) returnPath.addRequest(block, page * TARGET_PAGE_SIZE);
-    }
-  }
-  returnPath.flushRequests();
+  releaseRequests(shared, blocks, pages, returnPath);
 }

@@ -38,7 +38,7 @@ export const WORD = {
   packageWhole: 10,
   /** 1 once no more pages come on multifd channels. */
   multifdEnded: 11,
-  /** 1 while there is no link to send page requests on: they are sent when there is one again. */
+  /** While page requests are held back, why (HELD): they are sent when that is over. */
   requestsHeld: 12,
   /** 1 once the source has chosen to send page runs. */
   pageRuns: 13,
@@ -52,6 +52,15 @@ export const WORD = {
   listenNice: 17,
 } as const;
 const WORDS = 32;
+
+/** Values of WORD.requestsHeld. */
+export const HELD = {
+  no: 0,
+  /** There is no link to send them on. */
+  noLink: 1,
+  /** A VMM runs, and the source is not at LISTEN yet. */
+  untilListen: 2,
+} as const;
 
 /** Numbers of the reader's position, as the incoming thread hands it to the listen thread. */
 const POSITION_NUMBERS = 5;

@@ -22,7 +22,7 @@ import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { WORD } from "./shared.ts";
+import { HELD, WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
 /**
@@ -121,7 +121,8 @@ export class UrgentChannels {
       if (this.#poll.ready(this.#slots[each.seat] ?? -1) !== 0) this.#readHead(each);
     }
     // Who connects while the link is broken is the source that comes back; not to here.
-    if (Atomics.load(this.#options.shared.control, WORD.requestsHeld) === 1) this.#stopListening();
+    if (Atomics.load(this.#options.shared.control, WORD.requestsHeld) === HELD.noLink)
+      this.#stopListening();
     if (this.#listening && this.#poll.ready(this.#listenSlot) !== 0) this.#accept();
   }
 

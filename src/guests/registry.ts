@@ -18,6 +18,8 @@ import type { StressNews } from "./stress/dest-guest.ts";
 import type { StressParameters } from "./stress/parameters.ts";
 import type { StressSetup } from "./stress/setup.ts";
 import { StressSourceGuest } from "./stress/source-guest.ts";
+import { UffdDestGuest } from "./uffd/dest-guest.ts";
+import type { TakenHandover } from "./uffd/receive.ts";
 
 /** A guest at the source. */
 export type SourceGuestData =
@@ -52,7 +54,9 @@ export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
 export type DestGuestData =
   | { kind: "stress"; expected: StressParameters | undefined }
   /** `takenOver`: by another process, and the rest is to come. */
-  | { kind: "snapshot"; directory: string; takenOver: TakenOver | undefined };
+  | { kind: "snapshot"; directory: string; takenOver: TakenOver | undefined }
+  /** The memory of a VMM, as it was handed over. */
+  | { kind: "uffd"; handover: TakenHandover };
 
 /** Whether it is a guest that another process has taken over. */
 export function isResumed(data: DestGuestData): boolean {
@@ -72,6 +76,8 @@ export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => 
         (snapshot) => tell({ kind: "snapshot kept", snapshot }),
         data.takenOver,
       );
+    case "uffd":
+      return new UffdDestGuest(data.handover);
   }
 }
 

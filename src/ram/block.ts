@@ -65,14 +65,6 @@ export function hostPageOf(blocks: readonly RamBlock[], block: RamBlock, page: n
   return Math.floor((page - pagesBefore(blocks, block)) / targetPagesPerHostPage(block));
 }
 
-/** The block that is mapped around `address` (qemu_ram_block_from_host), or undefined. */
-export function blockAt(blocks: readonly RamBlock[], address: number): RamBlock | undefined {
-  for (const block of blocks) {
-    if (address >= block.address && address < block.address + block.length) return block;
-  }
-  return undefined;
-}
-
 /** The block of a name, or undefined. */
 export function blockNamed(blocks: readonly RamBlock[], name: string): RamBlock | undefined {
   return blocks.find((block) => block.name === name);

@@ -31,6 +31,11 @@ export const eventsSchema = z
     eventSchema("listening", "The destination waits for its peer", {
       peer: z.string().describe("The address as bound: a port of 0 is replaced by the real one"),
     }),
+    eventSchema("handover", "A VMM has handed its guest's memory over", {
+      pid: count.describe("Its process; 0 where that is in none of our pid namespaces"),
+      regions: count,
+      bytes: count,
+    }),
     eventSchema("connected", "The two ends have found each other", {
       peer: z.string(),
       urgentChannel: z.boolean().describe("Whether requests have a channel of their own"),

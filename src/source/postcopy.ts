@@ -14,6 +14,7 @@ import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
+import { followHostPages } from "./host-pages.ts";
 import { NeighbourOrder } from "./neighbour-order.ts";
 import { PushCompression } from "./push-compression.ts";
 import { ListedOrder } from "./push-order.ts";
@@ -285,6 +286,7 @@ export class RequestServer {
     const sectionId = this.#urgent === undefined ? RAM_SECTION_ID : undefined;
     lock.lockUrgent();
     try {
+      followHostPages(this.#shared, this.#blocks);
       const served = this.#send(block, start, length, channel, sectionId);
       if (served === 0 && this.#urgent !== undefined) this.#repeat(block, start, this.#urgent);
       return served;

@@ -22,6 +22,7 @@ import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed } from "./ending.ts";
 import { MigrationError } from "./migrate.ts";
 import type { SourceOutcome } from "./migrate.ts";
+import { followHostPages } from "./host-pages.ts";
 import { countOwedPages } from "./owed.ts";
 import { awaitAnswer } from "./answer.ts";
 import { WORD } from "./shared.ts";
@@ -59,6 +60,7 @@ export function resumeMigration(context: SourceContext): SourceOutcome {
 function resume(context: SourceContext): SourceOutcome {
   const { guest, shared } = context;
   shared.counters.set(SOURCE.totalPages, totalPages(guest.blocks));
+  followHostPages(shared, guest.blocks);
   setPhase(shared, "recover");
   // At once: a QEMU of 10.1 and later looks at the first bytes, and does nothing else until then.
   askForBitmaps(context);

@@ -17,6 +17,7 @@ import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../str
 import type { ReturnPathRecord } from "../stream/return-path.ts";
 import type { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
+import { followHostPages } from "./host-pages.ts";
 import type { RequestServer } from "./postcopy.ts";
 import { oweMissing } from "./owed.ts";
 import { TIME, WORD } from "./shared.ts";
@@ -54,6 +55,7 @@ function readUntilShut(context: ReturnPathContext): void {
   const { favour, channel } = context;
   const { reader } = channel;
   const known = new Set<RamBlock>();
+  followHostPages(context.shared, context.blocks);
   const record = createReturnPathRecord();
   let block: RamBlock | undefined;
   let first = false;
@@ -180,6 +182,7 @@ function answer(
   if (block === undefined) {
     throw new StreamError("BAD_REQUEST", "The first page request does not name its block");
   }
+  followHostPages(shared, context.blocks);
   const { start, length } = record;
   const aligned = start % block.pageSize === 0 && length % block.pageSize === 0;
   if (!aligned || start + length > block.length) {

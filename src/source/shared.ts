@@ -55,6 +55,8 @@ export const WORD = {
   repeats: 18,
   /** 1: device state may be sent ahead of the switchover (FEATURE.devicesAhead). */
   devicesAhead: 19,
+  /** Bytes of a host page of a guest that lies in files (host-pages.ts); 0: as they were saved. */
+  hostPageBytes: 20,
 } as const;
 const WORDS = 32;
 
@@ -220,8 +222,9 @@ export function createSourceShared(
     bitmapsKnown: new SharedEvent().shared,
     resumed: new SharedEvent().shared,
     dirty: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
-    owed: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
-    awaited: blocks.map((block) => new PageBitmap(hostPages(block)).shared),
+    // Room for the smallest host pages: the destination may have such.
+    owed: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
+    awaited: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     firstRequests: new SharedArrayBuffer(RECORD_BYTES),
     moved,
   };

@@ -17,6 +17,7 @@ import { PostcopyError, errorChain } from "../util/errors.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
+import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
 import { WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 
@@ -48,7 +49,7 @@ export function openUrgentChannel(context: SourceContext): void {
     return;
   }
   closePreempt(context);
-  let chosen = features & FEATURES_OURS;
+  let chosen = hostPageChoice(context, features & FEATURES_OURS);
   const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
   if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
     for (const value of tokenValues(token)) sendPing(context, value);
@@ -57,6 +58,7 @@ export function openUrgentChannel(context: SourceContext): void {
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
+  chooseHostPages(context, chosen);
   sendPing(context, chosenValue(chosen));
   const { control } = context.shared;
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);

@@ -18,6 +18,8 @@
  * and EOS.
  */
 
+import { TARGET_PAGE_SIZE } from "./constants.ts";
+
 const HELLO = 0x5043_0000;
 const ANSWER = 0x5044_0000;
 const CHOSEN = 0x5045_0000;
@@ -75,16 +77,39 @@ export const FEATURE = {
   repeats: 16,
   /** Device state may come ahead of the switchover, and what has changed of it later. */
   devicesAhead: 32,
+  /**
+   * The host pages of a guest that lies in files, which has none of its own, are to be of 4 KiB (a
+   * destination says either this or the next), ...
+   */
+  smallPages: 64,
+  /** ... or of 2 MiB in each RAM block that consists of such. */
+  largePages: 128,
 } as const;
 
-/** All that this program can do. */
+/** Bytes of the pages that FEATURE.largePages is about. */
+export const LARGE_PAGE_BYTES = 2 * 1024 * 1024;
+
+/** Bytes of a host page as `features` say it; undefined where they say nothing. */
+export function hostPageBytes(features: number): number | undefined {
+  if ((features & FEATURE.largePages) !== 0) return LARGE_PAGE_BYTES;
+  return (features & FEATURE.smallPages) === 0 ? undefined : TARGET_PAGE_SIZE;
+}
+
+/** Bytes of a host page of a RAM block where they are to be `wanted`, if it consists of such. */
+export function hostPageBytesOf({ length }: { length: number }, wanted: number): number {
+  return length % wanted === 0 ? wanted : TARGET_PAGE_SIZE;
+}
+
+/** All that this program can do; what a destination needs it says only where it does. */
 export const FEATURES_OURS =
   FEATURE.urgentChannel |
   FEATURE.running |
   FEATURE.pageRuns |
   FEATURE.packedRuns |
   FEATURE.repeats |
-  FEATURE.devicesAhead;
+  FEATURE.devicesAhead |
+  FEATURE.smallPages |
+  FEATURE.largePages;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

@@ -8,6 +8,7 @@ import type { PageSink } from "../dest/guest.ts";
 import { Placer } from "../dest/placer.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
+import { AddressMap } from "../ram/address-map.ts";
 import { openStoreSink } from "../guests/registry.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { FaultTask, WarningNews } from "./tasks.ts";
@@ -20,6 +21,8 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
   const { memory, stopFd, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
+  const map = new AddressMap(memory.map);
+  const place = { map, foreign: memory.foreign };
   try {
     awaitThread(shared, (ms) => shared.faultStart.wait(ms));
   } catch (error) {
@@ -31,6 +34,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     shared,
     blocks: memory.blocks,
     pages,
+    map,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,
     allow: task.allow,
@@ -51,6 +55,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
       const placer = new Placer({
         shared,
         pages,
+        ...place,
         buffer: channel.buffer,
         times: shared.faultTimes,
         urgent: true,

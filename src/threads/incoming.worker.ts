@@ -21,6 +21,8 @@ import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
 import { isResumed, openDestGuest } from "../guests/registry.ts";
+import { errorChain } from "../util/errors.ts";
+import type { PostcopyError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import type { IncomingNews, IncomingResult, IncomingTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
@@ -78,6 +80,7 @@ function openLoader(
   const guest = openDestGuest(task.guest, tell);
   // A further connection comes only where this process listens.
   const lacks =
+    ((FEATURE.smallPages | FEATURE.largePages) & ~(guest.needs ?? 0)) |
     (arrival.kind === "listen" ? 0 : FEATURE.urgentChannel) |
     (guest.devices.kind === "modelled" ? 0 : FEATURE.devicesAhead);
   return new IncomingLoader({
@@ -134,15 +137,20 @@ function receive(task: IncomingTask, tell: (news: IncomingNews) => void): Incomi
     const { fd } = line.channel;
     tell({ kind: "connected", fd, others, peer });
     const outcome = openLoader(task, line, tell).run();
-    if (outcome !== undefined) return outcome;
+    if ("completedIn" in outcome) return outcome;
     shutdownSocket(fd);
     others.forEach(closeDescriptor);
     // Their numbers may be another's from here on: main is not to close them too.
     tell({ kind: "turnedAway" });
-    const time = formatDuration(task.linkTimeoutMs);
     const who = peer === THE_SOURCE ? "Somebody" : peer;
-    warnings.say(`${who} began as a source and got no further in ${time}: it was turned away`);
+    warnings.say(`${who} ${refusalText(outcome.turnedAway, task.linkTimeoutMs)}`);
   }
+}
+
+function refusalText(why: PostcopyError, linkTimeoutMs: number): string {
+  if (why.code !== "PEER_SLOW") return `was turned away: ${errorChain(why)}`;
+  const time = formatDuration(linkTimeoutMs);
+  return `began as a source and got no further in ${time}: it was turned away`;
 }
 
 function run(task: IncomingTask, tell: (news: IncomingNews) => void): IncomingResult {

@@ -12,6 +12,7 @@ import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
+import { AddressMap } from "../ram/address-map.ts";
 import { isResumed, openStoreSink } from "../guests/registry.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
@@ -24,6 +25,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
+  const place = { map: new AddressMap(memory.map), foreign: memory.foreign };
   // Nobody else reads the stream once it is handed over; until then there is nothing to do here.
   shared.listenThreadSem.post();
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
@@ -39,6 +41,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
       ? new Placer({
           shared,
           pages,
+          ...place,
           buffer: channel.buffer,
           times: shared.listenTimes,
           urgent: false,
@@ -73,6 +76,8 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
         : (failure, timeoutMs = task.recoverTimeoutMs) =>
             recoverLink({ ...link, door, timeoutMs }, failure),
     blocks,
+    ...place,
+    needs: memory.needs,
     sink: countedSink(sink, KIND.push, shared, blocks, pages),
     counts: placer?.counts,
     ramSectionId: memory.ramSectionId,

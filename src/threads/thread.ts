@@ -15,6 +15,7 @@ import type { ErrorRecord } from "../util/errors.ts";
 const ENTRIES = {
   migration: () => new URL("./migration.worker.ts", import.meta.url),
   "return-path": () => new URL("./return-path.worker.ts", import.meta.url),
+  handover: () => new URL("./handover.worker.ts", import.meta.url),
   incoming: () => new URL("./incoming.worker.ts", import.meta.url),
   listen: () => new URL("./listen.worker.ts", import.meta.url),
   fault: () => new URL("./fault.worker.ts", import.meta.url),

@@ -13,9 +13,11 @@ export const UFFD = {
   UFFDIO_COPY: 0xc028aa03,
   UFFDIO_ZEROPAGE: 0xc020aa04,
   UFFDIO_WRITEPROTECT: 0xc018aa06,
+  UFFDIO_CONTINUE: 0xc020aa07,
 
   UFFDIO_REGISTER_MODE_MISSING: 1,
   UFFDIO_REGISTER_MODE_WP: 2,
+  UFFDIO_REGISTER_MODE_MINOR: 4,
   UFFDIO_WRITEPROTECT_MODE_WP: 1,
 
   UFFD_EVENT_PAGEFAULT: 0x12,
@@ -62,6 +64,10 @@ export const UFFD_STRUCTS = {
   "struct uffdio_writeprotect": {
     size: 24,
     fields: { "range.start": 0, "range.len": 8, mode: 16 },
+  },
+  "struct uffdio_continue": {
+    size: 32,
+    fields: { "range.start": 0, "range.len": 8, mode: 16, mapped: 24 },
   },
   "struct uffd_msg": {
     size: 32,

@@ -14,6 +14,7 @@ import {
   WORD,
 } from "../../src/dest/shared.ts";
 import type { DestSharedData, PageState, PageStateData } from "../../src/dest/shared.ts";
+import { AddressMap } from "../../src/ram/address-map.ts";
 import type { RamBlock } from "../../src/ram/block.ts";
 import { UserfaultMemory } from "./userfault-memory.ts";
 
@@ -34,6 +35,7 @@ export class ArrivingMemory implements Disposable {
   readonly blocks: RamBlock[];
   readonly pageData: PageStateData;
   readonly pages: PageState;
+  readonly map: AddressMap;
   readonly memory: UserfaultMemory;
 
   constructor(options: ArrivingOptions = {}) {
@@ -49,6 +51,7 @@ export class ArrivingMemory implements Disposable {
       address += block.length;
       return block;
     });
+    this.map = AddressMap.ofBlocks(this.blocks);
     this.pageData = createPageState(this.blocks);
     this.pages = attachPageState(this.pageData, this.blocks);
     const { control } = this.shared;
@@ -89,6 +92,7 @@ export class ArrivingMemory implements Disposable {
     const placer = new Placer({
       shared,
       pages,
+      ...{ map: this.map, foreign: false },
       buffer,
       times: shared.listenTimes,
       urgent: changes.urgent ?? false,

@@ -1,6 +1,8 @@
 /** What a virtual machine monitor (VMM) hands over so that somebody else fills its guest's memory. */
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { LARGE_PAGE_BYTES } from "../../stream/hello.ts";
 import { PostcopyError } from "../../util/errors.ts";
+import { formatBytes } from "../../util/units.ts";
 
 /** A range of the VMM's address space that is guest memory. Bytes throughout. */
 export interface Region {
@@ -67,6 +69,22 @@ function checkRegion(region: Region, index: number): void {
   if (address + length > ADDRESS_MAX || offset + length > ADDRESS_MAX) {
     throw new HandoverError("BAD_REGION", `${name} ends beyond every address space`);
   }
+}
+
+/**
+ * The page size of all regions, in bytes.
+ * @throws HandoverError where they differ, or are neither base pages nor huge ones of 2 MiB.
+ */
+export function commonPageSize(regions: readonly Region[]): number {
+  const [first = TARGET_PAGE_SIZE, ...others] = new Set(regions.map(({ pageSize }) => pageSize));
+  if (others.length > 0) {
+    const sizes = [first, ...others].map(formatBytes).join(" and ");
+    throw new HandoverError("MIXED_PAGES", `The VMM's regions have pages of ${sizes}`);
+  }
+  if (first === TARGET_PAGE_SIZE || first === LARGE_PAGE_BYTES) return first;
+  const filled = [TARGET_PAGE_SIZE, LARGE_PAGE_BYTES].map(formatBytes).join(" or ");
+  const what = `The VMM's regions have pages of ${formatBytes(first)}`;
+  throw new HandoverError("PAGE_SIZE", `${what}, and only those of ${filled} can be filled`);
 }
 
 function refuseOverlap(

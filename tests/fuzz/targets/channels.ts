@@ -33,6 +33,7 @@ import {
   WORD,
 } from "../../../src/dest/shared.ts";
 import { UrgentChannels } from "../../../src/dest/urgent-channels.ts";
+import { AddressMap } from "../../../src/ram/address-map.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { urgentHead } from "../../../src/stream/hello.ts";
 import type { Layout } from "../layout.ts";
@@ -283,6 +284,7 @@ function runRecovery(bytes: Uint8Array, place: Place): Verdict {
     try {
       runListen({
         ...{ channel, returnPath, shared, blocks, counts: undefined },
+        ...{ map: AddressMap.ofBlocks([]), foreign: false, needs: 0 },
         sink: placingSink(blocks, channel.buffer, pages, shared),
         ramSectionId: ramSectionOf(place.material),
         ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS },

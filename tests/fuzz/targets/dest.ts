@@ -30,6 +30,7 @@ import { isSnapshotFile } from "../../../src/guests/snapshot/layout.ts";
 import { StoreSink } from "../../../src/guests/snapshot/store-sink.ts";
 import type { StoreData } from "../../../src/guests/snapshot/store-sink.ts";
 import { mapBlocks } from "../../../src/guests/stress/memory.ts";
+import { AddressMap } from "../../../src/ram/address-map.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { FEATURES_OURS } from "../../../src/stream/hello.ts";
 import { ModelError, readModel } from "../model.ts";
@@ -119,6 +120,7 @@ function load(fd: number, shared: DestShared, arriving: Arriving): "precopy" | "
         );
         runListen({
           ...{ channel: listening, returnPath, shared, blocks: memory.blocks, counts: undefined },
+          ...{ map: new AddressMap(memory.map), foreign: memory.foreign, needs: memory.needs },
           sink: arriving.sink(shared, pages, memory),
           ramSectionId: memory.ramSectionId,
           ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS, recover: undefined },
@@ -137,7 +139,7 @@ function load(fd: number, shared: DestShared, arriving: Arriving): "precopy" | "
     emit: () => undefined,
   });
   const outcome = loader.run();
-  if (outcome === undefined) throw new Finding("nobody was there, and nobody else may come");
+  if (!("completedIn" in outcome)) throw new Finding("nobody was there, and nobody else may come");
   return outcome.completedIn;
 }
 
@@ -241,8 +243,9 @@ function memoryGuest(): Arriving {
   };
   return {
     guest,
-    sink: (shared, pages) =>
+    sink: (shared, pages, memory) =>
       new Placer({
+        ...{ map: new AddressMap(memory.map), foreign: memory.foreign },
         ...{ shared, pages, buffer, times: shared.listenTimes, urgent: false },
         drainEvents: () => {
           throw new Finding("an event of a guest that does nothing");

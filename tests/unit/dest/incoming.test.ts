@@ -102,6 +102,8 @@ class IncomingBench implements Disposable {
           if (broken(message)) throw new StreamError("BROKEN", "The link broke");
           this.sent.push(message);
         },
+        addRequest: () => undefined,
+        flushRequests: () => undefined,
       },
       guest,
       shared: this.shared,

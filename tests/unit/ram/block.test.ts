@@ -1,6 +1,5 @@
 import { describe, expect, test } from "bun:test";
 import {
-  blockAt,
   blockNamed,
   pageSizeSummary,
   targetPages,
@@ -33,18 +32,6 @@ describe("RAM blocks", () => {
     expect(pageSizeSummary(BLOCKS.slice(1, 2))).toBe(0x200000);
     const gigantic = { ...BLOCKS[0]!, pageSize: GIBIBYTE };
     expect(pageSizeSummary([...BLOCKS, gigantic])).toBe(0x40201000);
-  });
-
-  test("are found by an address in them, up to the last byte", () => {
-    const at = (address: number): number | undefined => blockAt(BLOCKS, address)?.index;
-    expect([at(2 ** 46), at(2 ** 46 + 6 * GIBIBYTE - 1)]).toEqual([0, 0]);
-    expect([at(2 ** 46 - 1), at(2 ** 46 + 6 * GIBIBYTE)]).toEqual([undefined, undefined]);
-    expect([at(2 ** 45 + 5), at(0x14fff), at(0x15000), at(0)]).toEqual([
-      1,
-      2,
-      undefined,
-      undefined,
-    ]);
   });
 
   test("are found by their whole name", () => {

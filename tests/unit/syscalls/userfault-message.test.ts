@@ -12,6 +12,9 @@ function message(event: number, ...words: (number | bigint)[]): DataView {
   return view;
 }
 
+/** By the flags above "write": of write protection, and of a page that is only not mapped. */
+const CAUSES = ["missing", "write-protected", "minor"] as const;
+
 const address = fc.nat({ max: 2 ** 47 });
 
 test("a page fault says where, and whether it is a write", () => {
@@ -21,6 +24,7 @@ test("a page fault says where, and whether it is a write", () => {
         kind: "fault",
         address: at,
         write: (flags & 1) === 1,
+        cause: CAUSES[flags >>> 1] ?? "write-protected",
       });
     }),
   );

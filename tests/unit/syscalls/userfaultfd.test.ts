@@ -46,7 +46,9 @@ describe("a fault", () => {
     await using guest = await guestThread();
     const source = patternPages(4);
     const reading = guest.call("readBytes", memory.page(2), PAGE);
-    expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(2), write: false }]);
+    expect(memory.events()).toEqual([
+      { kind: "fault", address: memory.page(2), write: false, cause: "missing" },
+    ]);
     expect(memory.userfault.copy(memory.page(2), source.address + 2 * PAGE, PAGE)).toBe(PAGE);
     expect(await reading).toEqual(new Uint8Array(PAGE).fill(3));
   });
@@ -55,7 +57,9 @@ describe("a fault", () => {
     using memory = new UserfaultMemory(1, 0);
     await using guest = await guestThread();
     const writing = guest.call("writeWord", memory.page(0), 77);
-    expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(0), write: true }]);
+    expect(memory.events()).toEqual([
+      { kind: "fault", address: memory.page(0), write: true, cause: "missing" },
+    ]);
     expect(memory.userfault.zero(memory.page(0), PAGE)).toBe(PAGE);
     await writing;
     expect(memory.bytes(0).subarray(0, 8)).toEqual(Uint8Array.of(77, 0, 0, 0, 0, 0, 0, 0));
@@ -104,7 +108,9 @@ describe("a fault", () => {
     await using guest = await guestThread();
     const reading = guest.call("readWord", memory.page(1));
     for (let turn = 0; turn < 3; turn++) {
-      expect(memory.events()).toEqual([{ kind: "fault", address: memory.page(1), write: false }]);
+      expect(memory.events()).toEqual([
+        { kind: "fault", address: memory.page(1), write: false, cause: "missing" },
+      ]);
       expect(memory.hasEvents).toBe(false);
       memory.userfault.wake(memory.page(0), 2 * PAGE);
     }

@@ -1,0 +1,51 @@
+/**
+ * The end of filling a VMM's memory: it becomes memory like any other. The VMM keeps its userfaultfd,
+ * so nobody is woken by our closing it: whoever waits for an event to be read would wait for ever.
+ */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
+import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
+import type { AddressMap } from "../ram/address-map.ts";
+import { StreamError } from "../util/errors.ts";
+import { checkPlaced } from "./place-failure.ts";
+
+/** Refuses a guest whose pages change while it is sent. */
+export function liveSource(): StreamError {
+  const what = "The source sends a guest that runs: a VMM's memory can be filled only once";
+  return new StreamError("LIVE_SOURCE", what, {
+    hint: "keep the guest first (dest --guest snapshot:DIRECTORY), then send what was kept",
+  });
+}
+
+/** How long the VMM's threads are left alone that have an event under way. */
+const EVENTS_PAUSE_MS = 0.05;
+
+/** Unregisters all of it, and lets every thread of the VMM go on that waits. @throws VmmGoneError. */
+export function releaseForeignMemory(userfault: Userfault, map: AddressMap): void {
+  const pieces = map.pieces();
+  for (const { address, length } of pieces) {
+    const result = userfault.tryUnregister(address, length);
+    // What the VMM has unmapped meanwhile is registered no more.
+    if (result !== -ERRNO.EINVAL) checkPlaced(result, `UFFDIO_UNREGISTER, ${length} bytes`);
+  }
+  for (const { address } of pieces.slice(0, 1)) finishEvents(userfault, address);
+}
+
+/**
+ * Reads events until none is under way. An event that a thread has begun and not queued yet cannot be
+ * read, but the kernel says EAGAIN to whoever places a page meanwhile; and when there is none, that
+ * the address is not registered.
+ */
+function finishEvents(userfault: Userfault, address: number): void {
+  const idle = new Int32Array(new SharedArrayBuffer(4));
+  for (;;) {
+    while (userfault.readEvents(dropEvent) > 0);
+    if (userfault.zero(address, BASE_PAGE_BYTES) !== -ERRNO.EAGAIN) return;
+    Atomics.wait(idle, 0, 0, EVENTS_PAUSE_MS);
+  }
+}
+
+function dropEvent(event: UserfaultEvent): void {
+  if (event.kind === "fork") closeDescriptor(event.fd);
+}

@@ -1,0 +1,20 @@
+/** What an ioctl of userfaultfd says that is a failure, by name. */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { check } from "../../syscalls/error.ts";
+import { PostcopyError } from "../util/errors.ts";
+
+/** Nobody has the memory any more into which pages were placed. */
+export class VmmGoneError extends PostcopyError {
+  constructor() {
+    super("VMM_GONE", "The VMM whose memory is filled has ended");
+  }
+}
+
+/**
+ * Throws for a negative result that is no EEXIST, EAGAIN or the like: the caller has seen to those.
+ * @throws VmmGoneError; SyscallError, with `details`.
+ */
+export function checkPlaced(result: number, details: string): void {
+  if (result === -ERRNO.ESRCH) throw new VmmGoneError();
+  check("ioctl", result, details);
+}
