@@ -7,7 +7,7 @@ import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
-import { durationSchema } from "../util/schemas.ts";
+import { choiceSchema, durationSchema } from "../util/schemas.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
@@ -26,6 +26,7 @@ import type { SourceEnd } from "./run-source.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
+import { ON_FAILURE } from "./vmm-fate.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
 
@@ -44,6 +45,11 @@ const FLAGS = {
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
   resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
+  "on-failure": optionalFlag(choiceSchema(ON_FAILURE), {
+    valueHint: "WHAT",
+    description:
+      "A VMM whose memory cannot be filled: kill it (the default), or freeze: leave it where it stands",
+  }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
@@ -72,6 +78,11 @@ export const dest = defineStrictCommand({
     checkCommon(options);
     checkJournal(options);
     if (options.resume) checkResume(options);
+    if (options.guest.kind !== "uffd" && options.onFailure !== undefined) {
+      throw new UsageError("CONTRADICTION", "Flag --on-failure is for guest uffd", {
+        hint: "postcopy dest --guest uffd:SOCKET --listen PEER --on-failure freeze",
+      });
+    }
     const { guest, listen, onward } = options;
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
@@ -132,7 +143,8 @@ async function receive(options: DestOptions): Promise<number> {
   const job = { ...common, recoverTimeoutMs, linkTimeoutMs, output, interrupts };
   if (options.guest.kind === "uffd") {
     if (options.mlock) mlockall();
-    return await fillVmm({ ...job, socket: options.guest.socket });
+    const { onFailure = "kill" } = options;
+    return await fillVmm({ ...job, socket: options.guest.socket, onFailure });
   }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);

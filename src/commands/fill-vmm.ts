@@ -1,16 +1,21 @@
 /** `dest --guest uffd:SOCKET`: fills the memory of a VMM that hands it over, while that runs. */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import type { Peer } from "../channel/address.ts";
+import type { GuestMemory } from "../dest/context.ts";
+import { VMM_GONE, VmmGoneError } from "../dest/place-failure.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
+import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
-import { EXIT } from "../util/errors.ts";
+import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
-import type { ArrivalOptions } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { DestRun, sayListening } from "./run-dest.ts";
+import { VmmFate } from "./vmm-fate.ts";
+import type { OnFailure } from "./vmm-fate.ts";
 
 /** What fills whose memory from where. */
 export interface FillJob {
@@ -22,6 +27,8 @@ export interface FillJob {
   lockMemory: boolean;
   recoverTimeoutMs: number;
   linkTimeoutMs: number;
+  /** What becomes of a VMM whose memory cannot be filled. */
+  onFailure: OnFailure;
   output: Output;
   interrupts: Interrupts;
 }
@@ -48,19 +55,38 @@ export async function fillVmm(job: FillJob): Promise<number> {
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
+  try {
+    return await fill(job, vmm, opened);
+  } finally {
+    closeDescriptor(vmm.connection);
+  }
+}
+
+/** Fills the memory of a VMM that has handed it over, or decides what becomes of the VMM. */
+async function fill(job: FillJob, vmm: Vmm, opened: OpenedArrival): Promise<number> {
+  const { socket, output, interrupts, onFailure } = job;
   const guest = { kind: "uffd", handover: vmm.handover } as const;
   const run = DestRun.over({ ...job, guest, guestText: `VMM at ${socket}` }, opened);
+  const memory = (): GuestMemory | undefined => run.memory;
+  const fate = new VmmFate({ vmm, onFailure, successor: undefined, output, memory });
+  const watch = vmm.processFd < 0 ? undefined : new ProcessWatch(vmm.processFd);
+  void watch?.ended.then(() => run.giveUp(new VmmGoneError()));
   try {
     await run.receive();
+    fate.settle();
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
-    if (error instanceof Error) output.finish(run.report(null, error), run.observed);
-    giveUp(vmm, output);
+    if (!(error instanceof Error)) throw error;
+    // Whoever is killed has it worse than who waits for a report.
+    if ("code" in error && error.code === VMM_GONE) fate.settle();
+    else fate.fail(errorChain(error));
+    output.finish(run.report(null, error), run.observed);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
-    closeDescriptor(vmm.connection);
+    await watch?.end();
+    fate.close();
   }
 }
 
@@ -80,11 +106,4 @@ async function awaitVmm(
   const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
   log.info(`The VMM (process ${pid}) has handed over ${what}`);
   return vmm;
-}
-
-/** Its memory cannot be filled any more: what becomes of a VMM that waits for pages. */
-function giveUp({ pid }: Vmm, output: Output): void {
-  const what =
-    "stands where it touches a page that is not there, for ever; it was never given zeros";
-  output.warn("VMM_FROZEN", `The VMM (process ${pid}) is left as it is: it ${what}`);
 }
