@@ -13,6 +13,7 @@
  *     --discard N        ranges that are given back (MADV_DONTNEED) meanwhile, as a balloon does (0)
  *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both (3)
  *     --pieces N         bytes of the message that are sent at once (all)
+ *     --wait             reads nothing before a line comes on standard input
  *     --hold             when all was read: waits for a line on standard input before it ends
  *
  * It prints one line of JSON: pages read, wrong bytes, ranges discarded, and how long first touches
@@ -53,7 +54,7 @@ static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 3;
 static size_t piece_bytes = SIZE_MAX;
-static int hold;
+static int hold, wait_first;
 
 static struct region regions[REGIONS_MAX];
 static const uint8_t *expected;
@@ -339,6 +340,7 @@ static void parse(int count, char **words)
         {"page-size", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
         {"discard", required_argument, NULL, 'd'},    {"generation", required_argument, NULL, 'g'},
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
+        {"wait", no_argument, NULL, 'w'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -351,6 +353,7 @@ static void parse(int count, char **words)
         case 'g': generation = (unsigned)number(optarg, 3); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
+        case 'w': wait_first = 1; break;
         default: exit(2);
         }
     }
@@ -371,6 +374,8 @@ int main(int count, char **words)
     int userfault = open_userfaultfd();
     map_regions(userfault);
     hand_over(userfault);
+    if (wait_first)
+        (void)getchar();
     run_threads();
     report();
     if (hold)

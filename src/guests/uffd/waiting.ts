@@ -40,7 +40,8 @@ export function describeWaiting(
   if (longest === undefined) return "no fault waits just now";
   const pages = count === 1 ? "1 page" : `${formatCount(count)} pages`;
   const time = formatDuration(Math.round(longest.waitedNs / 1e6));
-  return `faults on ${pages} wait, for ${time} that at ${describePlace(longest, memory, regions)}`;
+  const place = describePlace(longest, memory, regions);
+  return `faults on ${pages} wait, the longest (${time}) at ${place}`;
 }
 
 function describePlace(
