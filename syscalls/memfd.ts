@@ -7,11 +7,11 @@ import { check } from "./error.ts";
 import { mapScratch, Mapping } from "./memory.ts";
 import { NR, syscall } from "./raw.ts";
 
-/** Its length stays: whoever else has the file cannot take memory away from under those who map it. */
-const SEALS = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEAL;
+/** Nobody who has the file can take memory away from under those who map it. */
+const SEALS = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_SEAL;
 
 /**
- * A file of `length` zero bytes, close-on-exec, whose length is sealed. `name` shows in /proc.
+ * A file of `length` zero bytes, close-on-exec, which never becomes shorter. `name` shows in /proc.
  * @throws SyscallError EMFILE, ENOMEM; what ftruncate(2) fails with.
  */
 export function makeMemoryFile(name: string, length: number): number {
@@ -30,6 +30,11 @@ export function makeMemoryFile(name: string, length: number): number {
   }
 }
 
+/** Makes a file `length` bytes long, if it is shorter; what is new is zeros. */
+export function growMemoryFile(fd: number, length: number): void {
+  if (fstatSync(fd).size < length) ftruncateSync(fd, length);
+}
+
 /** The length of a file that `makeMemoryFile` made, perhaps elsewhere; undefined of any other. */
 export function sealedLength(fd: number): number | undefined {
   const seals = syscall(NR.fcntl, fd, FCNTL.F_GET_SEALS);
@@ -38,12 +43,12 @@ export function sealedLength(fd: number): number | undefined {
 }
 
 /**
- * Maps a file shared, readable and writable, with all of its pages there already: the kernel can
- * write into it at any time without a fault. @throws SyscallError ENOMEM.
+ * Maps `length` bytes of a file from `offset` on, shared, readable and writable, with all of its pages
+ * there already: the kernel can write into it at any time without a fault. @throws SyscallError ENOMEM.
  */
-export function mapFile(fd: number, length: number): Mapping {
+export function mapFile(fd: number, length: number, offset = 0): Mapping {
   const protection = MMAN.PROT_READ | MMAN.PROT_WRITE;
   const flags = MMAN.MAP_SHARED | MMAN.MAP_POPULATE;
-  const address = syscall(NR.mmap, 0, length, protection, flags, fd, 0);
+  const address = syscall(NR.mmap, 0, length, protection, flags, fd, offset);
   return new Mapping(check("mmap", address, `${length} bytes of fd ${fd}`), length);
 }

@@ -3,6 +3,7 @@ import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
@@ -50,6 +51,11 @@ const FLAGS = {
     description:
       "A VMM whose memory cannot be filled: kill it (the default), or freeze: leave it where it stands",
   }),
+  "keep-fd": optionalFlag(keeperSchema, {
+    valueHint: "KEEPER",
+    description:
+      "Who keeps a VMM's userfaultfd, should this process be killed: holder:SOCKET or systemd",
+  }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
@@ -77,12 +83,8 @@ export const dest = defineStrictCommand({
   check: (options) => {
     checkCommon(options);
     checkJournal(options);
-    if (options.resume) checkResume(options);
-    if (options.guest.kind !== "uffd" && options.onFailure !== undefined) {
-      throw new UsageError("CONTRADICTION", "Flag --on-failure is for guest uffd", {
-        hint: "postcopy dest --guest uffd:SOCKET --listen PEER --on-failure freeze",
-      });
-    }
+    if (options.guest.kind === "uffd") checkFilling(options);
+    else checkNoFilling(options);
     const { guest, listen, onward } = options;
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
@@ -94,9 +96,32 @@ export const dest = defineStrictCommand({
   run: receive,
 });
 
+/** Of a VMM that is filled what is resumed is what somebody kept. */
+function checkFilling({ resume, keepFd, listen }: DestOptions): void {
+  if (!resume || (keepFd !== undefined && listens(listen))) return;
+  const message =
+    "Flag --resume is for a VMM whose userfaultfd was kept, and a source that connects";
+  const hint = "postcopy dest --guest uffd:SOCKET --listen tcp:HOST:PORT --keep-fd KEEPER --resume";
+  throw new UsageError("CONTRADICTION", message, { hint });
+}
+
+function checkNoFilling({ resume, onFailure, keepFd, guest, listen }: DestOptions): void {
+  if (onFailure !== undefined || keepFd !== undefined) {
+    const flag = keepFd === undefined ? "--on-failure" : "--keep-fd";
+    throw new UsageError("CONTRADICTION", `Flag ${flag} is for guest uffd`, {
+      hint: `postcopy dest --guest uffd:SOCKET --listen PEER ${flag} ...`,
+    });
+  }
+  if (resume) checkResume({ guest, listen });
+}
+
+function listens({ kind }: DestOptions["listen"]): boolean {
+  return kind === "tcp" || kind === "unix";
+}
+
 /** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
 function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
-  if (guest.kind === "snapshot" && (listen.kind === "tcp" || listen.kind === "unix")) return;
+  if (guest.kind === "snapshot" && listens(listen)) return;
   const message = "Flag --resume is for a guest that is kept, and for a source that connects";
   const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
   throw new UsageError("CONTRADICTION", message, { hint });
@@ -143,8 +168,8 @@ async function receive(options: DestOptions): Promise<number> {
   const job = { ...common, recoverTimeoutMs, linkTimeoutMs, output, interrupts };
   if (options.guest.kind === "uffd") {
     if (options.mlock) mlockall();
-    const { onFailure = "kill" } = options;
-    return await fillVmm({ ...job, socket: options.guest.socket, onFailure });
+    const { onFailure = "kill", keepFd: keeper, resume, guest } = options;
+    return await fillVmm({ ...job, socket: guest.socket, onFailure, keeper, resume });
   }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);

@@ -1,14 +1,17 @@
 /** `dest --guest uffd:SOCKET`: fills the memory of a VMM that hands it over, while that runs. */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { GuestMemory } from "../dest/context.ts";
 import { VMM_GONE, VmmGoneError } from "../dest/place-failure.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
+import type { KeeperWord } from "../keeper/open.ts";
 import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
+import { checkKeeper, keeperText, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
@@ -29,51 +32,82 @@ export interface FillJob {
   linkTimeoutMs: number;
   /** What becomes of a VMM whose memory cannot be filled. */
   onFailure: OnFailure;
+  /** Who keeps its userfaultfd in case that this process is killed. */
+  keeper: KeeperWord | undefined;
+  /** A process that was killed had the VMM before: the keeper has it. */
+  resume: boolean;
   output: Output;
   interrupts: Interrupts;
 }
 
+/** A VMM, and what is kept of it. */
+interface Taken {
+  vmm: Vmm;
+  kept: KeptVmm | undefined;
+}
+
 /** Fills a VMM's memory. Returns the exit code. @throws the failure, after saying what it costs. */
 export async function fillVmm(job: FillJob): Promise<number> {
-  const { socket, peer, security, output, interrupts } = job;
+  const { peer, security, output, interrupts } = job;
   // Both are open before a VMM comes: from then on it depends on us.
   const opened = await openArrival(peer, security, (message) =>
     output.warn("DEST_WARNING", message),
   );
-  let vmm: Vmm;
+  let taken: Taken;
   try {
-    const door = new VmmDoor(socket);
-    try {
-      sayListening(opened, output);
-      log.info(`Waiting for a VMM on ${socket}`);
-      vmm = await awaitVmm(door, job);
-    } finally {
-      door.close();
-    }
+    taken = job.resume ? takeBack(job, opened) : await takeOver(job, opened);
   } catch (error) {
     await closeArrival(opened);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
   try {
-    return await fill(job, vmm, opened);
+    return await fill(job, taken, opened);
   } finally {
-    closeDescriptor(vmm.connection);
+    if (taken.vmm.connection >= 0) closeDescriptor(taken.vmm.connection);
   }
 }
 
-/** Fills the memory of a VMM that has handed it over, or decides what becomes of the VMM. */
-async function fill(job: FillJob, vmm: Vmm, opened: OpenedArrival): Promise<number> {
-  const { socket, output, interrupts, onFailure } = job;
-  const guest = { kind: "uffd", handover: vmm.handover } as const;
-  const run = DestRun.over({ ...job, guest, guestText: `VMM at ${socket}` }, opened);
-  const memory = (): GuestMemory | undefined => run.memory;
-  const fate = new VmmFate({ vmm, onFailure, successor: undefined, output, memory });
-  const watch = vmm.processFd < 0 ? undefined : new ProcessWatch(vmm.processFd);
-  void watch?.ended.then(() => run.giveUp(new VmmGoneError()));
+/** Waits for a VMM that hands over. */
+async function takeOver(job: FillJob, opened: OpenedArrival): Promise<Taken> {
+  const { socket, output, keeper } = job;
+  if (keeper !== undefined) checkKeeper(keeper);
+  const door = new VmmDoor(socket);
   try {
+    sayListening(opened, output);
+    log.info(`Waiting for a VMM on ${socket}`);
+    return { vmm: await awaitVmm(door, job), kept: undefined };
+  } finally {
+    door.close();
+  }
+}
+
+/** Takes the VMM of a process that was killed. */
+function takeBack({ keeper, output }: FillJob, opened: OpenedArrival): Taken {
+  if (keeper === undefined) throw new Error("nobody is known to have kept it");
+  const taken = KeptVmm.takeBack(keeper);
+  sayListening(opened, output);
+  sayHandover(taken.vmm, "was taken back with", output);
+  return taken;
+}
+
+/** Fills the memory of a VMM that has handed it over, or decides what becomes of the VMM. */
+async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<number> {
+  const { output, interrupts, onFailure, keeper } = job;
+  const { vmm } = taken;
+  let run: DestRun | undefined;
+  const successor = keeper === undefined ? undefined : successorText(job, keeper);
+  const memory = (): GuestMemory | undefined => run?.memory;
+  const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
+  let watch: ProcessWatch | undefined;
+  try {
+    const kept = taken.kept ?? (keeper === undefined ? undefined : KeptVmm.keep(keeper, vmm));
+    run = openRun(job, vmm, kept, opened);
+    if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
+    void watch?.ended.then(() => run?.giveUp(new VmmGoneError()));
     await run.receive();
     fate.settle();
+    kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
@@ -81,13 +115,32 @@ async function fill(job: FillJob, vmm: Vmm, opened: OpenedArrival): Promise<numb
     // Whoever is killed has it worse than who waits for a report.
     if ("code" in error && error.code === VMM_GONE) fate.settle();
     else fate.fail(errorChain(error));
-    output.finish(run.report(null, error), run.observed);
+    if (run !== undefined) output.finish(run.report(null, error), run.observed);
+    else await closeArrival(opened);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
     await watch?.end();
     fate.close();
   }
+}
+
+function openRun(
+  job: FillJob,
+  { handover }: Vmm,
+  kept: KeptVmm | undefined,
+  opened: OpenedArrival,
+): DestRun {
+  const state = kept?.state;
+  const takenOver = state?.isTakenOver ?? false;
+  const guest = { kind: "uffd", handover, keptFd: state?.fd, takenOver } as const;
+  return DestRun.over({ ...job, guest, guestText: `VMM at ${job.socket}` }, opened);
+}
+
+/** The command that goes on where this process ends. */
+function successorText({ socket, peer }: FillJob, keeper: KeeperWord): string {
+  const words = ["dest", "--guest", `uffd:${socket}`, "--listen", formatPeer(peer)];
+  return ["postcopy", ...words, "--keep-fd", keeperText(keeper), "--resume"].join(" ");
 }
 
 async function awaitVmm(
@@ -99,11 +152,14 @@ async function awaitVmm(
     return true;
   });
   const vmm = await door.open(linkTimeoutMs);
-  const { handover, pid } = vmm;
+  sayHandover(vmm, "has handed over", output);
+  return vmm;
+}
+
+function sayHandover({ handover, pid }: Vmm, how: string, output: Output): void {
   const bytes = handover.regions.reduce((sum, { length }) => sum + length, 0);
   const regions = handover.regions.length;
   output.events.emit({ event: "handover", pid, regions, bytes });
   const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
-  log.info(`The VMM (process ${pid}) has handed over ${what}`);
-  return vmm;
+  log.info(`The VMM (process ${pid}) ${how} ${what}`);
 }

@@ -24,6 +24,8 @@ export interface GuestMemory {
   map: SharedBytes;
   /** It is the memory of a VMM: another process's. */
   foreign: boolean;
+  /** Where its events are read into, so that they outlive this process; undefined: anywhere. */
+  eventsAt: number | undefined;
   /** What of FEATURE it needs of its source. */
   needs: number;
   /** The source is this program: further connections may be its urgent channel. */

@@ -29,6 +29,8 @@ export interface FaultContext extends UrgentOptions {
   pages: PageState;
   /** Where the guest's memory lies; this thread changes it as the guest's owner does. */
   map: AddressMap;
+  /** Where events are read into, if not anywhere. */
+  eventsAt: number | undefined;
   returnPath: ReturnPath;
   /** Raised when this thread is to end. */
   stopFd: number;
@@ -61,7 +63,7 @@ export class FaultThread {
     this.#favour = new Favour(context.shared.control, WORD.favour);
     this.#favour.beFirst();
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
-    this.#userfault = fd < 0 ? undefined : new Userfault(fd);
+    this.#userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
     this.#urgent = new UrgentChannels(context, this.#poll);

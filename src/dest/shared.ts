@@ -189,13 +189,17 @@ export interface PageState {
   requestedAt: Int32Array<SharedArrayBuffer>[];
 }
 
-/** Makes the page state for blocks whose list has just arrived. */
-export function createPageState(blocks: readonly RamBlock[]): PageStateData {
+/** Makes the page state for blocks whose list has just arrived, but for what lies elsewhere. */
+export function createPageState(
+  blocks: readonly RamBlock[],
+  kept: Partial<PageStateData> = {},
+): PageStateData {
   return {
     received: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     removed: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     unpopulated: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     requestedAt: blocks.map((block) => new SharedArrayBuffer(targetPages(block) * 4)),
+    ...kept,
   };
 }
 

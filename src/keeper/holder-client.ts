@@ -20,6 +20,19 @@ export class HolderKeeper implements Keeper {
     this.text = `the holder at ${path}`;
   }
 
+  check(): void {
+    const { text, descriptors } = this.#ask("give");
+    descriptors.forEach(closeDescriptor);
+    if (text === "given") return;
+    throw new KeeperError(
+      "NOT_KEPT",
+      `The holder at ${this.#path} has somebody's already: ${text}`,
+      {
+        hint: "a VMM that a killed dest was filling is gone on with by the same command with --resume",
+      },
+    );
+  }
+
   keep(kept: readonly Kept[]): void {
     const names = kept.map(({ name }) => name);
     const descriptors = kept.map(({ fd }) => fd);

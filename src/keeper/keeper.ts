@@ -23,6 +23,11 @@ export interface Keeper {
   /** For people: "the holder at /run/vm1.hold". */
   readonly text: string;
   /**
+   * Whether it could keep `count` descriptors now: better known before there are any.
+   * @throws PostcopyError: NOT_KEPT, NO_KEEPER.
+   */
+  check(count: number): void;
+  /**
    * Gives duplicates to it; ours stay open. When it returns they are kept.
    * @throws PostcopyError: NOT_KEPT, NO_KEEPER.
    */

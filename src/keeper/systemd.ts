@@ -31,12 +31,15 @@ export class SystemdKeeper implements Keeper {
     this.#pid = pid;
   }
 
-  keep(kept: readonly Kept[]): void {
+  check(count: number): void {
+    this.#where();
     const { FDSTORE: most } = this.#environment;
-    if (most !== undefined && Number(most) < kept.length) {
-      const what = `systemd keeps ${most} descriptors of this service, ${kept.length} are needed`;
-      throw new KeeperError("NOT_KEPT", what, { hint: UNIT_HINT });
-    }
+    if (most === undefined || Number(most) >= count) return;
+    const what = `systemd keeps ${most} descriptors of this service, ${count} are needed`;
+    throw new KeeperError("NOT_KEPT", what, { hint: UNIT_HINT });
+  }
+
+  keep(kept: readonly Kept[]): void {
     // Without FDPOLL=0 systemd drops what polls as an error or a hang-up.
     this.#tell(({ name }) => `FDSTORE=1\nFDNAME=${NAME_PREFIX}${name}\nFDPOLL=0`, kept);
   }

@@ -172,6 +172,19 @@ export class AddressMap {
     }));
   }
 
+  /** Throws what `damaged` makes unless every piece is a part of one of these blocks. */
+  check(blocks: readonly RamBlock[], damaged: (what: string) => Error): void {
+    const { count } = this;
+    if (count * NUMBERS > this.#room) throw damaged(`${count} pieces of memory are too many`);
+    for (const { address, length, block, offset } of this.pieces()) {
+      const within = blocks[block];
+      const numbers = [address, length, offset];
+      const isWhole = numbers.every((number) => Number.isSafeInteger(number) && number >= 0);
+      if (isWhole && within !== undefined && offset + length <= within.length) continue;
+      throw damaged(`a piece of memory is in no RAM block`);
+    }
+  }
+
   /** [start, end) of the address space holds nothing of the guest any more. */
   unmap(start: number, end: number): void {
     this.#write(this.pieces().flatMap((piece) => outsideOf(piece, start, end)));

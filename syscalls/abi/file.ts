@@ -15,7 +15,6 @@ export const FCNTL = {
   F_GET_SEALS: 1034,
   F_SEAL_SEAL: 1,
   F_SEAL_SHRINK: 2,
-  F_SEAL_GROW: 4,
 } as const;
 
 export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;

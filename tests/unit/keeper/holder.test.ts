@@ -54,7 +54,11 @@ test(
       { name: "userfault", fd: descriptors.event() },
       { name: "process", fd: descriptors.add(openProcess(vmm.pid)) },
     ];
+    keeper.check(kept.length);
     keeper.keep(kept);
+    expect(refusal(() => keeper.check(kept.length))).toMatch(
+      /^NOT_KEPT .* given userfault process/,
+    );
     expect(refusal(() => keeper.keep(kept))).toContain("held already");
     for (let turn = 0; turn < 2; turn++) {
       const back = new HolderKeeper(socket, OWN_UID).takeBack();

@@ -77,7 +77,10 @@ test("where there is no systemd, or it has no room, that is said", () => {
   expect(refusal({ NOTIFY_SOCKET: "vsock:2:1" }, keep)).toContain("vsock:2:1");
   const nobody = { NOTIFY_SOCKET: "@postcopy-nobody-is-there" };
   expect(refusal(nobody, keep)).toStartWith("NO_KEEPER systemd cannot be spoken to");
-  expect(refusal({ ...nobody, FDSTORE: "0" }, keep)).toMatch(/^NOT_KEPT .*0 descriptors/);
+  const check = (keeper: SystemdKeeper): void => keeper.check(3);
+  expect(refusal({ ...nobody, FDSTORE: "2" }, check)).toMatch(/^NOT_KEPT .*2 descriptors/);
+  expect(refusal({}, check)).toStartWith("NO_KEEPER");
+  new SystemdKeeper({ ...nobody, FDSTORE: "3" }, process.pid).check(3);
   const take = (keeper: SystemdKeeper): unknown => keeper.takeBack();
   expect(refusal({}, take)).toStartWith("NOTHING_KEPT");
   const other = { LISTEN_PID: "1", LISTEN_FDS: "1", LISTEN_FDNAMES: "postcopy-userfault" };
