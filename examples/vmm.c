@@ -10,7 +10,13 @@
  *     --regions N        hand the memory over as N regions of its address space (1)
  *     --page-size BYTES  4096, or 2097152 for hugetlbfs (4096)
  *     --threads N        threads that read (1)
- *     --discard N        ranges that are given back (MADV_DONTNEED) meanwhile, as a balloon does (0)
+ *     --discard N        ranges that are given back meanwhile, as a balloon does (0)
+ *     --pace N           microseconds from one such range to the next (0)
+ *     --memfd            the memory is a memory file, as it is shared with device back ends
+ *     --cached N         every Nth page of that file is there before the handover (0: none)
+ *     --change WHAT      once a quarter was read, the last region is: moved to another address
+ *                        ("remap"); without its second half ("unmap"). Or the VMM does what nobody
+ *                        can fill memory under: "fork", "protect" (UFFDIO_WRITEPROTECT)
  *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both (3)
  *     --pieces N         bytes of the message that are sent at once (all)
  *     --wait             reads nothing before a line comes on standard input
@@ -54,7 +60,15 @@ static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 3;
 static size_t piece_bytes = SIZE_MAX;
-static int hold, wait_first;
+static int hold, wait_first, in_file;
+static unsigned cached, pace_us;
+
+/* What becomes of the last region while the others are read. */
+enum change { NOTHING, REMAP, UNMAP, FORK, PROTECT };
+static const char *const change_names[] = {"nothing", "remap", "unmap", "fork", "protect"};
+static enum change change;
+static size_t pages_mapped; /* once it has changed: those behind are no memory any more */
+static _Atomic int has_changed;
 
 static struct region regions[REGIONS_MAX];
 static const uint8_t *expected;
@@ -73,6 +87,14 @@ static uint64_t now_ns(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* Which of the pages the change is about. */
+static int may_change(size_t page)
+{
+    if (change != REMAP && change != UNMAP)
+        return 0;
+    return page * page_size >= regions[region_count - 1].offset;
 }
 
 /* A small generator: each thread has its own state, so runs can be repeated. */
@@ -131,7 +153,17 @@ static void check_page(size_t page, int measure)
         fprintf(stderr, "vmm: page %zu is wrong (%s expected)\n", page, after == ZERO ? "zeros" : "saved bytes");
 }
 
-/* A vCPU: its share of the pages first, in an order of its own, then all of them. */
+/* Threads wait for each other by looking: it happens once. */
+static void await(const _Atomic int *flag)
+{
+    while (!atomic_load(flag))
+        usleep(100);
+}
+
+/*
+ * A vCPU: its share of the pages first, in an order of its own, then all of them. A real VMM does not
+ * let its guest touch memory that it is about to move, and nor does this one.
+ */
 static void *reader(void *argument)
 {
     size_t self = (size_t)argument, pages = guest_bytes / page_size;
@@ -146,10 +178,15 @@ static void *reader(void *argument)
         order[j] = kept;
     }
     for (size_t i = 0; i < mine; i++)
-        check_page(order[i], 1);
+        if (!may_change(order[i]))
+            check_page(order[i], 1);
+    await(&has_changed);
+    for (size_t i = 0; i < mine; i++)
+        if (may_change(order[i]) && order[i] < pages_mapped)
+            check_page(order[i], 1);
     free(order);
-    for (size_t i = 0; i < pages; i++)
-        check_page((i + self * pages / thread_count) % pages, 0);
+    for (size_t i = 0; i < pages_mapped; i++)
+        check_page((i + self * pages_mapped / thread_count) % pages_mapped, 0);
     return NULL;
 }
 
@@ -161,17 +198,80 @@ static void *discarder(void *argument)
     size_t pages = guest_bytes / page_size;
     for (unsigned i = 0; i < discards && !atomic_load(&reading_is_over); i++) {
         size_t first = next_random(&seed) % pages;
-        size_t count = 1 + next_random(&seed) % DISCARD_PAGES_MAX;
+        size_t most = pages / 8 + 1 < DISCARD_PAGES_MAX ? pages / 8 + 1 : DISCARD_PAGES_MAX;
+        size_t count = 1 + next_random(&seed) % most;
         for (size_t page = first; page < first + count && page < pages; page++) {
+            if (may_change(page))
+                break;
             uint8_t was = AS_SAVED;
             /* One that is zero already is zero while it is discarded again. */
             atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
-            if (madvise(page_at(page), page_size, MADV_DONTNEED) != 0)
+            if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
                 fail("madvise");
             atomic_store(&state[page], ZERO);
         }
         atomic_fetch_add(&discarded, 1);
+        usleep(pace_us);
     }
+    return NULL;
+}
+
+static void remap(struct region *region)
+{
+    /* The new place is found by mapping something there, and taken in its stead. */
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *place = mmap(NULL, region->length, PROT_NONE, flags, -1, 0);
+    if (place == MAP_FAILED)
+        fail("mmap");
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+    region->memory = mremap(region->memory, region->length, region->length, flags, place);
+    if (region->memory == MAP_FAILED)
+        fail("mremap");
+}
+
+static void unmap_half(struct region *region)
+{
+    size_t kept = region->length / page_size / 2 * page_size;
+    if (munmap(region->memory + kept, region->length - kept) != 0)
+        fail("munmap");
+    pages_mapped = (region->offset + kept) / page_size;
+}
+
+static void fork_child(void)
+{
+    pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child == 0)
+        _exit(0);
+}
+
+/* The page is there, and may not be written: whoever protects it has to answer, and that is nobody. */
+static void protect_page(int userfault)
+{
+    uint8_t *page = page_at(0);
+    uint8_t was = *(volatile uint8_t *)page;
+    struct uffdio_writeprotect request = {
+        .range = {.start = (uintptr_t)page, .len = page_size},
+        .mode = UFFDIO_WRITEPROTECT_MODE_WP,
+    };
+    if (ioctl(userfault, UFFDIO_WRITEPROTECT, &request) != 0)
+        fail("UFFDIO_WRITEPROTECT");
+    *(volatile uint8_t *)page = was;
+}
+
+static void *changer(void *argument)
+{
+    while (atomic_load(&pages_read) < guest_bytes / page_size / 4)
+        usleep(100);
+    switch (change) {
+    case REMAP: remap(&regions[region_count - 1]); break;
+    case UNMAP: unmap_half(&regions[region_count - 1]); break;
+    case FORK: fork_child(); break;
+    case PROTECT: protect_page((int)(intptr_t)argument); break;
+    default: break;
+    }
+    atomic_store(&has_changed, 1);
     return NULL;
 }
 
@@ -185,10 +285,41 @@ static int open_userfaultfd(void)
         userfault = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
     if (userfault < 0)
         fail("userfaultfd");
-    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE};
+    /* Whoever fills the memory must hear what else becomes of it. */
+    uint64_t features = UFFD_FEATURE_EVENT_REMOVE;
+    if (change == REMAP)
+        features |= UFFD_FEATURE_EVENT_REMAP;
+    if (change == UNMAP)
+        features |= UFFD_FEATURE_EVENT_UNMAP;
+    if (change == FORK)
+        features |= UFFD_FEATURE_EVENT_FORK;
+    if (change == PROTECT)
+        features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    if (cached > 0)
+        features |= page_size > SMALL_PAGE ? UFFD_FEATURE_MINOR_HUGETLBFS : UFFD_FEATURE_MINOR_SHMEM;
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
     if (ioctl(userfault, UFFDIO_API, &api) != 0)
         fail("UFFDIO_API");
     return userfault;
+}
+
+static int open_memory_file(void)
+{
+    int fd = memfd_create("guest", MFD_CLOEXEC | (page_size > SMALL_PAGE ? MFD_HUGETLB : 0));
+    if (fd < 0 || ftruncate(fd, (off_t)guest_bytes) != 0)
+        fail("memfd_create");
+    return fd;
+}
+
+/* Some pages are in the memory file already, put there by another mapping of it. */
+static void fill_some(int fd)
+{
+    uint8_t *other = mmap(NULL, guest_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (other == MAP_FAILED)
+        fail("mmap");
+    for (size_t page = 0; cached > 0 && page < guest_bytes / page_size; page += cached)
+        memcpy(other + page * page_size, expected + page * page_size, page_size);
+    munmap(other, guest_bytes);
 }
 
 /* Maps the regions, each at an address of its own, and has their missing pages fault. */
@@ -196,18 +327,28 @@ static void map_regions(int userfault)
 {
     size_t pages = guest_bytes / page_size;
     int huge = page_size > SMALL_PAGE ? MAP_HUGETLB : 0;
+    int flags = in_file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | huge;
+    int fd = in_file ? open_memory_file() : -1;
+    uint64_t mode = UFFDIO_REGISTER_MODE_MISSING;
+    if (cached > 0) {
+        fill_some(fd);
+        mode |= UFFDIO_REGISTER_MODE_MINOR;
+    }
+    if (change == PROTECT)
+        mode |= UFFDIO_REGISTER_MODE_WP;
+    pages_mapped = pages;
     for (unsigned i = 0; i < region_count; i++) {
         size_t first = pages * i / region_count, end = pages * (i + 1) / region_count;
         struct region *region = &regions[i];
         region->offset = first * page_size;
         region->length = (end - first) * page_size;
-        region->memory = mmap(NULL, region->length, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | huge, -1, 0);
+        off_t at = in_file ? (off_t)region->offset : 0;
+        region->memory = mmap(NULL, region->length, PROT_READ | PROT_WRITE, flags, fd, at);
         if (region->memory == MAP_FAILED)
             fail("mmap");
         struct uffdio_register request = {
             .range = {.start = (uintptr_t)region->memory, .len = region->length},
-            .mode = UFFDIO_REGISTER_MODE_MISSING,
+            .mode = mode,
         };
         if (ioctl(userfault, UFFDIO_REGISTER, &request) != 0)
             fail("UFFDIO_REGISTER");
@@ -291,9 +432,11 @@ static void map_expected(void)
     close(fd);
 }
 
-static void run_threads(void)
+static void run_threads(int userfault)
 {
-    pthread_t readers[THREADS_MAX], balloon;
+    pthread_t readers[THREADS_MAX], balloon, other;
+    if (pthread_create(&other, NULL, changer, (void *)(intptr_t)userfault) != 0)
+        fail("pthread_create");
     if (discards > 0 && pthread_create(&balloon, NULL, discarder, NULL) != 0)
         fail("pthread_create");
     for (size_t i = 0; i < thread_count; i++) {
@@ -302,18 +445,19 @@ static void run_threads(void)
     }
     for (size_t i = 0; i < thread_count; i++)
         pthread_join(readers[i], NULL);
+    pthread_join(other, NULL);
     atomic_store(&reading_is_over, 1);
     if (discards > 0)
         pthread_join(balloon, NULL);
     /* What was discarded last nobody may have read since. */
-    for (size_t page = 0; page < guest_bytes / page_size; page++)
+    for (size_t page = 0; page < pages_mapped; page++)
         check_page(page, 0);
 }
 
 static void report(void)
 {
     printf("{\"pages\":%zu,\"pagesRead\":%llu,\"wrongPages\":%llu,\"discarded\":%llu,\"firstTouches\":[",
-           guest_bytes / page_size, (unsigned long long)pages_read, (unsigned long long)wrong_pages,
+           pages_mapped, (unsigned long long)pages_read, (unsigned long long)wrong_pages,
            (unsigned long long)discarded);
     for (unsigned i = 0; i < BUCKETS; i++)
         printf("%s%llu", i == 0 ? "" : ",", (unsigned long long)first_touches[i]);
@@ -333,6 +477,15 @@ static unsigned long number(const char *text, unsigned long most)
     return value;
 }
 
+static enum change change_named(const char *name)
+{
+    for (unsigned i = 0; i < sizeof change_names / sizeof *change_names; i++)
+        if (strcmp(name, change_names[i]) == 0)
+            return (enum change)i;
+    fprintf(stderr, "vmm: %s is no change\n", name);
+    exit(2);
+}
+
 static void parse(int count, char **words)
 {
     static const struct option options[] = {
@@ -340,7 +493,9 @@ static void parse(int count, char **words)
         {"page-size", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
         {"discard", required_argument, NULL, 'd'},    {"generation", required_argument, NULL, 'g'},
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
-        {"wait", no_argument, NULL, 'w'},
+        {"memfd", no_argument, NULL, 'm'},            {"cached", required_argument, NULL, 'c'},
+        {"change", required_argument, NULL, 'w'},     {"pace", required_argument, NULL, 'a'},
+        {"wait", no_argument, NULL, 'l'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -353,11 +508,18 @@ static void parse(int count, char **words)
         case 'g': generation = (unsigned)number(optarg, 3); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
-        case 'w': wait_first = 1; break;
+        case 'm': in_file = 1; break;
+        case 'c': cached = (unsigned)number(optarg, UINT32_MAX); break;
+        case 'w': change = change_named(optarg); break;
+        case 'a': pace_us = (unsigned)number(optarg, UINT32_MAX); break;
+        case 'l': wait_first = 1; break;
         default: exit(2);
         }
     }
-    if (optind + 1 != count || expect_path == NULL || region_count == 0 || thread_count == 0) {
+    int wrong = expect_path == NULL || region_count == 0 || thread_count == 0 || (cached > 0 && !in_file);
+    /* What is about to change is not read before, so something else has to be. */
+    wrong |= (change == REMAP || change == UNMAP) && region_count < 2;
+    if (optind + 1 != count || wrong) {
         fprintf(stderr, "usage: vmm SOCKET --expect FILE [options]; see the head of vmm.c\n");
         exit(2);
     }
@@ -376,7 +538,7 @@ int main(int count, char **words)
     hand_over(userfault);
     if (wait_first)
         (void)getchar();
-    run_threads();
+    run_threads(userfault);
     report();
     if (hold)
         (void)getchar();

@@ -87,7 +87,6 @@ function takeBack({ keeper, output }: FillJob, opened: OpenedArrival): Taken {
   if (keeper === undefined) throw new Error("nobody is known to have kept it");
   const taken = KeptVmm.takeBack(keeper);
   sayListening(opened, output);
-  sayHandover(taken.vmm, "was taken back with", output);
   return taken;
 }
 
@@ -102,6 +101,7 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
   let watch: ProcessWatch | undefined;
   try {
     const kept = taken.kept ?? (keeper === undefined ? undefined : KeptVmm.keep(keeper, vmm));
+    sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     run = openRun(job, vmm, kept, opened);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
     void watch?.ended.then(() => run?.giveUp(new VmmGoneError()));
@@ -143,17 +143,12 @@ function successorText({ socket, peer }: FillJob, keeper: KeeperWord): string {
   return ["postcopy", ...words, "--keep-fd", keeperText(keeper), "--resume"].join(" ");
 }
 
-async function awaitVmm(
-  door: VmmDoor,
-  { linkTimeoutMs, output, interrupts }: FillJob,
-): Promise<Vmm> {
+async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): Promise<Vmm> {
   interrupts.onInterrupt(() => {
     door.stop();
     return true;
   });
-  const vmm = await door.open(linkTimeoutMs);
-  sayHandover(vmm, "has handed over", output);
-  return vmm;
+  return await door.open(linkTimeoutMs);
 }
 
 function sayHandover({ handover, pid }: Vmm, how: string, output: Output): void {

@@ -300,12 +300,21 @@ export class FaultThread {
         if (map.pieceOf(block.index, start) < 0) return;
         continue;
       }
-      const others: number[] = [-ERRNO.EEXIST, -ERRNO.EFAULT, -ERRNO.ENOENT];
-      if (!others.includes(result))
+      if (result > 0 || result === -ERRNO.EEXIST) this.#noteHere(block, start);
+      else if (result !== -ERRNO.EFAULT && result !== -ERRNO.ENOENT) {
         checkPlaced(result, `UFFDIO_CONTINUE at 0x${address.toString(16)}`);
+      }
       this.#wake(block, start);
       return;
     }
+  }
+
+  /** A host page is in place that nobody has sent. */
+  #noteHere(block: RamBlock, start: number): void {
+    const { pages, shared } = this.#context;
+    const count = targetPagesPerHostPage(block);
+    const fresh = pages.received[block.index]?.setRunCounting(start / TARGET_PAGE_SIZE, count) ?? 0;
+    Atomics.sub(shared.control, WORD.missing, fresh);
   }
 
   /** Pages that are known to be zeros although they are not there: discarded, or never touched. */

@@ -3,6 +3,7 @@
  * so nobody is woken by our closing it: whoever waits for an event to be read would wait for ever.
  */
 import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { check } from "../../syscalls/error.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
@@ -13,7 +14,6 @@ import type { RamBlock } from "../ram/block.ts";
 import type { SharedBytes } from "../ram/shared-bytes.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
-import { checkPlaced } from "./place-failure.ts";
 import type { PageState } from "./shared.ts";
 
 /** Refuses a guest whose pages change while it is sent. */
@@ -66,13 +66,17 @@ export function coverOnly(
 /** How long the VMM's threads are left alone that have an event under way. */
 const EVENTS_PAUSE_MS = 0.05;
 
-/** Unregisters all of it, and lets every thread of the VMM go on that waits. @throws VmmGoneError. */
+/** Unregisters all of it, and lets every thread of the VMM go on that waits. */
 export function releaseForeignMemory(userfault: Userfault, map: AddressMap): void {
   const pieces = map.pieces();
   for (const { address, length } of pieces) {
     const result = userfault.tryUnregister(address, length);
-    // What the VMM has unmapped meanwhile is registered no more.
-    if (result !== -ERRNO.EINVAL) checkPlaced(result, `UFFDIO_UNREGISTER, ${length} bytes`);
+    // With all of its pages a VMM may end when it likes: the kernel says so by ENOMEM here.
+    if (result === -ERRNO.ENOMEM || result === -ERRNO.ESRCH) return;
+    // What it has unmapped meanwhile is registered no more.
+    if (result !== -ERRNO.EINVAL) {
+      check("ioctl", result, `UFFDIO_UNREGISTER, ${length} bytes`);
+    }
   }
   for (const { address } of pieces.slice(0, 1)) finishEvents(userfault, address);
 }

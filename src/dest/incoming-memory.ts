@@ -6,7 +6,8 @@ import { BASE_PAGE_BYTES, mlockall, munlockall } from "../../syscalls/memory.ts"
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { DiscardList } from "../../syscalls/discard-list.ts";
 import { setThreadNice } from "../../syscalls/process.ts";
-import { openUserfault, Userfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
+import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
+import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { AddressMap } from "../ram/address-map.ts";

@@ -1,33 +1,185 @@
 /**
  * The memory of a VMM is filled, byte for byte, with that of a guest which a real QEMU ran, while the
- * VMM reads it. The VMM is examples/vmm.c, which checks every byte.
+ * VMM reads it, gives it back, moves and unmaps it. The VMM is examples/vmm.c, which checks every byte.
  */
 import { afterAll, expect } from "bun:test";
+import { existsSync } from "node:fs";
+import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
-import { startDest, startSource } from "../helpers/migration.ts";
+import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
+import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
+import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needCompiler, needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import type { RunningProgram } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { keptMemory, removeVmm, startVmm, vmmReport } from "../helpers/vmm.ts";
+import type { VmmReport } from "../helpers/vmm.ts";
 
-const vmmTest = requireOrSkip(needQemu(), needUserfaultfd(), needCompiler());
+const HUGE = 2 * 1024 * 1024;
+/** Huge pages of the guest, and one for what the kernel needs beside. */
+const HUGE_PAGES = 17;
+
+const needs = [needQemu(), needUserfaultfd(), needCompiler()] as const;
+const vmmTest = requireOrSkip(...needs);
+const hugeTest = requireOrSkip(...needs, needHugePages(HUGE_PAGES));
 afterAll(removeVmm);
 
+/** A destination that waits for a VMM, and one that has come. */
+interface Pair extends AsyncDisposable {
+  dest: DestRole;
+  vmm: RunningProgram;
+}
+
+async function startPair(words: readonly string[], listen = "tcp:127.0.0.1:0"): Promise<Pair> {
+  await using stack = new AsyncDisposableStack();
+  const directory = stack.use(new TemporaryDirectory("vmm-pair"));
+  const socket = directory.file("vmm");
+  const { file } = await keptMemory();
+  const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen }));
+  const vmm = stack.use(await startVmm(socket, "--expect", file, "--hold", ...words));
+  await dest.event("handover");
+  expect(existsSync(socket)).toBe(false);
+  const all = stack.move();
+  return { dest, vmm, [Symbol.asyncDispose]: async () => await all.disposeAsync() };
+}
+
+interface Filled {
+  vmm: VmmReport;
+  source: RoleEnd<SourceReport>;
+  dest: RoleEnd<DestReport>;
+}
+
+/** Fills a VMM from the guest that was kept; all three end well, and no byte is wrong. */
+async function fill(words: readonly string[], listen?: string): Promise<Filled> {
+  const { guest, bytes } = await keptMemory();
+  await using pair = await startPair(words, listen);
+  await using source = startSource({ guest, to: pair.dest.peer });
+  const [sourceEnd, destEnd] = await Promise.all([source.end(), pair.dest.end()]);
+  for (const { exitCode, stderr } of [sourceEnd, destEnd]) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  // Its memory is its own from here on.
+  pair.vmm.writeLine("");
+  const report = await vmmReport(pair.vmm);
+  expect(report).toMatchObject({ exitCode: 0, wrongPages: 0 });
+  expect(destEnd.report).toMatchObject({ outcome: "completed", completedIn: "postcopy" });
+  expect(destEnd.report.pages.missing).toBe(0);
+  expect(destEnd.report.memory.guestBytes).toBeGreaterThan(bytes);
+  return { vmm: report, source: sourceEnd, dest: destEnd };
+}
+
+/** Each of the handshake's generations, and each number of threads, by way of tcp and of a unix socket. */
+const CASES: [name: string, words: readonly string[], pages: number][] = [
+  ["1 thread, by Firecracker's first message", ["--generation", "1"], 8192],
+  [
+    "4 threads and a balloon, three regions, by its second message in pieces",
+    ["--threads", "4", "--discard", "60", "--generation", "2", "--regions", "3", "--pieces", "17"],
+    8192,
+  ],
+  ["16 threads, by its third message", ["--threads", "16", "--generation", "3"], 8192],
+  [
+    "16 threads and a balloon, in a memory file",
+    ["--threads", "16", "--discard", "60", "--memfd", "--regions", "2"],
+    8192,
+  ],
+];
+
+for (const [name, words, pages] of CASES) {
+  vmmTest(
+    `a VMM of ${name} is filled byte for byte`,
+    async () => {
+      const { vmm, dest } = await fill(words);
+      expect(vmm.pages).toBe(pages);
+      // What the VMM has no memory for (video memory, firmware) was not placed anywhere.
+      const elsewhere = dest.report.pages.total - pages;
+      expect(elsewhere).toBeGreaterThan(0);
+      expect(dest.report.pages.dropped).toBeGreaterThanOrEqual(elsewhere);
+      expect(dest.report.faults.remote).toBeGreaterThan(0);
+      if (words.includes("--discard")) {
+        expect(vmm.discarded).toBe(60);
+        expect(dest.report.pages.removed).toBeGreaterThan(0);
+      }
+    },
+    LONG_TEST_MS,
+  );
+}
+
 vmmTest(
-  "a VMM is filled over tcp from a snapshot of a QEMU guest, byte for byte",
+  "pages that are in a VMM's memory file already are mapped, and keep what is in them",
   async () => {
-    await using directory = new TemporaryDirectory("vmm-test");
-    const socket = directory.file("vmm");
-    const { guest, file, bytes } = await keptMemory();
-    await using dest = await startDest({ guest: `uffd:${socket}` });
-    await using vmm = await startVmm(socket, "--expect", file);
-    const handover = await dest.event("handover");
-    expect(handover).toMatchObject({ pid: vmm.pid, regions: 1, bytes });
-    await using source = startSource({ guest, to: dest.peer });
-    const report = await vmmReport(vmm);
-    expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
-    const ends = [await source.end(), await dest.end()];
-    for (const { exitCode, stderr } of ends)
-      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    const { dest } = await fill(["--memfd", "--cached", "3", "--threads", "4", "--regions", "2"]);
+    // What was there was not overwritten.
+    expect(dest.report.places.exists).toBeGreaterThan(0);
+  },
+  LONG_TEST_MS,
+);
+
+hugeTest(
+  "a VMM of huge pages is filled by whole ones, asked for and pushed",
+  async () => {
+    await using _pages = await HugePages.add(HUGE_PAGES);
+    const { bytes } = await keptMemory();
+    const balloon = ["--threads", "4", "--discard", "20", "--regions", "2"];
+    for (const words of [balloon, ["--memfd", "--cached", "3", "--threads", "16"]]) {
+      const { vmm, dest } = await fill(["--page-size", String(HUGE), ...words]);
+      expect(vmm.pages).toBe(bytes / HUGE);
+      expect(dest.report.faults.remote).toBeLessThanOrEqual(bytes / HUGE);
+    }
+  },
+  LONG_TEST_MS,
+);
+
+for (const change of ["remap", "unmap"]) {
+  vmmTest(
+    `memory that a VMM takes elsewhere or back meanwhile (${change}) is followed`,
+    async () => {
+      const words = ["--regions", "2", "--threads", "4", "--discard", "100"];
+      const { vmm } = await fill([...words, "--change", change]);
+      expect(vmm.pages).toBe(change === "remap" ? 8192 : 6144);
+    },
+    LONG_TEST_MS,
+  );
+}
+
+for (const [change, code] of [
+  ["fork", "VMM_FORKED"],
+  ["protect", "WRITE_PROTECTED"],
+] as const) {
+  vmmTest(
+    `a VMM that does what its memory cannot be filled under (${change}) is told by name`,
+    async () => {
+      const { guest } = await keptMemory();
+      await using pair = await startPair(["--threads", "2", "--change", change]);
+      // Slowly: the VMM does it while pages are missing.
+      const flags = ["--max-postcopy-bandwidth", "4MiB/s", ...NO_RECOVERY];
+      await using source = startSource({ guest, to: pair.dest.peer, flags });
+      const { exitCode, error, events } = await pair.dest.end();
+      expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code } });
+      expect(events).toContainEqual(
+        expect.objectContaining({ event: "warning", code: "VMM_FROZEN" }),
+      );
+      expect((await source.end()).exitCode).toBe(1);
+    },
+    LONG_TEST_MS,
+  );
+}
+
+vmmTest(
+  "a source that sends a running guest is turned away by name, and the right one is taken",
+  async () => {
+    const { guest } = await keptMemory();
+    await using pair = await startPair([]);
+    await using wrong = startSource({ to: pair.dest.peer });
+    const warning = await pair.dest.event("warning");
+    expect(warning.message).toContain("The source sends a guest that runs");
+    // That guest goes on where it is, and is whole.
+    const end = await wrong.end();
+    expect(end).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });
+    await using right = startSource({ guest, to: pair.dest.peer });
+    expect((await pair.dest.end()).exitCode).toBe(0);
+    expect((await right.end()).exitCode).toBe(0);
+    pair.vmm.writeLine("");
+    expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
   },
   LONG_TEST_MS,
 );

@@ -240,7 +240,7 @@ describe("a source that falls silent", () => {
     bench.context.linkTimeoutMs = 30;
     bench.context.othersMayCome = true;
     bench.feed(...START, ping(1), advise());
-    expect(bench.run()).toBeUndefined();
+    expect(bench.run()).toMatchObject({ turnedAway: { code: "PEER_SLOW" } });
     expect(bench.sent).toEqual([{ kind: "pong", value: 1 }]);
     const { control } = bench.shared;
     expect(Atomics.load(control, WORD.returnPathOpen)).toBe(0);

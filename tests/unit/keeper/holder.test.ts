@@ -48,7 +48,7 @@ test(
     await using holder = await startHolder(socket);
     await using vmm = spawn(["cat"]);
     expect(statSync(socket).mode & 0o777).toBe(0o600);
-    const keeper = new HolderKeeper(socket, OWN_UID);
+    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
     expect(refusal(() => keeper.takeBack())).toMatch(/^NOTHING_KEPT/);
     const kept = [
       { name: "userfault", fd: descriptors.event() },
