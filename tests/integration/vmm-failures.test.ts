@@ -1,7 +1,8 @@
 /**
  * What becomes of a VMM whose memory cannot be filled: it is killed, or left standing where it waits,
  * and it is said for which page and why. It never reads a byte that was not the guest's. The VMM is
- * examples/vmm.c, which checks every byte that it reads.
+ * examples/vmm.c, which checks every byte that it reads. Where somebody keeps its userfaultfd another
+ * dest goes on, to the last byte, while the VMM's balloon gives pages back all the time.
  */
 import { afterAll, expect } from "bun:test";
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -14,10 +15,11 @@ import { Link } from "../helpers/link.ts";
 import { Role, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needCompiler, needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
+import { ServiceManager } from "../helpers/service-manager.ts";
+import { postcopyCommand, PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
 import type { RunningProgram } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
-import { keptMemory, removeVmm, startVmm } from "../helpers/vmm.ts";
+import { keptMemory, removeVmm, startVmm, vmmReport } from "../helpers/vmm.ts";
 
 const vmmTest = requireOrSkip(needQemu(), needUserfaultfd(), needCompiler());
 afterAll(removeVmm);
@@ -54,48 +56,62 @@ async function expectFrozen(vmm: RunningProgram): Promise<void> {
   expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
 }
 
-/** Loses the source of a VMM that is being filled; returns how `dest` ended. */
-async function loseSource(onFailure: string, see: (vmm: RunningProgram) => Promise<void>) {
-  await using directory = new TemporaryDirectory("vmm-lost");
-  const { socket, guest, file } = await prepare(directory);
-  const flags = [...IMPATIENT, "--on-failure", onFailure];
-  await using dest = await startDest({ guest: `uffd:${socket}`, flags });
-  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+/** Loses the source of a VMM that is being filled, for good; returns how `dest` ended. */
+async function loseSource(vmm: RunningProgram, dest: DestRole): Promise<RoleEnd<DestReport>> {
+  const { guest } = await keptMemory();
   await dest.event("handover");
-  await using link = await Link.start(dest.peer);
-  await using source = startSource({ guest, to: link.uri, flags: SLOW });
+  await using source = startSource({ guest, to: dest.peer, flags: SLOW });
   await dest.phase("postcopy");
   source.program.kill();
   await dest.phase("paused");
   vmm.writeLine("read");
-  const end = await dest.end();
-  await see(vmm);
-  return { end, pid: vmm.pid };
+  return await dest.end();
 }
 
-vmmTest(
-  "the source is lost for good: the VMM is killed, and it is said for which page",
-  async () => {
-    const { end, pid } = await loseSource("kill", async (vmm) => {
-      expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
-    });
-    expect(end).toMatchObject({ exitCode: 1, report: { outcome: "failed" } });
-    const message = warning(end, "VMM_KILLED");
-    expect(message).toStartWith(`The memory of the VMM (process ${pid}) is filled no more: `);
-    const [, inRegion, inBlock] = PLACE.exec(message) ?? [];
-    expect(inRegion).toBe(inBlock ?? "no page is named");
-  },
-);
+async function killWhenLost(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-lost");
+  const { socket, file } = await prepare(directory);
+  await using dest = await startDest({ guest: `uffd:${socket}`, flags: IMPATIENT });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  const end = await loseSource(vmm, dest);
+  expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  expect(end).toMatchObject({ exitCode: 1, report: { outcome: "failed" } });
+  const message = warning(end, "VMM_KILLED");
+  expect(message).toStartWith(`The memory of the VMM (process ${vmm.pid}) is filled no more: `);
+  const [, inRegion, inBlock] = PLACE.exec(message) ?? [];
+  expect(inRegion).toBe(inBlock ?? "no page is named");
+}
 
-vmmTest("the same with --on-failure freeze: it lives, stands, and has read no zero", async () => {
-  const { end, pid } = await loseSource("freeze", expectFrozen);
+/** A VMM that was left standing is gone on with, as its userfaultfd was kept. */
+async function freezeWhenLost(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-frozen");
+  const { socket, guest, file } = await prepare(directory);
+  const held = directory.file("held");
+  await using holder = spawn(postcopyCommand("hold", "--socket", held));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  const keeper = ["--keep-fd", `holder:${held}`];
+  const flags = [...IMPATIENT, ...keeper, "--on-failure", "freeze"];
+  await using dest = await startDest({ guest: `uffd:${socket}`, flags });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait", "--hold");
+  const end = await loseSource(vmm, dest);
+  await expectFrozen(vmm);
   expect(end.exitCode).toBe(1);
   const message = warning(end, "VMM_FROZEN");
   expect(message).toMatch(PLACE);
-  expect(message).toContain(`kill -KILL ${pid}`);
-});
+  expect(message).toContain(`kill -KILL ${vmm.pid}`);
+  expect(message).toContain(`--keep-fd holder:${held} --resume`);
+  const listen = dest.peer;
+  const again = [...keeper, "--resume"];
+  await using next = await startDest({ guest: `uffd:${socket}`, listen, flags: again });
+  await using rest = startSource({ guest, to: next.peer, flags: ["--resume"] });
+  for (const { exitCode, stderr } of [await rest.end(), await next.end()]) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  vmm.writeLine("end");
+  expect(await vmmReport(vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+}
 
-vmmTest("a page that the source finds damaged is named, and the VMM is killed", async () => {
+async function killAtDamage(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-damage");
   const { socket, guest, file } = await prepare(directory);
   const damaged = directory.file("guest");
@@ -112,7 +128,123 @@ vmmTest("a page that the source finds damaged is named, and the VMM is killed", 
   const [, inRegion] = PLACE.exec(warning(got, "VMM_KILLED")) ?? [];
   expect(Number(inRegion)).toBe(at);
   expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
-});
+}
+
+vmmTest(
+  "pages that will never come: the VMM is killed, or stands and is gone on with; the page is named",
+  async () => {
+    await Promise.all([killWhenLost(), freezeWhenLost(), killAtDamage()]);
+  },
+);
+
+/** Most of it is asked for, and it is over soon. */
+const STEADY = ["--max-postcopy-bandwidth", "8MiB/s", "--no-record"] as const;
+/** Bytes of the guest's 32 MiB (of which half are zeros) after which dest is killed. */
+const KILLED_AFTER = 2 ** 20;
+/** Its balloon is at work all the time, and takes a tenth of the memory. It lives until it is told. */
+const READING = [
+  "--threads",
+  "2",
+  "--discard",
+  "60",
+  "--pace",
+  "20000",
+  "--wait",
+  "--hold",
+] as const;
+
+/** Lets a VMM end that has read everything: it found no byte wrong, and its balloon was at work. */
+async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
+  vmm.writeLine("end");
+  const { discarded, ...report } = await vmmReport(vmm);
+  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
+  expect(discarded).toBeGreaterThan(0);
+}
+
+/** Waits until a part of the memory has come over a link, then breaks it. */
+async function cutInTheMiddle(link: Link): Promise<void> {
+  const all = (): number => link.carried(0) + link.carried(1);
+  await waitUntil(() => all() > KILLED_AFTER, "a part of the memory");
+  link.cut();
+}
+
+/** Killed twice: when the VMM has handed over, and in the middle of its memory. */
+async function goOnWithHolder(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-held");
+  const [socket, held] = [directory.file("vmm"), directory.file("held")];
+  const { guest, file, bytes } = await keptMemory();
+  await using holder = spawn(postcopyCommand("hold", "--socket", held));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  const start = async (...flags: string[]): Promise<DestRole> => {
+    const keeper = ["--keep-fd", `holder:${held}`];
+    return await startDest({ guest: `uffd:${socket}`, flags: [...keeper, ...flags] });
+  };
+  await using first = await start();
+  await using vmm = await startVmm(socket, "--expect", file, ...READING);
+  await first.event("handover");
+  first.program.kill();
+  await using dest = await start("--resume");
+  await using link = await Link.start(dest.peer);
+  await using source = startSource({ guest, to: link.uri, flags: STEADY });
+  await dest.phase("postcopy");
+  vmm.writeLine("read");
+  await cutInTheMiddle(link);
+  dest.program.kill();
+  await dest.program.finish();
+  await using next = await start("--resume");
+  expect(await next.event("handover")).toMatchObject({ pid: vmm.pid, bytes });
+  link.mend(next.peer);
+  source.program.writeLine("recover");
+  await vmm.stdout.waitForLine(/wrongPages/);
+  const ends = [await source.end(), await next.end()];
+  for (const { exitCode, stderr } of ends) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  await expectRight(vmm, bytes);
+  expect(await holder.finish()).toMatchObject({ exitCode: 0 });
+}
+
+/** Killed as a service, which its manager starts again. */
+async function goOnWithSystemd(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-stored");
+  const socket = directory.file("vmm");
+  const { guest, file, bytes } = await keptMemory();
+  await using manager = await ServiceManager.start(`@${directory.path}`);
+  const { stderr } = manager.program;
+  const words = ["dest", "--guest", `uffd:${socket}`, "--listen", "tcp:127.0.0.1:0"];
+  const service = postcopyCommand(...words, "--keep-fd", "systemd");
+  const listening = /Waiting for a source on (\S+)$/;
+  const first = await manager.startService(service);
+  const [, peer = ""] = await stderr.waitForLine(listening);
+  await stderr.waitForLine(/Waiting for a VMM/);
+  await using vmm = await startVmm(socket, "--expect", file, ...READING);
+  await stderr.waitForLine(/is kept by systemd's descriptor store/);
+  await using link = await Link.start(peer);
+  await using source = startSource({ guest, to: link.uri, flags: STEADY });
+  await source.phase("postcopy");
+  vmm.writeLine("read");
+  await cutInTheMiddle(link);
+  process.kill(first, "SIGKILL");
+  await manager.program.stdout.waitForLine(new RegExp(`"ended":${first}`));
+  const from = stderr.text.length;
+  await manager.startService([...service, "--resume"]);
+  const [, next = ""] = await stderr.waitForLine(listening, { from });
+  link.mend(next);
+  source.program.writeLine("recover");
+  await vmm.stdout.waitForLine(/wrongPages/);
+  expect(await source.end()).toMatchObject({ exitCode: 0 });
+  const texts = (): string[] => manager.messages.map(({ message }) => message);
+  const removed = (): number => texts().filter((text) => text.startsWith("FDSTOREREMOVE")).length;
+  await waitUntil(() => removed() === 3, "the end of what is stored");
+  await expectRight(vmm, bytes);
+}
+
+vmmTest(
+  "dest is killed, a holder or systemd has the userfaultfd: the next one goes on",
+  async () => {
+    await Promise.all([goOnWithHolder(), goOnWithSystemd()]);
+  },
+);
 
 vmmTest("dest is killed and nobody keeps the userfaultfd: the VMM stands, for ever", async () => {
   await using directory = new TemporaryDirectory("vmm-kill");
@@ -137,7 +269,7 @@ vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", as
     await using dest = await startDest({ guest: `uffd:${socket}` });
     await using vmm = await startVmm(socket, "--expect", file, "--wait");
     await dest.event("handover");
-    await using source = startSource({ guest, to: sends ? dest.peer : "exec:cat", flags: SLOW });
+    await using source = sends ? startSource({ guest, to: dest.peer, flags: SLOW }) : undefined;
     if (sends) await dest.phase("postcopy");
     vmm.kill();
     const end = await dest.end();
@@ -147,7 +279,7 @@ vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", as
       report: { outcome: "failed", error: { code: "VMM_GONE" } },
     });
     expect(end.stderr).not.toContain("is killed");
-    source.program.kill();
+    source?.program.kill();
   }
 });
 
