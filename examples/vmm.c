@@ -190,6 +190,17 @@ static void *reader(void *argument)
     return NULL;
 }
 
+/* Gives a page back: from then on it is zeros. */
+static void discard_page(size_t page)
+{
+    uint8_t was = AS_SAVED;
+    /* One that is zero already is zero while it is discarded again. */
+    atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
+    if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
+        fail("madvise");
+    atomic_store(&state[page], ZERO);
+}
+
 /* The balloon: gives ranges back while others read. */
 static void *discarder(void *argument)
 {
@@ -203,12 +214,7 @@ static void *discarder(void *argument)
         for (size_t page = first; page < first + count && page < pages; page++) {
             if (may_change(page))
                 break;
-            uint8_t was = AS_SAVED;
-            /* One that is zero already is zero while it is discarded again. */
-            atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
-            if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
-                fail("madvise");
-            atomic_store(&state[page], ZERO);
+            discard_page(page);
         }
         atomic_fetch_add(&discarded, 1);
         usleep(pace_us);

@@ -2,6 +2,7 @@
  * userfaultfd(2) and its ioctls. Three ways lead to one; whichever the host allows is taken. Page
  * results that are not failures (EEXIST, EAGAIN, a partial copy) are numbers for the caller.
  */
+import { readFileSync } from "node:fs";
 import { ERRNO } from "./abi/errno.ts";
 import { FCNTL } from "./abi/file.ts";
 import { UFFD } from "./abi/userfaultfd.ts";
@@ -261,6 +262,20 @@ export function openUserfault(): OpenedUserfault {
     if (first === 0) first = fd;
   }
   throw new SyscallError("userfaultfd", -first, "O_CLOEXEC|O_NONBLOCK");
+}
+
+/** How the kernel notes beside the features that UFFDIO_API was called. */
+const INITIALIZED = 2 ** 31;
+
+/**
+ * The features that a userfaultfd was enabled with, by whomever (/proc/self/fdinfo); undefined if it has
+ * not been enabled at all, and nothing can be read from it.
+ */
+export function enabledFeatures(fd: number): number | undefined {
+  const text = readFileSync(`/proc/self/fdinfo/${fd}`, "latin1");
+  const features = parseInt(/^API:\s+[0-9a-f]+:([0-9a-f]+):/m.exec(text)?.[1] ?? "", 16);
+  if (Number.isNaN(features)) throw new Error(`descriptor ${fd} is no userfaultfd`);
+  return features >= INITIALIZED ? features - INITIALIZED : undefined;
 }
 
 /** The features that this kernel offers, asked of a userfaultfd of its own. 0: none can be had. */

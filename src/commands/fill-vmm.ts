@@ -1,6 +1,8 @@
 /** `dest --guest uffd:SOCKET`: fills the memory of a VMM that hands it over, while that runs. */
+import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { formatPeer } from "../channel/address.ts";
+import { enabledFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Peer } from "../channel/address.ts";
 import type { GuestMemory } from "../dest/context.ts";
 import { VMM_GONE, VmmGoneError } from "../dest/place-failure.ts";
@@ -157,4 +159,10 @@ function sayHandover({ handover, pid }: Vmm, how: string, output: Output): void 
   output.events.emit({ event: "handover", pid, regions, bytes });
   const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
   log.info(`The VMM (process ${pid}) ${how} ${what}`);
+  const features = enabledFeatures(handover.userfaultFd) ?? 0;
+  if ((features & UFFD.UFFD_FEATURE_EVENT_REMOVE) !== 0) return;
+  const message =
+    "The VMM has not asked for UFFD_FEATURE_EVENT_REMOVE: its guest must give no memory back " +
+    "(balloon, free page reporting) until all of it is there";
+  output.warn("VMM_UNHEARD", message);
 }

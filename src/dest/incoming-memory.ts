@@ -258,7 +258,7 @@ export class IncomingMemory {
     Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
     Atomics.store(control, WORD.anyRemoved, 1);
     if (kept?.again === true) {
-      takeLeftEvents({ userfaultFd, eventsAt: kept.eventsAt, map, pages });
+      takeLeftEvents({ shared: this.#context.shared, pages, map }, kept.eventsAt);
     } else if (kept === undefined && this.#pageData !== undefined) {
       coverOnly(map, this.#pageData.received, this.#pageData.removed, this.#blocks);
     }

@@ -34,7 +34,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     shared,
     blocks: memory.blocks,
     pages,
-    map,
+    ...place,
     eventsAt: memory.eventsAt,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,

@@ -8,6 +8,7 @@ import { readReturnPathMessage } from "../../src/stream/return-path.ts";
 import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
 import { ArrivingMemory } from "./arriving-memory.ts";
 import type { ArrivingOptions } from "./arriving-memory.ts";
+import { withDeadline } from "./deadline.ts";
 import { Descriptors } from "./descriptors.ts";
 import { startThread } from "./test-thread.ts";
 import type { TestThread } from "./test-thread.ts";
@@ -62,16 +63,18 @@ export class FaultBench implements AsyncDisposable {
 
   /** Starts the fault thread; unless told otherwise, the source has chosen an urgent channel. */
   async start(
-    options: { listenFd?: number; early?: number[]; chosen?: boolean } = {},
+    options: { listenFd?: number; early?: number[]; chosen?: boolean; foreign?: boolean } = {},
   ): Promise<void> {
     const thread = await this.helper();
-    const { data, blocks, pageData, shared } = this.arriving;
+    const { data, blocks, pageData, shared, map } = this.arriving;
     Atomics.store(shared.control, WORD.urgentChosen, options.chosen === false ? 0 : 1);
     Atomics.store(shared.control, WORD.urgentToken, BENCH_TOKEN);
     this.#running = thread.call("serveFaults", {
       shared: data,
       blocks,
       pages: pageData,
+      map: map.shared,
+      foreign: options.foreign ?? false,
       fd: this.#destFd,
       listenFd: options.listenFd ?? -1,
       early: options.early ?? [],
@@ -107,6 +110,15 @@ export class FaultBench implements AsyncDisposable {
   /** What the fault thread counted. */
   count(counter: keyof typeof DEST): number {
     return this.arriving.shared.counters.get(DEST[counter]);
+  }
+
+  /** Waits for the fault thread to end by itself; its failure. */
+  async failure(): Promise<unknown> {
+    const ended = this.#running?.then(
+      () => undefined,
+      (error: unknown) => error,
+    );
+    return await withDeadline(ended ?? Promise.resolve(), "the end of the fault thread");
   }
 
   /** Ends the fault thread; its warnings, or its failure. */

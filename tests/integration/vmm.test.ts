@@ -15,6 +15,7 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { keptMemory, removeVmm, startVmm, vmmReport } from "../helpers/vmm.ts";
 import type { VmmReport } from "../helpers/vmm.ts";
 
+const PAGE = 4096;
 const HUGE = 2 * 1024 * 1024;
 /** Huge pages of the guest, and one for what the kernel needs beside. */
 const HUGE_PAGES = 17;
@@ -30,12 +31,13 @@ interface Pair extends AsyncDisposable {
   vmm: RunningProgram;
 }
 
-async function startPair(words: readonly string[], listen = "tcp:127.0.0.1:0"): Promise<Pair> {
+async function startPair(words: readonly string[], listen?: "unix"): Promise<Pair> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(new TemporaryDirectory("vmm-pair"));
   const socket = directory.file("vmm");
   const { file } = await keptMemory();
-  const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen }));
+  const peer = listen === undefined ? "tcp:127.0.0.1:0" : `unix:${directory.file("source")}`;
+  const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen: peer }));
   const vmm = stack.use(await startVmm(socket, "--expect", file, "--hold", ...words));
   await dest.event("handover");
   expect(existsSync(socket)).toBe(false);
@@ -50,7 +52,7 @@ interface Filled {
 }
 
 /** Fills a VMM from the guest that was kept; all three end well, and no byte is wrong. */
-async function fill(words: readonly string[], listen?: string): Promise<Filled> {
+async function fill(words: readonly string[], listen?: "unix"): Promise<Filled> {
   const { guest, bytes } = await keptMemory();
   await using pair = await startPair(words, listen);
   await using source = startSource({ guest, to: pair.dest.peer });
@@ -63,53 +65,68 @@ async function fill(words: readonly string[], listen?: string): Promise<Filled> 
   const report = await vmmReport(pair.vmm);
   expect(report).toMatchObject({ exitCode: 0, wrongPages: 0 });
   expect(destEnd.report).toMatchObject({ outcome: "completed", completedIn: "postcopy" });
-  expect(destEnd.report.pages.missing).toBe(0);
   expect(destEnd.report.memory.guestBytes).toBeGreaterThan(bytes);
   return { vmm: report, source: sourceEnd, dest: destEnd };
 }
 
-/** Each of the handshake's generations, and each number of threads, by way of tcp and of a unix socket. */
-const CASES: [name: string, words: readonly string[], pages: number][] = [
-  ["1 thread, by Firecracker's first message", ["--generation", "1"], 8192],
+/**
+ * Each generation of the handshake, and each number of threads. Memory that the VMM takes elsewhere, or
+ * back, is followed; what others have put into its memory file is mapped, and not overwritten.
+ */
+const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
+  ["1 thread, by Firecracker's first message", ["--generation", "1"]],
   [
-    "4 threads and a balloon, three regions, by its second message in pieces",
-    ["--threads", "4", "--discard", "60", "--generation", "2", "--regions", "3", "--pieces", "17"],
-    8192,
+    "4 threads, whose memory is moved, by its second message in pieces",
+    [
+      ...["--threads", "4", "--regions", "3", "--change", "remap"],
+      ...["--generation", "2", "--pieces", "17"],
+    ],
   ],
-  ["16 threads, by its third message", ["--threads", "16", "--generation", "3"], 8192],
   [
-    "16 threads and a balloon, in a memory file",
-    ["--threads", "16", "--discard", "60", "--memfd", "--regions", "2"],
-    8192,
+    "16 threads and a balloon, whose memory is unmapped, by its third message",
+    ["--threads", "16", "--discard", "60", "--regions", "2", "--change", "unmap"],
+  ],
+  [
+    "16 threads and a balloon, in a memory file of which a third is there, and which is moved",
+    [
+      ...["--threads", "16", "--discard", "60", "--regions", "3", "--change", "remap"],
+      ...["--memfd", "--cached", "3"],
+    ],
+    "unix",
   ],
 ];
 
-for (const [name, words, pages] of CASES) {
+for (const [name, words, listen] of CASES) {
   vmmTest(
     `a VMM of ${name} is filled byte for byte`,
     async () => {
-      const { vmm, dest } = await fill(words);
-      expect(vmm.pages).toBe(pages);
+      const { bytes } = await keptMemory();
+      const { vmm, dest } = await fill(words, listen);
+      const all = bytes / PAGE;
+      expect(vmm.pages).toBe(words.includes("unmap") ? (all * 3) / 4 : all);
       // What the VMM has no memory for (video memory, firmware) was not placed anywhere.
-      const elsewhere = dest.report.pages.total - pages;
+      const elsewhere = dest.report.pages.total - all;
       expect(elsewhere).toBeGreaterThan(0);
       expect(dest.report.pages.dropped).toBeGreaterThanOrEqual(elsewhere);
       expect(dest.report.faults.remote).toBeGreaterThan(0);
-      if (words.includes("--discard")) {
-        expect(vmm.discarded).toBe(60);
-        expect(dest.report.pages.removed).toBeGreaterThan(0);
-      }
+      expect(vmm.discarded > 0).toBe(words.includes("--discard"));
+      if (!words.includes("--discard")) expect(dest.report.pages.removed).toBe(0);
+      if (words.includes("--cached")) expect(dest.report.places.exists).toBeGreaterThan(0);
     },
     LONG_TEST_MS,
   );
 }
 
 vmmTest(
-  "pages that are in a VMM's memory file already are mapped, and keep what is in them",
+  "what is in a VMM's memory file already is mapped at once, whatever is still to come",
   async () => {
-    const { dest } = await fill(["--memfd", "--cached", "3", "--threads", "4", "--regions", "2"]);
-    // What was there was not overwritten.
-    expect(dest.report.places.exists).toBeGreaterThan(0);
+    const { guest } = await keptMemory();
+    await using pair = await startPair(["--memfd", "--cached", "1", "--threads", "4"]);
+    // All of it would take minutes.
+    const flags = ["--max-postcopy-bandwidth", "100KiB/s"];
+    await using _source = startSource({ guest, to: pair.dest.peer, flags });
+    const [said] = await pair.vmm.stdout.waitForLine(/.*wrongPages.*/);
+    expect(JSON.parse(said)).toMatchObject({ wrongPages: 0 });
   },
   LONG_TEST_MS,
 );
@@ -128,18 +145,6 @@ hugeTest(
   },
   LONG_TEST_MS,
 );
-
-for (const change of ["remap", "unmap"]) {
-  vmmTest(
-    `memory that a VMM takes elsewhere or back meanwhile (${change}) is followed`,
-    async () => {
-      const words = ["--regions", "2", "--threads", "4", "--discard", "100"];
-      const { vmm } = await fill([...words, "--change", change]);
-      expect(vmm.pages).toBe(change === "remap" ? 8192 : 6144);
-    },
-    LONG_TEST_MS,
-  );
-}
 
 for (const [change, code] of [
   ["fork", "VMM_FORKED"],

@@ -43,7 +43,7 @@ export class UffdDestGuest implements DestGuest {
    * `keptFd` is where its state outlives this process (KeptState).
    * @throws HandoverError where its pages are of sizes that cannot be filled.
    */
-  constructor(handover: TakenHandover, keptFd: number | undefined) {
+  constructor(handover: TakenHandover, keptFd?: number) {
     this.#handover = handover;
     this.#keptFd = keptFd;
     this.#pageSize = commonPageSize(handover.regions);

@@ -4,10 +4,11 @@ import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { openProcess } from "../../../syscalls/pidfd.ts";
 import { acceptConnection, peerProcess } from "../../../syscalls/socket.ts";
+import { enabledFeatures } from "../../../syscalls/userfaultfd.ts";
 import { waitReady } from "../../channel/channel.ts";
 import { VmmGoneError } from "../../dest/place-failure.ts";
 import { FIRECRACKER } from "./firecracker.ts";
-import { commonPageSize } from "./handover.ts";
+import { commonPageSize, HandoverError } from "./handover.ts";
 import { receiveHandover } from "./receive.ts";
 import type { TakenHandover } from "./receive.ts";
 
@@ -43,6 +44,10 @@ export function receiveVmm({ listenFd, stopFd, timeoutMs }: VmmWait): Vmm {
     const handover = receiveHandover({ fd: connection, stopFd, format, timeoutMs });
     try {
       commonPageSize(handover.regions);
+      if (enabledFeatures(handover.userfaultFd) === undefined) {
+        const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
+        throw new HandoverError("NOT_ENABLED", what);
+      }
       return { handover, pid, connection, processFd: openVmmProcess(pid) };
     } catch (error) {
       closeDescriptor(handover.userfaultFd);

@@ -6,6 +6,13 @@ import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { mapAnonymous, putU64, scratchAt, viewMemory } from "../../../syscalls/memory.ts";
 import { takeLeftEvents } from "../../../src/dest/left-events.ts";
 import type { KeptPages } from "../../../src/dest/guest.ts";
+import {
+  attachPageState,
+  createDestShared,
+  createPageState,
+  DestShared,
+  WORD,
+} from "../../../src/dest/shared.ts";
 import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
 import { AddressMap } from "../../../src/ram/address-map.ts";
 import { PageBitmap } from "../../../src/ram/bitmap.ts";
@@ -135,12 +142,12 @@ userfaultTest("events that were read and not acted on are, and each of them once
   // Between them one that was acted on.
   put(3, UFFD.UFFD_EVENT_REMAP, at(80), elsewhere, 10 * PAGE);
   const map = new AddressMap(kept.map);
-  const pages = {
-    received: BLOCKS.map((_, index) => bits("received", kept, index)),
-    removed: BLOCKS.map((_, index) => bits("removed", kept, index)),
-  };
+  const { received, removed } = kept;
+  const pages = attachPageState(createPageState(BLOCKS, { received, removed }), BLOCKS);
+  const shared = new DestShared(createDestShared());
+  Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
   const take = (): void => {
-    takeLeftEvents({ userfaultFd: userfault.fd, eventsAt: kept.eventsAt, map, pages });
+    takeLeftEvents({ shared, pages, map }, kept.eventsAt);
   };
   take();
   expect(pages.removed[0]?.count()).toBe(10 + 2);

@@ -1,0 +1,187 @@
+/** A stream into the memory of a VMM, which is memory of this process here: who may send it, and when. */
+import { describe, expect } from "bun:test";
+import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
+import { Channel } from "../../../src/channel/channel.ts";
+import type { GuestMemory, IncomingContext } from "../../../src/dest/context.ts";
+import { IncomingLoader } from "../../../src/dest/incoming.ts";
+import {
+  attachPageState,
+  createDestShared,
+  DestShared,
+  HELD,
+  WORD,
+} from "../../../src/dest/shared.ts";
+import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
+import { chosenValue, FEATURE, helloValue } from "../../../src/stream/hello.ts";
+import { StreamError } from "../../../src/util/errors.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import {
+  advise,
+  bytesOf,
+  discard,
+  HAND_MADE_BLOCK,
+  listen,
+  opening,
+  openReturnPath,
+  packaged,
+  page,
+  ping,
+  ramPart,
+  ramStart,
+  run,
+} from "../../helpers/hand-made-stream.ts";
+import type { Piece } from "../../helpers/hand-made-stream.ts";
+import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
+import { UserfaultMemory } from "../../helpers/userfault-memory.ts";
+import { writeBytes } from "../../fixtures/descriptors.ts";
+
+const PAGE = 4096;
+const foreignTest = requireOrSkip(needUserfaultfd());
+
+const HELLO: readonly Piece[] = [
+  opening("pc"),
+  openReturnPath,
+  ping(helloValue(FEATURE.smallPages)),
+  advise(),
+  ramStart(),
+];
+const CHOSEN = ping(chosenValue(FEATURE.smallPages));
+
+/** A VMM with `pages` of the 16 pages that the source has, and all that reads the stream. */
+class ForeignBench implements Disposable {
+  readonly shared = new DestShared(createDestShared());
+  readonly memory: UserfaultMemory;
+  readonly requests: number[] = [];
+  readonly #context: IncomingContext;
+  readonly #descriptors = new Descriptors();
+  readonly #sourceFd: number;
+  announced: GuestMemory | undefined;
+  /** Called when the other threads could be at work. */
+  prepared: () => void = () => {};
+
+  constructor(pages: number, options: { othersMayCome?: boolean; offset?: number } = {}) {
+    const { othersMayCome = false, offset = 0 } = options;
+    this.memory = new UserfaultMemory(pages, UFFD.UFFD_FEATURE_EVENT_REMOVE);
+    const [fd, sourceFd] = this.#descriptors.pair();
+    this.#sourceFd = sourceFd;
+    const { address } = this.memory;
+    const guest = new UffdDestGuest({
+      regions: [{ address, length: pages * PAGE, offset: offset * PAGE, pageSize: PAGE }],
+      userfaultFd: this.memory.userfault.fd,
+    });
+    const stopFd = this.#descriptors.event();
+    this.#context = {
+      channel: new Channel({ fd, stopFd, peer: "the source", bufferBytes: 65_536 }),
+      returnPath: {
+        send: () => undefined,
+        addRequest: (_, start) => void this.requests.push(start / PAGE),
+        flushRequests: () => undefined,
+      },
+      ...{ guest, shared: this.shared, features: guest.needs, linkTimeoutMs: 5000, othersMayCome },
+      ...{ multifd: undefined, lockMemory: false, emit: () => undefined },
+      announceMemory: (memory) => {
+        this.announced = memory;
+        this.prepared();
+      },
+    };
+    // The other threads are ready at once, and done with all that comes behind LISTEN.
+    const { faultThreadSem, listenThreadSem, listenDone } = this.shared;
+    for (const each of [faultThreadSem, listenThreadSem, listenDone]) each.post();
+  }
+
+  /** What a source that says this comes to. */
+  take(...pieces: readonly Piece[]) {
+    const bytes = bytesOf(...pieces);
+    expect(writeBytes(this.#sourceFd, bytes)).toBe(bytes.length);
+    this.#descriptors.close(this.#sourceFd);
+    return new IncomingLoader(this.#context).run();
+  }
+
+  codeOf(...pieces: readonly Piece[]): string {
+    try {
+      this.take(...pieces);
+    } catch (error) {
+      if (error instanceof StreamError) return error.code;
+      throw error;
+    }
+    throw new Error("it was taken");
+  }
+
+  get pages() {
+    const { announced } = this;
+    if (announced === undefined) throw new Error("the list of blocks never came");
+    return attachPageState(announced.pages, announced.blocks);
+  }
+
+  [Symbol.dispose](): void {
+    this.memory[Symbol.dispose]();
+    this.#descriptors[Symbol.dispose]();
+  }
+}
+
+const WHOLE = packaged(listen, run);
+
+describe("the memory of a VMM", () => {
+  foreignTest("is not filled by a QEMU, whose guest runs", () => {
+    using bench = new ForeignBench(16);
+    expect(bench.codeOf(opening("pc"), openReturnPath, ping(1), advise(), ramStart())).toBe(
+      "LIVE_SOURCE",
+    );
+  });
+
+  foreignTest("nor by a stress guest", () => {
+    using bench = new ForeignBench(16);
+    expect(bench.codeOf(opening(), openReturnPath)).toBe("LIVE_SOURCE");
+  });
+
+  foreignTest("whose source has too little of it waits for another one", () => {
+    using bench = new ForeignBench(16, { othersMayCome: true, offset: 1 });
+    expect(bench.take(...HELLO)).toMatchObject({ turnedAway: { code: "REGION_BEYOND_MEMORY" } });
+  });
+
+  foreignTest("takes pages ahead of LISTEN, each once", () => {
+    using bench = new ForeignBench(16);
+    const ahead = ramPart(page(3 * PAGE, 7), page(4 * PAGE));
+    expect(bench.take(...HELLO, CHOSEN, discard(), ahead, WHOLE)).toEqual({
+      completedIn: "postcopy",
+    });
+    expect(bench.memory.bytes(3).every((byte) => byte === 7)).toBe(true);
+    expect(bench.memory.bytes(4).every((byte) => byte === 0)).toBe(true);
+    expect(Atomics.load(bench.shared.control, WORD.missing)).toBe(14);
+  });
+
+  foreignTest("is not told that a page which is there has changed", () => {
+    using bench = new ForeignBench(16);
+    const again = discard(HAND_MADE_BLOCK, { start: 3 * PAGE, length: PAGE });
+    const ahead = ramPart(page(3 * PAGE, 7));
+    expect(bench.codeOf(...HELLO, CHOSEN, discard(), ahead, again)).toBe("LIVE_SOURCE");
+  });
+
+  foreignTest("lacks only what the VMM has memory for", () => {
+    using bench = new ForeignBench(5, { offset: 2 });
+    bench.take(...HELLO, CHOSEN, discard(), WHOLE);
+    expect(Atomics.load(bench.shared.control, WORD.missing)).toBe(5);
+    const removed = bench.pages.removed[0];
+    expect([1, 2, 6, 7].map((at) => removed?.test(at))).toEqual([true, false, false, true]);
+  });
+
+  foreignTest("needs its page size chosen, and all of it to be owed", () => {
+    using first = new ForeignBench(16);
+    expect(first.codeOf(...HELLO, ping(chosenValue(0)), discard(), WHOLE)).toBe("PAGE_SIZE");
+    using second = new ForeignBench(16);
+    const some = discard(HAND_MADE_BLOCK, { start: 0, length: PAGE });
+    expect(second.codeOf(...HELLO, CHOSEN, some, WHOLE)).toBe("UNEXPECTED");
+  });
+
+  foreignTest("is asked for from LISTEN on, also what was touched before", () => {
+    using bench = new ForeignBench(16);
+    const { control } = bench.shared;
+    bench.prepared = () => {
+      expect(Atomics.load(control, WORD.requestsHeld)).toBe(HELD.untilListen);
+      bench.pages.requestedAt[0]?.set([1], 5);
+    };
+    bench.take(...HELLO, CHOSEN, discard(), WHOLE);
+    expect(Atomics.load(control, WORD.requestsHeld)).toBe(HELD.no);
+    expect(bench.requests).toEqual([5]);
+  });
+});
