@@ -71,7 +71,7 @@ export class KeptState {
     this.fd = fd;
     const length = sealedLength(fd);
     if (length === undefined || length <= VMM_TEXT_AT) throw damaged("it is no such file");
-    const { address } = map(fd, VMM_TEXT_AT, 0);
+    const { address } = mapForGood(fd, VMM_TEXT_AT, 0);
     this.#header = new Int32Array(viewMemory(address, BASE_PAGE_BYTES));
     this.#eventsAt = address + EVENTS_AT;
     const magic = new TextDecoder().decode(new Uint8Array(this.#header.buffer, 0, MAGIC.length));
@@ -93,7 +93,7 @@ export class KeptState {
     const text = new TextEncoder().encode(JSON.stringify({ pid, regions }));
     const length = VMM_TEXT_AT + wholePages(text.length);
     const fd = makeMemoryFile("postcopy-state", length);
-    const { address } = map(fd, length, 0);
+    const { address } = mapForGood(fd, length, 0);
     const bytes = new Uint8Array(viewMemory(address, length));
     bytes.set(new TextEncoder().encode(MAGIC));
     bytes.set(text, VMM_TEXT_AT);
@@ -130,7 +130,7 @@ export class KeptState {
     const textRoom = wholePages(text.length);
     const length = textRoom + this.#pagesBytes(blocks);
     growMemoryFile(this.fd, this.#restAt + length);
-    const { address } = map(this.fd, length, this.#restAt);
+    const { address } = mapForGood(this.fd, length, this.#restAt);
     new Uint8Array(viewMemory(address, textRoom)).set(text);
     const pages = this.#layOut(blocks, address + textRoom);
     coverOnly(AddressMap.of(pieces, pages.map), pages.received, pages.removed, blocks);
@@ -164,7 +164,7 @@ export class KeptState {
     const blocks = parseBlocks(readText(this.fd, this.#restAt, textBytes), damaged);
     const bytes = this.#pagesBytes(blocks);
     if (this.#restAt + textRoom + bytes > length) throw damaged("its pages are cut off");
-    const { address } = map(this.fd, bytes, this.#restAt + textRoom);
+    const { address } = mapForGood(this.fd, bytes, this.#restAt + textRoom);
     const pages = this.#layOut(blocks, address);
     new AddressMap(pages.map).check(blocks, damaged);
     return { blocks, ...pages, again: true };
@@ -208,7 +208,7 @@ export class KeptState {
 }
 
 /** Mapped for as long as this process lives: several threads use it to the end. */
-function map(fd: number, length: number, offset: number): { address: number } {
+function mapForGood(fd: number, length: number, offset: number): { address: number } {
   return mapFile(fd, length, offset);
 }
 
