@@ -101,8 +101,9 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
   const memory = (): GuestMemory | undefined => run?.memory;
   const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
   let watch: ProcessWatch | undefined;
+  let { kept } = taken;
   try {
-    const kept = taken.kept ?? (keeper === undefined ? undefined : KeptVmm.keep(keeper, vmm));
+    if (keeper !== undefined) kept ??= KeptVmm.keep(keeper, vmm);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     run = openRun(job, vmm, kept, opened);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
@@ -115,8 +116,9 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     // Whoever is killed has it worse than who waits for a report.
-    if ("code" in error && error.code === VMM_GONE) fate.settle();
+    if ("code" in error && error.code === VMM_GONE) fate.end();
     else fate.fail(errorChain(error));
+    if (fate.isOver) kept?.forget();
     if (run !== undefined) output.finish(run.report(null, error), run.observed);
     else await closeArrival(opened);
     if (interrupts.interrupted) return interrupts.exitCode;

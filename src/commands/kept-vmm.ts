@@ -71,6 +71,16 @@ export class KeptVmm {
     };
   }
 
+  /** The VMM has ended; so has a holder, or does it just now. */
+  forget(): void {
+    try {
+      this.#keeper.release(this.#names);
+    } catch (error) {
+      if (!(error instanceof KeeperError)) throw error;
+      log.verbose(errorChain(error));
+    }
+  }
+
   /** Nobody needs it any more. That it stays kept is no failure: it is the VMM's as well. */
   release(output: Output): void {
     try {

@@ -31,6 +31,7 @@ export class VmmFate {
   readonly #options: FateOptions;
   readonly #keepsOwn: boolean | undefined;
   #decided = false;
+  #isOver = false;
   /** A process that ends in any other way, by a mistake of its own or a second Ctrl-C. */
   readonly #atExit = (): void => this.fail("this process ends");
 
@@ -46,7 +47,13 @@ export class VmmFate {
     process.on("exit", this.#atExit);
   }
 
-  /** All of its memory is there, or it has ended: nothing is to be decided any more. */
+  /** It has ended by itself. */
+  end(): void {
+    this.#isOver = true;
+    this.settle();
+  }
+
+  /** All of its memory is there: nothing is to be decided any more. */
   settle(): void {
     this.#decided = true;
     process.off("exit", this.#atExit);
@@ -63,18 +70,28 @@ export class VmmFate {
     else this.#kill(what);
   }
 
+  /** It has ended, or been killed: what is kept of it is of no use to anybody. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
   /** With the last userfaultfd its memory would be its own again, and what is missing zeros. */
   #mayFreeze(): boolean {
-    const { onFailure, successor } = this.#options;
+    const { vmm, onFailure, successor } = this.#options;
+    if (vmm.processFd < 0) return true;
     return onFailure === "freeze" && (successor !== undefined || this.#keepsOwn !== false);
   }
 
   #freeze(what: string): void {
     const { vmm, successor, output } = this.#options;
+    const end =
+      vmm.processFd < 0
+        ? "It is in no pid namespace of this process, and has to be ended there"
+        : `End it with: kill -KILL ${vmm.pid}`;
     const way = successor === undefined ? "" : `; what is missing is filled by: ${successor}`;
     const message =
       `${what}. It is left as it is: whatever touches a page that is not there stands there for ` +
-      `ever. End it with: kill -KILL ${vmm.pid}${way}`;
+      `ever. ${end}${way}`;
     output.warn("VMM_FROZEN", message);
   }
 
@@ -82,12 +99,8 @@ export class VmmFate {
     const { vmm, output } = this.#options;
     // Said first: whoever sees the VMM end finds why.
     output.warn("VMM_KILLED", `${what}. It is killed`);
-    if (vmm.processFd >= 0) {
-      killProcess(vmm.processFd);
-      return;
-    }
-    const message = "It cannot be killed, as it is in no pid namespace of this process: it stands";
-    output.warn("VMM_FROZEN", message);
+    killProcess(vmm.processFd);
+    this.#isOver = true;
   }
 
   /** Gives back the descriptor of the VMM's process. */
