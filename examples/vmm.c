@@ -17,7 +17,7 @@
  *     --change WHAT      once a quarter was read, the last region is: moved to another address
  *                        ("remap"); without its second half ("unmap"). Or the VMM does what nobody
  *                        can fill memory under: "fork", "protect" (UFFDIO_WRITEPROTECT)
- *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both (3)
+ *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both, 4 page_size (4)
  *     --pieces N         bytes of the message that are sent at once (all)
  *     --wait             reads nothing before a line comes on standard input
  *     --hold             when all was read: waits for a line on standard input before it ends
@@ -58,7 +58,7 @@ struct region {
 
 static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
-static unsigned region_count = 1, thread_count = 1, discards, generation = 3;
+static unsigned region_count = 1, thread_count = 1, discards, generation = 4;
 static size_t piece_bytes = SIZE_MAX;
 static int hold, wait_first, in_file;
 static unsigned cached, pace_us;
@@ -369,7 +369,7 @@ static size_t write_message(char *text, size_t room)
         at += (size_t)snprintf(text + at, room - at, "%s{\"base_host_virt_addr\":%zu,\"size\":%zu,\"offset\":%zu",
                                i == 0 ? "" : ",", (size_t)(uintptr_t)region->memory, region->length, region->offset);
         /* The value of page_size_kib is in bytes, whatever it is called. */
-        if (generation >= 2)
+        if (generation == 2 || generation == 3)
             at += (size_t)snprintf(text + at, room - at, ",\"page_size_kib\":%zu", page_size);
         if (generation >= 3)
             at += (size_t)snprintf(text + at, room - at, ",\"page_size\":%zu", page_size);
@@ -511,7 +511,7 @@ static void parse(int count, char **words)
         case 'p': page_size = number(optarg, 1u << 30); break;
         case 't': thread_count = (unsigned)number(optarg, THREADS_MAX); break;
         case 'd': discards = (unsigned)number(optarg, 1000000000); break;
-        case 'g': generation = (unsigned)number(optarg, 3); break;
+        case 'g': generation = (unsigned)number(optarg, 4); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
         case 'm': in_file = 1; break;

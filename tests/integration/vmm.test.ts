@@ -84,11 +84,15 @@ const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
   ],
   [
     "16 threads and a balloon, whose memory is unmapped, by its third message",
-    ["--threads", "16", "--discard", "60", "--regions", "2", "--change", "unmap"],
+    [
+      ...["--threads", "16", "--discard", "60", "--regions", "2", "--change", "unmap"],
+      ...["--generation", "3"],
+    ],
   ],
   [
-    "16 threads and a balloon, in a memory file of which a third is there, and which is moved",
+    "16 threads and a balloon, in a memory file that is there in part, and moved, by its fourth",
     [
+      ...["--generation", "4"],
       ...["--threads", "16", "--discard", "60", "--regions", "3", "--change", "remap"],
       ...["--memfd", "--cached", "3"],
     ],
