@@ -57,7 +57,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
   );
   let taken: Taken;
   try {
-    taken = job.resume ? takeBack(job, opened) : await takeOver(job, opened);
+    taken = await (job.resume ? takeBack(job, opened) : takeOver(job, opened));
   } catch (error) {
     await closeArrival(opened);
     if (interrupts.interrupted) return interrupts.exitCode;
@@ -85,9 +85,9 @@ async function takeOver(job: FillJob, opened: OpenedArrival): Promise<Taken> {
 }
 
 /** Takes the VMM of a process that was killed. */
-function takeBack({ keeper, output }: FillJob, opened: OpenedArrival): Taken {
+async function takeBack({ keeper, output }: FillJob, opened: OpenedArrival): Promise<Taken> {
   if (keeper === undefined) throw new Error("nobody is known to have kept it");
-  const taken = KeptVmm.takeBack(keeper);
+  const taken = await KeptVmm.takeBack(keeper);
   sayListening(opened, output);
   return taken;
 }
@@ -103,7 +103,7 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
   let watch: ProcessWatch | undefined;
   let { kept } = taken;
   try {
-    if (keeper !== undefined) kept ??= KeptVmm.keep(keeper, vmm);
+    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     run = openRun(job, vmm, kept, opened);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);

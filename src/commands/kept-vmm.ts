@@ -31,9 +31,10 @@ export class KeptVmm {
   }
 
   /** Has a VMM kept that has handed its memory over. @throws KeeperError. */
-  static keep(word: KeeperWord, { handover, pid, processFd }: Vmm): KeptVmm {
+  static async keep(word: KeeperWord, { handover, pid, processFd }: Vmm): Promise<KeptVmm> {
     const keeper = openKeeper(word);
     const state = KeptState.begin(pid, handover.regions);
+    await state.claim();
     const kept: Kept[] = [
       { name: USERFAULT_NAME, fd: handover.userfaultFd },
       { name: STATE_NAME, fd: state.fd },
@@ -50,9 +51,9 @@ export class KeptVmm {
 
   /**
    * Takes a VMM over from a process that was killed.
-   * @throws KeeperError; PostcopyError BAD_KEPT_STATE.
+   * @throws KeeperError; PostcopyError BAD_KEPT_STATE, STILL_FILLED.
    */
-  static takeBack(word: KeeperWord): { vmm: Vmm; kept: KeptVmm } {
+  static async takeBack(word: KeeperWord): Promise<{ vmm: Vmm; kept: KeptVmm }> {
     const keeper = openKeeper(word);
     const back = keeper.takeBack();
     const taken = new Map(back.map(({ name, fd }) => [name, fd]));
@@ -62,6 +63,7 @@ export class KeptVmm {
       throw new KeeperError("NOTHING_KEPT", `What ${keeper.text} has is no VMM's`);
     }
     const state = new KeptState(stateFd);
+    await state.claim();
     const { pid, regions } = state;
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
     const names = back.map(({ name }) => name);

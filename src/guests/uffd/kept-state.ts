@@ -9,6 +9,8 @@
  *     page 2   JSON: the VMM's process and its regions
  *     behind   JSON: the RAM blocks; the AddressMap; per block its received and its removed pages
  */
+import { closeSync, openSync } from "node:fs";
+import { tryLock } from "../../../syscalls/flock.ts";
 import { growMemoryFile, makeMemoryFile, mapFile, sealedLength } from "../../../syscalls/memfd.ts";
 import { BASE_PAGE_BYTES, viewMemory } from "../../../syscalls/memory.ts";
 import { EVENT_BUFFER_BYTES } from "../../../syscalls/userfaultfd.ts";
@@ -24,6 +26,10 @@ import type { Region } from "./handover.ts";
 import { KEPT_STATE_VERSION, parseBlocks, parseVmm } from "./kept-text.ts";
 import type { KeptBlock } from "./kept-text.ts";
 import { placeRegions } from "./regions.ts";
+
+/** How long a process that was killed may take to be gone, and how often that is looked at. */
+const CLAIM_LIMIT_MS = 3000;
+const CLAIM_PAUSE_MS = 10;
 
 const MAGIC = "postcopy state\n";
 /** Fields of the header, as 32-bit words. */
@@ -101,6 +107,26 @@ export class KeptState {
     header[FIELD.version] = KEPT_STATE_VERSION;
     header[FIELD.vmmTextBytes] = text.length;
     return new KeptState(fd);
+  }
+
+  /**
+   * Has this process be the only one that is at it, until its last thread has ended: one that was
+   * killed may still be in the middle of a system call.
+   * @throws PostcopyError STILL_FILLED where another one is at it after `limitMs`.
+   */
+  async claim(limitMs = CLAIM_LIMIT_MS): Promise<void> {
+    // A lock belongs to an opening, and the descriptor that is kept is the same one everywhere.
+    const own = openSync(`/proc/self/fd/${this.fd}`, "r+");
+    const deadline = performance.now() + limitMs;
+    while (!tryLock(own)) {
+      if (performance.now() >= deadline) {
+        closeSync(own);
+        throw new PostcopyError("STILL_FILLED", "Another dest is still filling the VMM's memory", {
+          hint: "--resume goes on where one was killed",
+        });
+      }
+      await Bun.sleep(CLAIM_PAUSE_MS);
+    }
   }
 
   #field(field: number): number {

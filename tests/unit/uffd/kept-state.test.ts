@@ -20,6 +20,7 @@ import { targetPages } from "../../../src/ram/block.ts";
 import { PostcopyError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
+import { spawn } from "../../helpers/spawn.ts";
 
 const PAGE = 4096;
 const BLOCKS = [100, 7].map((pages, index) => {
@@ -86,6 +87,25 @@ test("a source that begins anew sends what was placed again, but not what was di
   expect(bits("received", again, 0).count()).toBe(12);
   const other = BLOCKS.map((block) => ({ ...block, name: `other ${block.index}` }));
   expect(refusal(() => new KeptState(first.fd).prepare(other))).toStartWith("OTHER_BLOCKS");
+});
+
+test("only one process is at it: another one waits until it is gone, or is refused", async () => {
+  using descriptors = new Descriptors();
+  const { fd } = KeptState.begin(123, REGIONS);
+  descriptors.add(fd);
+  // Another process has the same opening of the file, which a lock would be shared by.
+  const path = `/proc/${process.pid}/fd/${fd}`;
+  const code = 'exec 9<>"$0"; flock -x 9; echo locked; read line';
+  await using other = spawn(["bash", "-c", code, path]);
+  await other.stdout.waitForLine(/locked/);
+  const refused = new KeptState(fd).claim(0).then(
+    () => "claimed",
+    (error: unknown) => (error instanceof PostcopyError ? error.code : String(error)),
+  );
+  expect(await refused).toBe("STILL_FILLED");
+  const claimed = new KeptState(fd).claim();
+  other.kill();
+  await claimed;
 });
 
 test("what is no state, another version's, or cut off is refused", () => {
