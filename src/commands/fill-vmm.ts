@@ -1,7 +1,6 @@
 /** `dest --guest uffd:SOCKET`: fills the memory of a VMM that hands it over, while that runs. */
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
-import { formatPeer } from "../channel/address.ts";
 import { enabledFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Peer } from "../channel/address.ts";
 import type { GuestMemory } from "../dest/context.ts";
@@ -13,7 +12,7 @@ import { VmmDoor } from "../threads/vmm-door.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
-import { checkKeeper, keeperText, KeptVmm } from "./kept-vmm.ts";
+import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
@@ -22,12 +21,49 @@ import { DestRun, sayListening } from "./run-dest.ts";
 import { VmmFate } from "./vmm-fate.ts";
 import type { OnFailure } from "./vmm-fate.ts";
 
+/** Where pages come from: a source that connects, or one in this process (own-source.ts). */
+export interface PageFeed {
+  /** Where it connects. */
+  readonly peer: Peer;
+  readonly arrival: OpenedArrival;
+  /**
+   * Receives all of it; `resumes`: of which another process has received a part.
+   * @throws why it did not become whole.
+   */
+  fill(run: DestRun, resumes: boolean): Promise<void>;
+  /** After `fill`, or in its place. */
+  close(): Promise<void>;
+}
+
+/** A source that will connect at `peer`. */
+export async function openFeed(
+  peer: Peer,
+  security: ArrivalOptions,
+  output: Output,
+): Promise<PageFeed> {
+  const warn = (message: string): void => output.warn("DEST_WARNING", message);
+  const arrival = await openArrival(peer, security, warn);
+  let isReceived = false;
+  return {
+    peer,
+    arrival,
+    fill: async (run) => {
+      isReceived = true;
+      await run.receive();
+    },
+    close: async () => {
+      // A run closes what it was given.
+      if (!isReceived) await closeArrival(arrival);
+    },
+  };
+}
+
 /** What fills whose memory from where. */
 export interface FillJob {
   /** Where the VMM hands over. */
   socket: string;
-  /** Where the source comes. */
-  peer: Peer;
+  /** Where its pages come from. */
+  feed: PageFeed;
   security: ArrivalOptions;
   lockMemory: boolean;
   recoverTimeoutMs: number;
@@ -38,6 +74,8 @@ export interface FillJob {
   keeper: KeeperWord | undefined;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
+  /** The command that goes on where this process ends; undefined if none can. */
+  successor: string | undefined;
   output: Output;
   interrupts: Interrupts;
 }
@@ -50,33 +88,30 @@ interface Taken {
 
 /** Fills a VMM's memory. Returns the exit code. @throws the failure, after saying what it costs. */
 export async function fillVmm(job: FillJob): Promise<number> {
-  const { peer, security, output, interrupts } = job;
-  // Both are open before a VMM comes: from then on it depends on us.
-  const opened = await openArrival(peer, security, (message) =>
-    output.warn("DEST_WARNING", message),
-  );
+  const { feed, interrupts } = job;
   let taken: Taken;
   try {
-    taken = await (job.resume ? takeBack(job, opened) : takeOver(job, opened));
+    taken = await (job.resume ? takeBack(job) : takeOver(job));
   } catch (error) {
-    await closeArrival(opened);
+    await feed.close();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
   try {
-    return await fill(job, taken, opened);
+    return await fill(job, taken);
   } finally {
     if (taken.vmm.connection >= 0) closeDescriptor(taken.vmm.connection);
+    await feed.close();
   }
 }
 
 /** Waits for a VMM that hands over. */
-async function takeOver(job: FillJob, opened: OpenedArrival): Promise<Taken> {
-  const { socket, output, keeper } = job;
+async function takeOver(job: FillJob): Promise<Taken> {
+  const { socket, keeper } = job;
   if (keeper !== undefined) checkKeeper(keeper);
   const door = new VmmDoor(socket);
   try {
-    sayListening(opened, output);
+    sayOpen(job);
     log.info(`Waiting for a VMM on ${socket}`);
     return { vmm: await awaitVmm(door, job), kept: undefined };
   } finally {
@@ -85,19 +120,18 @@ async function takeOver(job: FillJob, opened: OpenedArrival): Promise<Taken> {
 }
 
 /** Takes the VMM of a process that was killed. */
-async function takeBack({ keeper, output }: FillJob, opened: OpenedArrival): Promise<Taken> {
-  if (keeper === undefined) throw new Error("nobody is known to have kept it");
-  const taken = await KeptVmm.takeBack(keeper);
-  sayListening(opened, output);
+async function takeBack(job: FillJob): Promise<Taken> {
+  if (job.keeper === undefined) throw new Error("nobody is known to have kept it");
+  const taken = await KeptVmm.takeBack(job.keeper);
+  sayOpen(job);
   return taken;
 }
 
 /** Fills the memory of a VMM that has handed it over, or decides what becomes of the VMM. */
-async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<number> {
-  const { output, interrupts, onFailure, keeper } = job;
+async function fill(job: FillJob, taken: Taken): Promise<number> {
+  const { feed, output, interrupts, onFailure, keeper, successor } = job;
   const { vmm } = taken;
   let run: DestRun | undefined;
-  const successor = keeper === undefined ? undefined : successorText(job, keeper);
   const memory = (): GuestMemory | undefined => run?.memory;
   const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
   let watch: ProcessWatch | undefined;
@@ -105,10 +139,11 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
   try {
     if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
-    run = openRun(job, vmm, kept, opened);
+    const takenOver = kept?.state.isTakenOver ?? false;
+    run = openRun(job, vmm, kept, takenOver);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
     void watch?.ended.then(() => run?.giveUp(new VmmGoneError()));
-    await run.receive();
+    await feed.fill(run, takenOver);
     fate.settle();
     kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
@@ -120,7 +155,6 @@ async function fill(job: FillJob, taken: Taken, opened: OpenedArrival): Promise<
     else fate.fail(errorChain(error));
     if (fate.isOver) kept?.forget();
     if (run !== undefined) output.finish(run.report(null, error), run.observed);
-    else await closeArrival(opened);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
@@ -133,18 +167,17 @@ function openRun(
   job: FillJob,
   { handover }: Vmm,
   kept: KeptVmm | undefined,
-  opened: OpenedArrival,
+  takenOver: boolean,
 ): DestRun {
-  const state = kept?.state;
-  const takenOver = state?.isTakenOver ?? false;
-  const guest = { kind: "uffd", handover, keptFd: state?.fd, takenOver } as const;
-  return DestRun.over({ ...job, guest, guestText: `VMM at ${job.socket}` }, opened);
+  const { peer, arrival } = job.feed;
+  const guest = { kind: "uffd", handover, keptFd: kept?.state.fd, takenOver } as const;
+  return DestRun.over({ ...job, peer, guest, guestText: `VMM at ${job.socket}` }, arrival);
 }
 
-/** The command that goes on where this process ends. */
-function successorText({ socket, peer }: FillJob, keeper: KeeperWord): string {
-  const words = ["dest", "--guest", `uffd:${socket}`, "--listen", formatPeer(peer)];
-  return ["postcopy", ...words, "--keep-fd", keeperText(keeper), "--resume"].join(" ");
+/** Says who is waited for. */
+function sayOpen({ socket, feed, output }: FillJob): void {
+  if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
+  else output.events.emit({ event: "listening", peer: `unix:${socket}` });
 }
 
 async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): Promise<Vmm> {

@@ -89,7 +89,7 @@ export class DestRun {
     this.#job = job;
     this.#opened = opened;
     this.#watch = new MovementWatch(job.output.page);
-    this.#source = isResumed(job.guest) ? "the source" : formatPeer(job.peer);
+    this.#source = opened.source ?? (isResumed(job.guest) ? "the source" : formatPeer(job.peer));
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,
@@ -190,8 +190,8 @@ export class DestRun {
     // Whoever was there before got no further than the opening.
     this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    // Over TLS the threads see only a private socket.
-    this.#source = this.#opened.bridge?.peer ?? peer;
+    // Over TLS, and of a source in this process, the threads see only a private socket.
+    this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
     const { events } = this.#job.output;
     events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
   }

@@ -67,7 +67,14 @@ export interface ReturnPathTask {
 
 /** How the incoming thread gets its connection. */
 export type Arrival =
-  | { kind: "listen"; fd: number; /** From where. */ allow: readonly AllowRule[] }
+  | {
+      kind: "listen";
+      fd: number;
+      /** From where. */
+      allow: readonly AllowRule[];
+      /** Nobody but the one source can come. */
+      alone?: boolean;
+    }
   | { kind: "descriptor"; fd: number };
 
 export interface IncomingTask {

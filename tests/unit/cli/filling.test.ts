@@ -22,6 +22,8 @@ test("a VMM that is filled may be kept, frozen, and gone on with", () => {
   expect(dest.parse(words)).toMatchObject({
     ...{ keepFd: { kind: "holder", path: "/run/hold" }, resume: true, onFailure: "freeze" },
   });
+  const files = ["--guest", "uffd:/run/uffd", "--from", "snapshot:/var/lib/vm"];
+  expect(dest.parse([...files, ...KEEP, "--resume"])).toMatchObject({ resume: true });
   expect(dest.parse(UFFD)).toMatchObject({ resume: false, keepFd: undefined });
 });
 
