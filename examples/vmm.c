@@ -11,13 +11,15 @@
  *     --page-size BYTES  4096, or 2097152 for hugetlbfs (4096)
  *     --threads N        threads that read (1)
  *     --discard N        ranges that are given back meanwhile, as a balloon does (0)
+ *     --pace N           microseconds from one such range to the next (0)
  *     --memfd            the memory is a memory file, as it is shared with device back ends
  *     --cached N         every Nth page of that file is there before the handover (0: none)
  *     --change WHAT      once a quarter was read, the last region is: moved to another address
  *                        ("remap"); without its second half ("unmap"). Or the VMM does what nobody
  *                        can fill memory under: "fork", "protect" (UFFDIO_WRITEPROTECT)
- *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both (3)
+ *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both, 4 page_size (4)
  *     --pieces N         bytes of the message that are sent at once (all)
+ *     --wait             reads nothing before a line comes on standard input
  *     --first N          each thread reads N pages, then waits for a line on standard input
  *     --hold             when all was read: waits for a line on standard input before it ends
  *
@@ -57,10 +59,10 @@ struct region {
 
 static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
-static unsigned region_count = 1, thread_count = 1, discards, generation = 3;
+static unsigned region_count = 1, thread_count = 1, discards, generation = 4;
 static size_t piece_bytes = SIZE_MAX;
-static int hold, in_file;
-static unsigned cached;
+static int hold, wait_first, in_file;
+static unsigned cached, pace_us;
 static size_t first_pages = SIZE_MAX;
 static pthread_once_t line_was_read = PTHREAD_ONCE_INIT;
 
@@ -201,6 +203,17 @@ static void *reader(void *argument)
     return NULL;
 }
 
+/* Gives a page back: from then on it is zeros. */
+static void discard_page(size_t page)
+{
+    uint8_t was = AS_SAVED;
+    /* One that is zero already is zero while it is discarded again. */
+    atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
+    if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
+        fail("madvise");
+    atomic_store(&state[page], ZERO);
+}
+
 /* The balloon: gives ranges back while others read. */
 static void *discarder(void *argument)
 {
@@ -214,14 +227,10 @@ static void *discarder(void *argument)
         for (size_t page = first; page < first + count && page < pages; page++) {
             if (may_change(page))
                 break;
-            uint8_t was = AS_SAVED;
-            /* One that is zero already is zero while it is discarded again. */
-            atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
-            if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
-                fail("madvise");
-            atomic_store(&state[page], ZERO);
+            discard_page(page);
         }
         atomic_fetch_add(&discarded, 1);
+        usleep(pace_us);
     }
     return NULL;
 }
@@ -373,7 +382,7 @@ static size_t write_message(char *text, size_t room)
         at += (size_t)snprintf(text + at, room - at, "%s{\"base_host_virt_addr\":%zu,\"size\":%zu,\"offset\":%zu",
                                i == 0 ? "" : ",", (size_t)(uintptr_t)region->memory, region->length, region->offset);
         /* The value of page_size_kib is in bytes, whatever it is called. */
-        if (generation >= 2)
+        if (generation == 2 || generation == 3)
             at += (size_t)snprintf(text + at, room - at, ",\"page_size_kib\":%zu", page_size);
         if (generation >= 3)
             at += (size_t)snprintf(text + at, room - at, ",\"page_size\":%zu", page_size);
@@ -505,7 +514,8 @@ static void parse(int count, char **words)
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
         {"first", required_argument, NULL, 'f'},
         {"memfd", no_argument, NULL, 'm'},            {"cached", required_argument, NULL, 'c'},
-        {"change", required_argument, NULL, 'w'},
+        {"change", required_argument, NULL, 'w'},     {"pace", required_argument, NULL, 'a'},
+        {"wait", no_argument, NULL, 'l'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -515,13 +525,15 @@ static void parse(int count, char **words)
         case 'p': page_size = number(optarg, 1u << 30); break;
         case 't': thread_count = (unsigned)number(optarg, THREADS_MAX); break;
         case 'd': discards = (unsigned)number(optarg, 1000000000); break;
-        case 'g': generation = (unsigned)number(optarg, 3); break;
+        case 'g': generation = (unsigned)number(optarg, 4); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
         case 'f': first_pages = number(optarg, SIZE_MAX); break;
         case 'm': in_file = 1; break;
         case 'c': cached = (unsigned)number(optarg, UINT32_MAX); break;
         case 'w': change = change_named(optarg); break;
+        case 'a': pace_us = (unsigned)number(optarg, UINT32_MAX); break;
+        case 'l': wait_first = 1; break;
         default: exit(2);
         }
     }
@@ -545,6 +557,8 @@ int main(int count, char **words)
     int userfault = open_userfaultfd();
     map_regions(userfault);
     hand_over(userfault);
+    if (wait_first)
+        (void)getchar();
     run_threads(userfault);
     report();
     if (hold)

@@ -2,12 +2,14 @@
  * userfaultfd(2) and its ioctls. Three ways lead to one; whichever the host allows is taken. Page
  * results that are not failures (EEXIST, EAGAIN, a partial copy) are numbers for the caller.
  */
+import { readFileSync } from "node:fs";
 import { ERRNO } from "./abi/errno.ts";
 import { FCNTL } from "./abi/file.ts";
 import { UFFD } from "./abi/userfaultfd.ts";
 import { closeDescriptor } from "./descriptor.ts";
 import { check, SyscallError } from "./error.ts";
-import { getI64, getU64, mapScratch, putU64 } from "./memory.ts";
+import { getI64, getU64, mapScratch, putU64, scratchAt } from "./memory.ts";
+import type { Scratch } from "./memory.ts";
 import { readInto } from "./io.ts";
 import { NR, syscall } from "./raw.ts";
 
@@ -57,6 +59,8 @@ export type UserfaultEvent =
 const MESSAGE_BYTES = 32;
 /** Messages taken by one read(2). */
 const MESSAGES_PER_READ = 64;
+/** Room that a buffer of events has. */
+export const EVENT_BUFFER_BYTES = MESSAGE_BYTES * MESSAGES_PER_READ;
 
 /**
  * Decodes the struct uffd_msg at `at`; the only place that knows its union.
@@ -96,10 +100,16 @@ function faultCause(flags: number): FaultCause {
  */
 export class Userfault {
   readonly fd: number;
-  readonly #scratch = mapScratch(64 + MESSAGE_BYTES * MESSAGES_PER_READ);
+  readonly #scratch = mapScratch(64);
+  readonly #events: Scratch;
 
-  constructor(fd: number) {
+  /** Events are read into EVENT_BUFFER_BYTES at `eventsAt`, where somebody else has them too. */
+  constructor(fd: number, eventsAt?: number) {
     this.fd = fd;
+    this.#events =
+      eventsAt === undefined
+        ? mapScratch(EVENT_BUFFER_BYTES)
+        : scratchAt(eventsAt, EVENT_BUFFER_BYTES);
   }
 
   close(): void {
@@ -195,15 +205,30 @@ export class Userfault {
     return result === 0 ? length : partial(result, getI64(view, 24));
   }
 
-  /** Takes the events that wait (at most one read's worth) and hands each to `take`. */
+  /**
+   * Takes the events that wait (at most one read's worth) and hands each to `take`. One is forgotten
+   * only when `take` has returned: until then it is in the buffer.
+   */
   readEvents(take: (event: UserfaultEvent) => void): number {
-    const bytes = MESSAGE_BYTES * MESSAGES_PER_READ;
-    const result = readInto(this.fd, this.#scratch.address + 64, bytes);
+    const result = readInto(this.fd, this.#events.address, EVENT_BUFFER_BYTES);
     if (result === -ERRNO.EAGAIN) return 0;
     check("read", result, `userfaultfd ${this.fd}`);
     const count = result / MESSAGE_BYTES;
-    for (let i = 0; i < count; i++) take(decodeMessage(this.#scratch.view, 64 + i * MESSAGE_BYTES));
+    for (let i = 0; i < count; i++) this.#takeEvent(i, take);
     return count;
+  }
+
+  /** Takes what is in the buffer of a process that ended before it was done with it. */
+  leftEvents(take: (event: UserfaultEvent) => void): void {
+    for (let i = 0; i < MESSAGES_PER_READ; i++) {
+      if (this.#events.view.getUint8(i * MESSAGE_BYTES) !== 0) this.#takeEvent(i, take);
+    }
+  }
+
+  #takeEvent(index: number, take: (event: UserfaultEvent) => void): void {
+    const { view } = this.#events;
+    take(decodeMessage(view, index * MESSAGE_BYTES));
+    view.setUint8(index * MESSAGE_BYTES, 0);
   }
 
   #putRange(start: number, length: number, mode: number): void {
@@ -237,6 +262,20 @@ export function openUserfault(): OpenedUserfault {
     if (first === 0) first = fd;
   }
   throw new SyscallError("userfaultfd", -first, "O_CLOEXEC|O_NONBLOCK");
+}
+
+/** How the kernel notes beside the features that UFFDIO_API was called. */
+const INITIALIZED = 2 ** 31;
+
+/**
+ * The features that a userfaultfd was enabled with, by whomever (/proc/self/fdinfo); undefined if it has
+ * not been enabled at all, and nothing can be read from it.
+ */
+export function enabledFeatures(fd: number): number | undefined {
+  const text = readFileSync(`/proc/self/fdinfo/${fd}`, "latin1");
+  const features = parseInt(/^API:\s+[0-9a-f]+:([0-9a-f]+):/m.exec(text)?.[1] ?? "", 16);
+  if (Number.isNaN(features)) throw new Error(`descriptor ${fd} is no userfaultfd`);
+  return features >= INITIALIZED ? features - INITIALIZED : undefined;
 }
 
 /** The features that this kernel offers, asked of a userfaultfd of its own. 0: none can be had. */

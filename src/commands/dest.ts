@@ -5,11 +5,13 @@ import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.
 import { readManifest } from "../guests/snapshot/manifest.ts";
 import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { keeperText } from "./kept-vmm.ts";
+import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
-import { durationSchema } from "../util/schemas.ts";
+import { choiceSchema, durationSchema } from "../util/schemas.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
@@ -30,6 +32,7 @@ import type { SourceEnd } from "./run-source.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
+import { ON_FAILURE } from "./vmm-fate.ts";
 import { isStored, STORED_FLAGS } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
@@ -54,6 +57,16 @@ const FLAGS = {
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
   resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
+  "on-failure": optionalFlag(choiceSchema(ON_FAILURE), {
+    valueHint: "WHAT",
+    description:
+      "A VMM whose memory cannot be filled: kill it (the default), or freeze: leave it where it stands",
+  }),
+  "keep-fd": optionalFlag(keeperSchema, {
+    valueHint: "KEEPER",
+    description:
+      "Who keeps a VMM's userfaultfd, should this process be killed: holder:SOCKET or systemd",
+  }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
@@ -81,7 +94,8 @@ export const dest = defineStrictCommand({
   check: (options) => {
     checkCommon(options);
     checkJournal(options);
-    if (options.resume) checkResume(options);
+    if (options.guest.kind === "uffd") checkFilling(options);
+    else checkNoFilling(options);
     const { guest, listen, onward } = options;
     checkFrom(options);
     checkSecurity(options, listen, onward);
@@ -94,9 +108,32 @@ export const dest = defineStrictCommand({
   run: receive,
 });
 
+/** Of a VMM that is filled what is resumed is what somebody kept. */
+function checkFilling({ resume, keepFd, listen, from }: DestOptions): void {
+  if (!resume || (keepFd !== undefined && (from !== undefined || listens(listen)))) return;
+  const message =
+    "Flag --resume is for a VMM whose userfaultfd was kept, and a source that connects";
+  const hint = "postcopy dest --guest uffd:SOCKET --listen tcp:HOST:PORT --keep-fd KEEPER --resume";
+  throw new UsageError("CONTRADICTION", message, { hint });
+}
+
+function checkNoFilling({ resume, onFailure, keepFd, guest, listen }: DestOptions): void {
+  if (onFailure !== undefined || keepFd !== undefined) {
+    const flag = keepFd === undefined ? "--on-failure" : "--keep-fd";
+    throw new UsageError("CONTRADICTION", `Flag ${flag} is for guest uffd`, {
+      hint: `postcopy dest --guest uffd:SOCKET --listen PEER ${flag} ...`,
+    });
+  }
+  if (resume) checkResume({ guest, listen });
+}
+
+function listens(listen: DestOptions["listen"]): boolean {
+  return listen?.kind === "tcp" || listen?.kind === "unix";
+}
+
 /** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
 function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
-  if (guest.kind === "snapshot" && (listen?.kind === "tcp" || listen?.kind === "unix")) return;
+  if (guest.kind === "snapshot" && listens(listen)) return;
   const message = "Flag --resume is for a guest that is kept, and for a source that connects";
   const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
   throw new UsageError("CONTRADICTION", message, { hint });
@@ -193,15 +230,29 @@ async function receiveIntoVmm(
   interrupts: Interrupts,
 ): Promise<number> {
   const { listen, from, recoverTimeout = RECOVER_TIMEOUT_MS } = options;
-  const job = { socket, ...waits(options), output, interrupts };
+  const { onFailure = "kill", keepFd: keeper, resume } = options;
+  const successor = successorOf(options);
+  const job = {
+    ...{ socket, ...waits(options), output, interrupts },
+    ...{ onFailure, keeper, resume, successor },
+  };
   if (listen !== undefined) {
     const feed = await openFeed(listen, options, output);
     return await fillVmm({ ...job, feed });
   }
   if (from === undefined || !isStored(from)) throw new Error("a VMM without pages was accepted");
   const feed = await OwnSource.open(from, { ...options, recoverTimeout }, output);
-  // Nobody comes back over a link within this process.
-  return await fillVmm({ ...job, feed, recoverTimeoutMs: 0 });
+  // Nobody comes back over a link within this process, unless it begins with one.
+  return await fillVmm({ ...job, feed, recoverTimeoutMs: resume ? options.linkTimeout : 0 });
+}
+
+/** The command that goes on where this process ends, if somebody keeps the VMM's userfaultfd. */
+function successorOf({ guest, listen, from, keepFd }: DestOptions): string | undefined {
+  if (guest.kind !== "uffd" || keepFd === undefined) return undefined;
+  const pages =
+    listen === undefined ? `--from ${from?.kind ?? ""}:...` : `--listen ${formatPeer(listen)}`;
+  const keeper = keeperText(keepFd);
+  return `postcopy dest --guest uffd:${guest.socket} ${pages} --keep-fd ${keeper} --resume`;
 }
 
 /** How a guest that was kept runs again. */

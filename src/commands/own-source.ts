@@ -71,8 +71,8 @@ export class OwnSource implements PageFeed {
   }
 
   /** Sends the guest to `run`, and records what it asked for. @throws why it did not become whole. */
-  async fill(run: DestRun): Promise<void> {
-    const sending = this.#send();
+  async fill(run: DestRun, resumes: boolean): Promise<void> {
+    const sending = this.#send(resumes);
     void sending.then((failure) => {
       if (failure !== undefined) run.giveUp(failure);
     });
@@ -84,6 +84,8 @@ export class OwnSource implements PageFeed {
       throw (await sending) ?? error;
     }
     await sending;
+    // A part of what was asked for went to the process before.
+    if (resumes) return;
     const requested = this.#crew.shared.requested();
     recordWorkingSet(
       { ...this.#stored, options: this.#options },
@@ -92,11 +94,12 @@ export class OwnSource implements PageFeed {
   }
 
   /** Resolves with why it failed, if that is more than what the other end has done. */
-  async #send(): Promise<ThreadError | undefined> {
+  async #send(resumes: boolean): Promise<ThreadError | undefined> {
     const settings = { ...sourceSettings(this.#options), preempt: false };
     const addresses = [this.#socket.address];
     const route: Route = { kind: "connect", addresses, patienceMs: PATIENCE_MS };
-    const result = await this.#crew.run(route, settings, null);
+    const crew = this.#crew;
+    const result = await (resumes ? crew.resume(route, settings) : crew.run(route, settings, null));
     if (result.ok) return undefined;
     // That the migration failed, and where the guest is, is the destination's to say.
     const failure = await failureOf(this.#crew, result.error.cause ?? result.error, undefined);

@@ -1,7 +1,8 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import type { DestEvent } from "../dest/context.ts";
+import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import { StoppedError } from "../channel/channel.ts";
 import { FATE, guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
@@ -152,6 +153,11 @@ export class DestRun {
     }
   }
 
+  /** The memory of the guest, once it is known. */
+  get memory(): GuestMemory | undefined {
+    return this.#crew.memory;
+  }
+
   /** Ends `receive`, which then throws `why`, unless it is over. */
   giveUp(why: Error): void {
     if (this.#isOver) return;
@@ -228,6 +234,8 @@ export class DestRun {
 
   /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
   #interrupt(count: number): boolean {
+    // A VMM that has handed its memory over depends on us wherever the source's guest is.
+    if (this.#job.guest.kind === "uffd") return this.#interruptFilling(count);
     const refused = this.#crew.refuse();
     if (refused || count > 1) {
       this.#crew.stop();
@@ -241,6 +249,15 @@ export class DestRun {
     }
     log.warn(`${this.#costText()}. Interrupt once more to give it up.`);
     return false;
+  }
+
+  #interruptFilling(count: number): boolean {
+    if (count === 1) {
+      log.warn("The VMM waits for pages that are not there. Interrupt once more to give it up.");
+      return false;
+    }
+    this.giveUp(new StoppedError());
+    return true;
   }
 
   /** What it costs to end while the guest is here. */

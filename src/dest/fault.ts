@@ -3,21 +3,19 @@
  * requests, and owns the urgent channel on which requested pages come back.
  */
 import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
-import { mapScratch } from "../../syscalls/memory.ts";
-import type { Scratch } from "../../syscalls/memory.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
-import { ERRNO } from "../../syscalls/abi/errno.ts";
 import type { AddressMap } from "../ram/address-map.ts";
-import { targetPagesPerHostPage } from "../ram/block.ts";
+import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
-import { checkPlaced } from "./place-failure.ts";
+import { LocalPages } from "./local-pages.ts";
+import { MemoryChanges } from "./memory-changes.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { HELD, requestTicks, WORD } from "./shared.ts";
 import type { PageState } from "./shared.ts";
@@ -29,6 +27,10 @@ export interface FaultContext extends UrgentOptions {
   pages: PageState;
   /** Where the guest's memory lies; this thread changes it as the guest's owner does. */
   map: AddressMap;
+  /** Where events are read into, if not anywhere. */
+  eventsAt: number | undefined;
+  /** It is the memory of a VMM, which might discard pages without a word. */
+  foreign: boolean;
   returnPath: ReturnPath;
   /** Raised when this thread is to end. */
   stopFd: number;
@@ -36,6 +38,9 @@ export interface FaultContext extends UrgentOptions {
 
 /** How long the guest's own threads are left alone that keep pages from being placed. */
 const EVENTS_PAUSE_MS = 0.05;
+
+/** How often a page of a VMM's that is there may fault: threads may wait for one, and be told late. */
+const WAKES_MAX = 255;
 
 /** In the place of a fault whose address is no memory of the guest any more. */
 const NOWHERE = -1;
@@ -46,6 +51,10 @@ export class FaultThread {
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
   readonly #favour: Favour;
+  readonly #changes: MemoryChanges;
+  readonly #local: LocalPages;
+  /** How often pages of a VMM's that are there have faulted (WAKES_MAX), by block. */
+  readonly #woken: readonly Uint8Array[];
   /** Faults taken from the kernel and not looked at yet. */
   readonly #faults: number[] = [];
   /** Those on pages that are in the page cache, and only not mapped. */
@@ -53,7 +62,6 @@ export class FaultThread {
   readonly #idle = new Int32Array(new SharedArrayBuffer(4));
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
-  #zeros: Scratch | undefined;
 
   /** Makes the calling thread the fault thread. */
   constructor(context: FaultContext) {
@@ -61,10 +69,15 @@ export class FaultThread {
     this.#favour = new Favour(context.shared.control, WORD.favour);
     this.#favour.beFirst();
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
-    this.#userfault = fd < 0 ? undefined : new Userfault(fd);
+    this.#userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
     this.#urgent = new UrgentChannels(context, this.#poll);
+    this.#woken = context.foreign
+      ? context.blocks.map((block) => new Uint8Array(targetPages(block)))
+      : [];
+    this.#changes = new MemoryChanges(context, this.#userfault);
+    this.#local = new LocalPages(context, this.#userfault, () => this.makeWay());
   }
 
   /** Serves faults until the stop descriptor is raised. */
@@ -131,15 +144,15 @@ export class FaultThread {
         this.#takeFault(event);
         break;
       case "remove":
-        this.#noteRemoved(event.start, event.end);
+        this.#changes.noteRemoved(event.start, event.end);
         break;
       case "unmap":
-        this.#noteRemoved(event.start, event.end);
-        this.#context.map.unmap(event.start, event.end);
+        this.#changes.noteUnmapped(event.start, event.end);
         this.#letGo(event.start, event.end);
         break;
       case "remap":
-        this.#noteMoved(event.from, event.to, event.length);
+        this.#changes.noteMoved(event.from, event.to, event.length);
+        this.#letGo(event.from, event.from + event.length);
         break;
       case "fork":
         closeDescriptor(event.fd);
@@ -160,35 +173,6 @@ export class FaultThread {
         { hint: "who protects a page has to lift it: hand over without UFFDIO_WRITEPROTECT" },
       );
     }
-  }
-
-  /** Pages that are zero from now on, whatever the source still sends. */
-  #noteRemoved(start: number, end: number): void {
-    const { shared, pages, map } = this.#context;
-    map.forEachPart(start, end, (block, offset, length) => {
-      const first = offset / TARGET_PAGE_SIZE;
-      const count = length / TARGET_PAGE_SIZE;
-      const requestedAt = pages.requestedAt[block];
-      pages.removed[block]?.setRange(first, count);
-      let fresh = 0;
-      let awaited = false;
-      for (let page = first; page < first + count; page++) {
-        if (pages.received[block]?.set(page)) fresh++;
-        if (requestedAt && Atomics.exchange(requestedAt, page, 0) !== 0) awaited = true;
-      }
-      Atomics.sub(shared.control, WORD.missing, fresh);
-      shared.counters.add(DEST.removedPages, count);
-      // What was asked for will be dropped when it comes, so whoever waits for it must fault again.
-      if (awaited) this.#userfault?.wake(map.addressOf(block, offset), length);
-    });
-    Atomics.store(shared.control, WORD.anyRemoved, 1);
-  }
-
-  /** What lay at `from` lies at `to`, in the place of what was there. */
-  #noteMoved(from: number, to: number, length: number): void {
-    this.#noteRemoved(to, to + length);
-    this.#context.map.move(from, to, length);
-    this.#letGo(from, from + length);
   }
 
   /**
@@ -234,17 +218,19 @@ export class FaultThread {
   #requestFault(address: number): void {
     const { pages, shared, returnPath } = this.#context;
     shared.counters.add(DEST.faults, 1);
-    const { block, start } = this.#hostPageAt(address);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    const start = this.#hostPageStart(piece, block, address);
     const page = start / TARGET_PAGE_SIZE;
     const received = pages.received[block.index];
     const requestedAt = pages.requestedAt[block.index];
     if (!received || !requestedAt) throw new Error("no page state");
     if (this.#isZero(block, page)) {
-      this.#placeZero(block, start);
+      this.#local.placeZeros(block, start);
       return;
     }
     if (received.test(page)) {
-      this.#wake(block, start);
+      this.#answerHere(block, start);
       return;
     }
     if (Atomics.load(requestedAt, page) !== 0) return;
@@ -252,7 +238,7 @@ export class FaultThread {
     // The page may have come since; its placer looks at the request after it has set the bit.
     if (received.test(page)) {
       Atomics.store(requestedAt, page, 0);
-      this.#wake(block, start);
+      this.#local.wake(block, start);
       return;
     }
     shared.counters.add(DEST.faultsRemote, 1);
@@ -260,59 +246,50 @@ export class FaultThread {
     returnPath.addRequest(block, start);
   }
 
-  /** The host page that an address is in, by its block and where it begins in that. */
-  #hostPageAt(address: number): { block: RamBlock; start: number } {
-    const { blocks, map } = this.#context;
-    const piece = map.pieceAt(address);
-    const block = blocks[map.block(piece)];
-    if (piece < 0 || block === undefined) {
-      const where = `0x${address.toString(16)}`;
-      throw new PostcopyError("UNKNOWN_FAULT", `A fault at ${where} is in no memory of the guest`, {
-        hint: "the VMM has registered more than it has handed over",
-      });
-    }
-    const offset = map.offset(piece) + address - map.address(piece);
-    return { block, start: offset - (offset % block.pageSize) };
+  /** The piece of the guest's memory that a fault is in. */
+  #pieceAt(address: number): number {
+    const piece = this.#context.map.pieceAt(address);
+    if (piece >= 0) return piece;
+    const where = `0x${address.toString(16)}`;
+    throw new PostcopyError("UNKNOWN_FAULT", `A fault at ${where} is in no memory of the guest`, {
+      hint: "the VMM has registered more than it has handed over",
+    });
   }
 
-  #wake({ index, pageSize }: RamBlock, start: number): void {
-    const { map, shared } = this.#context;
-    shared.counters.add(DEST.faultsLocal, 1);
-    this.#userfault?.wake(map.addressOf(index, start), pageSize);
+  #blockOf(piece: number): RamBlock {
+    const { blocks, map } = this.#context;
+    const block = blocks[map.block(piece)];
+    if (block === undefined) throw new Error(`piece ${piece} is of no block`);
+    return block;
+  }
+
+  /** Where the host page that an address is in begins in its block. */
+  #hostPageStart(piece: number, { pageSize }: RamBlock, address: number): number {
+    const { map } = this.#context;
+    const offset = map.offset(piece) + address - map.address(piece);
+    return offset - (offset % pageSize);
   }
 
   /**
-   * Maps a page of a memory file that somebody has filled already, in whatever way. Waking alone would
-   * only make it fault again. One that is in the file no more is missing when it faults again.
+   * A fault on a page that came: it came meanwhile. One that faults for ever is there no more: it was
+   * discarded, and nobody said so. Whether it is zeros then only its owner knows.
    */
-  #mapCached(address: number): void {
-    const { shared, map } = this.#context;
-    shared.counters.add(DEST.faults, 1);
-    const { block, start } = this.#hostPageAt(address);
-    for (;;) {
-      const target = map.addressOf(block.index, start);
-      const result = this.#userfault?.continue(target, block.pageSize) ?? 0;
-      if (result === -ERRNO.EAGAIN) {
-        this.makeWay();
-        // The events may have been about just this page.
-        if (map.pieceOf(block.index, start) < 0) return;
-        continue;
-      }
-      if (result > 0 || result === -ERRNO.EEXIST) this.#noteHere(block, start);
-      else if (result !== -ERRNO.EFAULT && result !== -ERRNO.ENOENT) {
-        checkPlaced(result, `UFFDIO_CONTINUE at 0x${address.toString(16)}`);
-      }
-      this.#wake(block, start);
-      return;
+  #answerHere(block: RamBlock, start: number): void {
+    const woken = this.#woken[block.index];
+    if (woken !== undefined) {
+      const page = start / TARGET_PAGE_SIZE;
+      const times = woken[page] ?? 0;
+      if (times === WAKES_MAX) throw discardedUnheard(block, start);
+      woken[page] = times + 1;
     }
+    this.#local.wake(block, start);
   }
 
-  /** A host page is in place that nobody has sent. */
-  #noteHere(block: RamBlock, start: number): void {
-    const { pages, shared } = this.#context;
-    const count = targetPagesPerHostPage(block);
-    const fresh = pages.received[block.index]?.setRunCounting(start / TARGET_PAGE_SIZE, count) ?? 0;
-    Atomics.sub(shared.control, WORD.missing, fresh);
+  #mapCached(address: number): void {
+    this.#context.shared.counters.add(DEST.faults, 1);
+    const piece = this.#pieceAt(address);
+    const block = this.#blockOf(piece);
+    this.#local.mapCached(block, this.#hostPageStart(piece, block, address));
   }
 
   /** Pages that are known to be zeros although they are not there: discarded, or never touched. */
@@ -322,34 +299,11 @@ export class FaultThread {
       removed[block.index]?.test(page) === true || unpopulated[block.index]?.test(page) === true
     );
   }
+}
 
-  /** A fault on a page that is zero: no business of the source's. EEXIST means that it is there. */
-  #placeZero(block: RamBlock, start: number): void {
-    const { map } = this.#context;
-    for (;;) {
-      const result = this.#zero(map.addressOf(block.index, start), block.pageSize);
-      if (result === -ERRNO.EAGAIN) {
-        this.makeWay();
-        // The events may have been about just this page, which is nowhere now.
-        if (map.pieceOf(block.index, start) < 0) return;
-        continue;
-      }
-      // Another has placed it, or the VMM has taken it back without a word.
-      if (result !== -ERRNO.EEXIST && result !== -ERRNO.ENOENT) {
-        checkPlaced(result, `zeros at ${start} of ${block.name}`);
-      }
-      this.#wake(block, start);
-      return;
-    }
-  }
-
-  /** Zeros for one host page; UFFDIO_ZEROPAGE is not for hugetlbfs, so there they are copied. */
-  #zero(target: number, pageSize: number): number {
-    if (this.#userfault === undefined) return 0;
-    if (pageSize === TARGET_PAGE_SIZE) return this.#userfault.zero(target, pageSize);
-    if (this.#zeros === undefined || this.#zeros.bytes.length < pageSize) {
-      this.#zeros = mapScratch(pageSize);
-    }
-    return this.#userfault.copy(target, this.#zeros.address, pageSize);
-  }
+function discardedUnheard({ name }: RamBlock, start: number): PostcopyError {
+  const what = `The VMM has discarded the page at ${start} of ${name} and was not heard`;
+  return new PostcopyError("UNHEARD_DISCARD", what, {
+    hint: "it must ask for UFFD_FEATURE_EVENT_REMOVE before it hands its memory over",
+  });
 }

@@ -7,8 +7,14 @@ import { check } from "../../syscalls/error.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
-import type { AddressMap } from "../ram/address-map.ts";
+import type { AddressMap, AddressPiece } from "../ram/address-map.ts";
+import { PageBitmap } from "../ram/bitmap.ts";
+import { targetPages } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import type { SharedBytes } from "../ram/shared-bytes.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
+import type { PageState } from "./shared.ts";
 
 /** Refuses a guest whose pages change while it is sent. */
 export function liveSource(): StreamError {
@@ -18,38 +24,87 @@ export function liveSource(): StreamError {
   });
 }
 
+/** Only a guest that is written to while it is sent has pages that change once they were sent. */
+export function requireNotPlaced(
+  pages: PageState | undefined,
+  { index }: RamBlock,
+  first: number,
+  end: number,
+): void {
+  const [received, removed] = [pages?.received[index], pages?.removed[index]];
+  for (let page = received?.nextSet(first, end) ?? -1; page >= 0;) {
+    if (removed?.test(page) !== true) throw liveSource();
+    page = received?.nextSet(page + 1, end) ?? -1;
+  }
+}
+
+/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
+export function requireAllDiscarded({ unpopulated }: PageState): void {
+  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
+  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
+}
+
+/**
+ * Begins the page state of a VMM's memory: nothing of what the map covers has come, and what no region
+ * of the VMM covers is done with.
+ */
+export function coverOnly(
+  map: AddressMap,
+  received: readonly SharedBytes[],
+  removed: readonly SharedBytes[],
+  blocks: readonly RamBlock[],
+): void {
+  for (const bitmaps of [received, removed]) {
+    const bits = blocks.map((block, index) => new PageBitmap(targetPages(block), bitmaps[index]));
+    bits.forEach((bitmap) => bitmap.setAll());
+    for (const { block, offset, length } of map.pieces()) {
+      bits[block]?.clearRange(offset / TARGET_PAGE_SIZE, length / TARGET_PAGE_SIZE);
+    }
+  }
+}
+
 /** How long the VMM's threads are left alone that have an event under way. */
 const EVENTS_PAUSE_MS = 0.05;
 
 /** Unregisters all of it, and lets every thread of the VMM go on that waits. */
 export function releaseForeignMemory(userfault: Userfault, map: AddressMap): void {
-  const pieces = map.pieces();
+  // What is moved just now is where it was no more, and not yet known to be where it is.
+  while (unregisterPieces(userfault, map.pieces()) && finishEvents(userfault, map));
+}
+
+/** False when the VMM has ended. */
+function unregisterPieces(userfault: Userfault, pieces: readonly AddressPiece[]): boolean {
   for (const { address, length } of pieces) {
     const result = userfault.tryUnregister(address, length);
     // With all of its pages a VMM may end when it likes: the kernel says so by ENOMEM here.
-    if (result === -ERRNO.ENOMEM || result === -ERRNO.ESRCH) return;
+    if (result === -ERRNO.ENOMEM || result === -ERRNO.ESRCH) return false;
     // What it has unmapped meanwhile is registered no more.
     if (result !== -ERRNO.EINVAL) {
       check("ioctl", result, `UFFDIO_UNREGISTER, ${length} bytes`);
     }
   }
-  for (const { address } of pieces.slice(0, 1)) finishEvents(userfault, address);
+  return true;
 }
 
 /**
- * Reads events until none is under way. An event that a thread has begun and not queued yet cannot be
- * read, but the kernel says EAGAIN to whoever places a page meanwhile; and when there is none, that
- * the address is not registered.
+ * Reads events until none is under way; whether memory was moved. An event that a thread has begun and not
+ * queued yet cannot be read, but the kernel says EAGAIN to whoever places a page meanwhile; and when there
+ * is none, that the address is not registered.
  */
-function finishEvents(userfault: Userfault, address: number): void {
+function finishEvents(userfault: Userfault, map: AddressMap): boolean {
   const idle = new Int32Array(new SharedArrayBuffer(4));
+  const [address = 0] = map.pieces().map((piece) => piece.address);
+  let moved = false;
+  const take = (event: UserfaultEvent): void => {
+    if (event.kind === "fork") closeDescriptor(event.fd);
+    if (event.kind === "unmap") map.unmap(event.start, event.end);
+    if (event.kind !== "remap") return;
+    map.move(event.from, event.to, event.length);
+    moved = true;
+  };
   for (;;) {
-    while (userfault.readEvents(dropEvent) > 0);
-    if (userfault.zero(address, BASE_PAGE_BYTES) !== -ERRNO.EAGAIN) return;
+    while (userfault.readEvents(take) > 0);
+    if (userfault.zero(address, BASE_PAGE_BYTES) !== -ERRNO.EAGAIN) return moved;
     Atomics.wait(idle, 0, 0, EVENTS_PAUSE_MS);
   }
-}
-
-function dropEvent(event: UserfaultEvent): void {
-  if (event.kind === "fork") closeDescriptor(event.fd);
 }

@@ -196,9 +196,8 @@ export class Placer implements PageSink {
     part = Math.min(part, map.length(piece) - within);
     const target = map.address(piece) + within;
     let result = this.#attempt(target, source, part);
-    if (result === -ERRNO.ENOENT && foreign && part > block.pageSize) {
-      // The VMM's mappings may be smaller than its regions: a range that is in two of them is in none.
-      result = this.#attempt(target, source, block.pageSize);
+    if (result === -ERRNO.ENOENT && foreign) {
+      result = this.#attemptAgain(target, source, block.pageSize);
     }
     if (result > 0) {
       this.#noteReceived(block, offset, result);
@@ -218,6 +217,16 @@ export class Placer implements PageSink {
     }
     checkPlaced(result, `UFFDIO_COPY, ${part} bytes at ${offset} of ${block.name}`);
     return part;
+  }
+
+  /**
+   * A VMM's mappings may be smaller than its regions, and a range that is in two of them is in none: so
+   * one page is tried. That may lie in a mapping which is moved just now: then the event is under way,
+   * cannot be read by others while this thread places, and the kernel says EAGAIN when asked once more.
+   */
+  #attemptAgain(target: number, source: number, pageSize: number): number {
+    const result = this.#attempt(target, source, pageSize);
+    return result === -ERRNO.ENOENT ? this.#attempt(target, source, pageSize) : result;
   }
 
   #attempt(target: number, source: number, length: number): number {

@@ -63,10 +63,17 @@ export type DestGuestData =
   /** `takenOver`: by another process, and the rest is to come. */
   | { kind: "snapshot"; directory: string; takenOver: TakenOver | undefined }
   /** The memory of a VMM, as it was handed over. */
-  | { kind: "uffd"; handover: TakenHandover };
+  | {
+      kind: "uffd";
+      handover: TakenHandover;
+      /** Where its state outlives this process, and whether another one passed LISTEN with it. */
+      keptFd: number | undefined;
+      takenOver: boolean;
+    };
 
 /** Whether it is a guest that another process has taken over. */
 export function isResumed(data: DestGuestData): boolean {
+  if (data.kind === "uffd") return data.takenOver;
   return data.kind === "snapshot" && data.takenOver !== undefined;
 }
 
@@ -84,7 +91,7 @@ export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => 
         data.takenOver,
       );
     case "uffd":
-      return new UffdDestGuest(data.handover);
+      return new UffdDestGuest(data.handover, data.keptFd);
   }
 }
 

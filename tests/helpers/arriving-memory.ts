@@ -27,6 +27,8 @@ export interface ArrivingOptions {
   pageSize?: number;
   /** Whether it is real hugetlbfs memory; otherwise base pages serve as parts of huge ones. */
   huge?: boolean;
+  /** Whether what is discarded is told of; true if absent. */
+  heard?: boolean;
 }
 
 export class ArrivingMemory implements Disposable {
@@ -39,11 +41,12 @@ export class ArrivingMemory implements Disposable {
   readonly memory: UserfaultMemory;
 
   constructor(options: ArrivingOptions = {}) {
-    const { pages = [64, 16], pageSize = PAGE_BYTES, huge = false } = options;
+    const { pages = [64, 16], pageSize = PAGE_BYTES, huge = false, heard = true } = options;
     const total = pages.reduce((sum, count) => sum + count, 0) * PAGE_BYTES;
     const memoryPage = huge ? pageSize : PAGE_BYTES;
     const features =
-      UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
+      (heard ? UFFD.UFFD_FEATURE_EVENT_REMOVE : 0) |
+      (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
     this.memory = new UserfaultMemory(total / memoryPage, features, memoryPage);
     let { address } = this.memory;
     this.blocks = pages.map((count, index) => {

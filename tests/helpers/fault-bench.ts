@@ -63,7 +63,7 @@ export class FaultBench implements AsyncDisposable {
 
   /** Starts the fault thread; unless told otherwise, the source has chosen an urgent channel. */
   async start(
-    options: { listenFd?: number; early?: number[]; chosen?: boolean } = {},
+    options: { listenFd?: number; early?: number[]; chosen?: boolean; foreign?: boolean } = {},
   ): Promise<void> {
     const thread = await this.helper();
     const { data, blocks, pageData, shared, map } = this.arriving;
@@ -74,6 +74,7 @@ export class FaultBench implements AsyncDisposable {
       blocks,
       pages: pageData,
       map: map.shared,
+      foreign: options.foreign ?? false,
       fd: this.#destFd,
       listenFd: options.listenFd ?? -1,
       early: options.early ?? [],

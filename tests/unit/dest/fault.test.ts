@@ -149,6 +149,24 @@ describe("memory that its owner moves and unmaps", () => {
     expect(await reading).toBe(6);
   });
 
+  faultTest("that was discarded unheard is not made up, nor faulted on for ever", async () => {
+    await using bench = new FaultBench({ heard: false });
+    const { address } = bench.arriving.block(0);
+    const { early, channel } = bench.urgentPair();
+    await bench.start({ early: [early], foreign: true });
+    const guest = await bench.guest();
+    const reading = guest.call("readWord", address);
+    expect(bench.request()).toEqual(requestOf("block0", 0));
+    channel.write(new RamRecords().page("block0", 0, pageData(0, 0)).bytes);
+    expect(await reading).toBe(1);
+    await guest.call("discard", address, PAGE);
+    const again = guest.call("readWord", address);
+    expect(await bench.failure()).toMatchObject({ code: "UNHEARD_DISCARD" });
+    expect(bench.noRequest).toBe(true);
+    bench.arriving.memory.userfault.unregister(address, PAGE);
+    await again;
+  });
+
   faultTest("is no guest's where nothing lies, and a fault there is told by name", async () => {
     await using bench = new FaultBench();
     const { address, length } = bench.arriving.block(1);

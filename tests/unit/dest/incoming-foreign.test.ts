@@ -1,5 +1,7 @@
 /** A stream into the memory of a VMM, which is memory of this process here: who may send it, and when. */
 import { describe, expect } from "bun:test";
+import { setThreadNice } from "../../../syscalls/process.ts";
+import { threadNice } from "../../../syscalls/scheduling.ts";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { GuestMemory, IncomingContext } from "../../../src/dest/context.ts";
@@ -55,6 +57,7 @@ class ForeignBench implements Disposable {
   readonly #context: IncomingContext;
   readonly #descriptors = new Descriptors();
   readonly #sourceFd: number;
+  readonly #nice = threadNice();
   announced: GuestMemory | undefined;
   /** Called when the other threads could be at work. */
   prepared: () => void = () => {};
@@ -114,6 +117,8 @@ class ForeignBench implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // This thread is favoured from the switchover on, and has more tests to run.
+    setThreadNice(this.#nice);
     this.memory[Symbol.dispose]();
     this.#descriptors[Symbol.dispose]();
   }

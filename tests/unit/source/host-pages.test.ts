@@ -49,7 +49,9 @@ test("what is owed and awaited is regrouped, for every thread", () => {
       ram.forEach((page) => shared.awaited[0]?.set(page));
       chooseHostPages(context, FEATURE.largePages);
       followHostPages(other.shared, other.blocks);
-      const huge = [...new Set(ram.map((page) => Math.floor(page / PER_HUGE)))].sort();
+      const huge = [...new Set(ram.map((page) => Math.floor(page / PER_HUGE)))].sort(
+        (a, b) => a - b,
+      );
       for (const each of [shared, other.shared]) {
         expect([owedOf(each, 0), owedOf(each, 1)]).toEqual([huge, rom]);
       }

@@ -5,6 +5,7 @@ import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { mapAnonymous } from "../../../syscalls/memory.ts";
 import {
+  enabledFeatures,
   openUserfault,
   tryUserfaultWay,
   Userfault,
@@ -252,6 +253,18 @@ describe("a userfaultfd", () => {
     } finally {
       userfault.close();
     }
+  });
+
+  userfaultTest("tells with which features it was enabled, and whether it was", () => {
+    const { userfault } = openUserfault();
+    try {
+      expect(enabledFeatures(userfault.fd)).toBeUndefined();
+      userfault.enable(EVENT_REMOVE);
+      expect(enabledFeatures(userfault.fd)).toBe(EVENT_REMOVE);
+    } finally {
+      userfault.close();
+    }
+    expect(() => enabledFeatures(0)).toThrow("descriptor 0 is no userfaultfd");
   });
 
   userfaultTest("lists the features of the kernel without keeping a descriptor", () => {

@@ -1,5 +1,6 @@
 /** The list of regions in Firecracker's handover: its generations, and what no VMM should send. */
 import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import { FIRECRACKER } from "../../../src/guests/uffd/firecracker.ts";
 import { HandoverError } from "../../../src/guests/uffd/handover.ts";
 
@@ -95,4 +96,40 @@ test("what is no list is refused before all of it is there", () => {
   for (const text of ["{", "GET / HTTP/1.1", '"[', "QEVM"]) {
     expect(() => FIRECRACKER.parse(text)).toThrow("no list of regions");
   }
+});
+
+test("whatever a VMM says is a handover, the beginning of one, or refused by name", () => {
+  const number = fc.oneof(
+    fc.nat(),
+    fc.integer(),
+    fc.double(),
+    fc.constantFrom(4096, 2 ** 21, 2 ** 53),
+  );
+  const region = fc.dictionary(
+    fc.constantFrom("base_host_virt_addr", "size", "offset", "page_size", "page_size_kib", "other"),
+    fc.oneof(number, fc.json()),
+  );
+  const said = fc.oneof(
+    fc.string(),
+    fc.json(),
+    fc.array(region).map((list) => JSON.stringify(list)),
+    // A good one with a piece of it replaced.
+    fc.tuple(fc.nat({ max: 200 }), fc.nat({ max: 20 }), fc.string()).map(([at, length, by]) => {
+      const good = JSON.stringify([{ base_host_virt_addr: 4096, size: 8192, offset: 0 }]);
+      return good.slice(0, at) + by + good.slice(at + length);
+    }),
+  );
+  fc.assert(
+    fc.property(said, (text) => {
+      try {
+        for (const { address, length, pageSize } of FIRECRACKER.parse(text)?.regions ?? []) {
+          expect(address % pageSize).toBe(0);
+          expect(length).toBeGreaterThan(0);
+        }
+      } catch (error) {
+        if (!(error instanceof HandoverError)) throw error;
+      }
+    }),
+    { numRuns: 1000 },
+  );
 });
