@@ -11,6 +11,7 @@
  *     --page-size BYTES  4096, or 2097152 for hugetlbfs (4096)
  *     --threads N        threads that read (1)
  *     --discard N        ranges that are given back meanwhile, as a balloon does (0)
+ *     --pace N           microseconds from one such range to the next (0)
  *     --memfd            the memory is a memory file, as it is shared with device back ends
  *     --cached N         every Nth page of that file is there before the handover (0: none)
  *     --change WHAT      once a quarter was read, the last region is: moved to another address
@@ -18,6 +19,8 @@
  *                        can fill memory under: "fork", "protect" (UFFDIO_WRITEPROTECT)
  *     --generation N     of Firecracker's message: 1 no page size, 2 page_size_kib, 3 both, 4 page_size (4)
  *     --pieces N         bytes of the message that are sent at once (all)
+ *     --wait             reads nothing before a line comes on standard input
+ *     --first N          each thread reads N pages, then waits for a line on standard input
  *     --hold             when all was read: waits for a line on standard input before it ends
  *
  * It prints one line of JSON: pages read, wrong bytes, ranges discarded, and how long first touches
@@ -58,8 +61,10 @@ static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 4;
 static size_t piece_bytes = SIZE_MAX;
-static int hold, in_file;
-static unsigned cached;
+static int hold, wait_first, in_file;
+static unsigned cached, pace_us;
+static size_t first_pages = SIZE_MAX;
+static pthread_once_t line_was_read = PTHREAD_ONCE_INIT;
 
 /* What becomes of the last region while the others are read. */
 enum change { NOTHING, REMAP, UNMAP, FORK, PROTECT };
@@ -151,6 +156,13 @@ static void check_page(size_t page, int measure)
         fprintf(stderr, "vmm: page %zu is wrong (%s expected)\n", page, after == ZERO ? "zeros" : "saved bytes");
 }
 
+/* All threads wait while one of them reads. */
+static void read_line(void)
+{
+    for (int c = getchar(); c != '\n' && c != EOF; c = getchar())
+        continue;
+}
+
 /* Threads wait for each other by looking: it happens once. */
 static void await(const _Atomic int *flag)
 {
@@ -175,9 +187,12 @@ static void *reader(void *argument)
         order[i - 1] = order[j];
         order[j] = kept;
     }
-    for (size_t i = 0; i < mine; i++)
+    for (size_t i = 0; i < mine; i++) {
+        if (i == first_pages)
+            pthread_once(&line_was_read, read_line);
         if (!may_change(order[i]))
             check_page(order[i], 1);
+    }
     await(&has_changed);
     for (size_t i = 0; i < mine; i++)
         if (may_change(order[i]) && order[i] < pages_mapped)
@@ -215,6 +230,7 @@ static void *discarder(void *argument)
             discard_page(page);
         }
         atomic_fetch_add(&discarded, 1);
+        usleep(pace_us);
     }
     return NULL;
 }
@@ -496,8 +512,10 @@ static void parse(int count, char **words)
         {"page-size", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
         {"discard", required_argument, NULL, 'd'},    {"generation", required_argument, NULL, 'g'},
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
+        {"first", required_argument, NULL, 'f'},
         {"memfd", no_argument, NULL, 'm'},            {"cached", required_argument, NULL, 'c'},
-        {"change", required_argument, NULL, 'w'},
+        {"change", required_argument, NULL, 'w'},     {"pace", required_argument, NULL, 'a'},
+        {"wait", no_argument, NULL, 'l'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -510,9 +528,12 @@ static void parse(int count, char **words)
         case 'g': generation = (unsigned)number(optarg, 4); break;
         case 'i': piece_bytes = number(optarg, SIZE_MAX); break;
         case 'h': hold = 1; break;
+        case 'f': first_pages = number(optarg, SIZE_MAX); break;
         case 'm': in_file = 1; break;
         case 'c': cached = (unsigned)number(optarg, UINT32_MAX); break;
         case 'w': change = change_named(optarg); break;
+        case 'a': pace_us = (unsigned)number(optarg, UINT32_MAX); break;
+        case 'l': wait_first = 1; break;
         default: exit(2);
         }
     }
@@ -536,6 +557,8 @@ int main(int count, char **words)
     int userfault = open_userfaultfd();
     map_regions(userfault);
     hand_over(userfault);
+    if (wait_first)
+        (void)getchar();
     run_threads(userfault);
     report();
     if (hold)

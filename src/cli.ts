@@ -21,6 +21,10 @@ const program: Program = {
       summary: "What is in a migration stream, a saved guest or a snapshot",
       load: async () => (await import("./commands/analyze.ts")).analyze,
     },
+    hold: {
+      summary: "Keep a VMM's userfaultfd, in case that its dest is killed",
+      load: async () => (await import("./commands/hold.ts")).hold,
+    },
     keygen: {
       summary: "Make the certificates that --tls needs",
       load: async () => (await import("./commands/keygen.ts")).keygen,

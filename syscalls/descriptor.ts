@@ -25,6 +25,12 @@ export function replaceDescriptor(fd: number, by: number): void {
   closeDescriptor(by);
 }
 
+/** Keeps a descriptor from programs that this process starts. */
+export function setCloseOnExec(fd: number): void {
+  const result = syscall(NR.fcntl, fd, FCNTL.F_SETFD, FCNTL.FD_CLOEXEC);
+  check("fcntl", result, `fd ${fd}, F_SETFD`);
+}
+
 /** Makes reads and writes of `fd` return EAGAIN instead of blocking, or undoes that. */
 export function setNonBlocking(fd: number, on: boolean): void {
   const flags = check("fcntl", syscall(NR.fcntl, fd, FCNTL.F_GETFL), `fd ${fd}, F_GETFL`);

@@ -1,4 +1,4 @@
-/** Threads and processes: gettid(2), setpriority(2), pidfd_open(2), and the monotonic clock. */
+/** Threads and processes: gettid(2), setpriority(2), and the monotonic clock. */
 import { RESOURCE, TIME } from "./abi/file.ts";
 import { check } from "./error.ts";
 import { getU64, mapScratch } from "./memory.ts";
@@ -26,11 +26,6 @@ export function monotonicNs(): number {
   const { address, view } = clockScratch;
   check("clock_gettime", syscall(NR.clock_gettime, TIME.CLOCK_MONOTONIC, address));
   return getU64(view, 0) * 1e9 + getU64(view, 8);
-}
-
-/** A descriptor that polls readable once the process has ended. @throws SyscallError ESRCH. */
-export function openProcess(pid: number): number {
-  return check("pidfd_open", syscall(NR.pidfd_open, pid, 0), `pid ${pid}`);
 }
 
 /** Bits of a clockid_t below a process's number (inverted): all its threads, by the scheduler's count. */

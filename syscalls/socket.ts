@@ -1,4 +1,4 @@
-/** Stream sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
+/** Sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
 import { IP, SOCKADDR_UN, SOCKET, TCP, UCRED } from "./abi/socket.ts";
 import { check } from "./error.ts";
@@ -7,7 +7,10 @@ import { mapScratch } from "./memory.ts";
 import type { Scratch } from "./memory.ts";
 import { NR, syscall } from "./raw.ts";
 
-/** Where a socket is bound or connected: an IP literal and port, or a path. */
+/**
+ * Where a socket is bound or connected: an IP literal and port, or a path. One that begins with a NUL
+ * is a name without a file (the abstract namespace of unix(7)).
+ */
 export type SocketAddress =
   { family: "inet" | "inet6"; host: string; port: number } | { family: "unix"; path: string };
 
@@ -24,7 +27,7 @@ function addressScratch(): Scratch {
 
 /** Text form for errors: "127.0.0.1:4444", "[::1]:4444" or a path. */
 export function formatSocketAddress(address: SocketAddress): string {
-  if (address.family === "unix") return address.path;
+  if (address.family === "unix") return address.path.replace(/^\0/, "@");
   const host = address.family === "inet6" ? `[${address.host}]` : address.host;
   return `${host}:${address.port}`;
 }
@@ -38,7 +41,8 @@ function putAddress(address: SocketAddress): number {
     if (path.length > UNIX_PATH_BYTES_MAX) throw new RangeError("unix socket path is too long");
     view.setUint16(0, SOCKET.AF_UNIX, true);
     bytes.set(path, 2);
-    return 2 + path.length + 1;
+    // A NUL ends a path, and would be part of a name without a file.
+    return 2 + path.length + (path[0] === 0 ? 0 : 1);
   }
   view.setUint16(2, address.port);
   if (address.family === "inet") {
@@ -51,11 +55,14 @@ function putAddress(address: SocketAddress): number {
   return 28;
 }
 
-function getAddress(): SocketAddress {
+/** Reads the sockaddr of `length` bytes in scratch memory. */
+function getAddress(length: number): SocketAddress {
   const { bytes, view } = addressScratch();
   const family = view.getUint16(0, true);
   if (family === SOCKET.AF_UNIX) {
-    const end = bytes.indexOf(0, 2);
+    // A socket without any name has no bytes here, not even a NUL.
+    const isAbstract = length > 2 && bytes[2] === 0;
+    const end = isAbstract ? length : bytes.indexOf(0, 2);
     return { family: "unix", path: new TextDecoder().decode(bytes.slice(2, end)) };
   }
   const port = view.getUint16(2);
@@ -73,6 +80,12 @@ export function makeSocket(family: SocketAddress["family"]): number {
   return check("socket", syscall(NR.socket, domain, type, 0), family);
 }
 
+/** A blocking, close-on-exec datagram socket of the unix domain. */
+export function makeDatagramSocket(): number {
+  const type = SOCKET.SOCK_DGRAM | SOCKET.SOCK_CLOEXEC;
+  return check("socket", syscall(NR.socket, SOCKET.AF_UNIX, type, 0), "unix, SOCK_DGRAM");
+}
+
 /** Two connected stream sockets (unix domain), blocking, close-on-exec. */
 export function makeSocketPair(): [number, number] {
   const type = SOCKET.SOCK_STREAM | SOCKET.SOCK_CLOEXEC;
@@ -81,13 +94,18 @@ export function makeSocketPair(): [number, number] {
   return [view.getInt32(0, true), view.getInt32(4, true)];
 }
 
-/** bind(2) and listen(2). @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES. */
-export function bindAndListen(fd: number, address: SocketAddress, backlog: number): void {
-  if (address.family !== "unix") setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_REUSEADDR, 1);
+/** bind(2). @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES. */
+export function bindSocket(fd: number, address: SocketAddress): void {
   const length = putAddress(address);
   const text = formatSocketAddress(address);
   check("bind", syscall(NR.bind, fd, addressScratch().address, length), text);
-  check("listen", syscall(NR.listen, fd, backlog), text);
+}
+
+/** bind(2) and listen(2). @throws SyscallError EADDRINUSE, EADDRNOTAVAIL, EACCES. */
+export function bindAndListen(fd: number, address: SocketAddress, backlog: number): void {
+  if (address.family !== "unix") setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_REUSEADDR, 1);
+  bindSocket(fd, address);
+  check("listen", syscall(NR.listen, fd, backlog), formatSocketAddress(address));
 }
 
 /** accept4(2): a non-blocking connection, or -errno (EAGAIN when none waits). */
@@ -118,11 +136,20 @@ export function takeSocketError(fd: number): number {
   return view.getInt32(0, true);
 }
 
+/** Who is at the other end of a unix socket (struct ucred). */
+export interface PeerCredentials {
+  /** 0 where the process is in none of our pid namespaces. */
+  pid: number;
+  /** The effective user and group of that process, as they were then. */
+  uid: number;
+  gid: number;
+}
+
 /**
- * SO_PEERCRED of a unix socket that is connected: the process that listened there, 0 where that is in
- * none of our pid namespaces.
+ * SO_PEERCRED of a unix socket that is connected: whoever connected to it where it was accepted, and
+ * whoever listened where it did connect.
  */
-export function peerProcess(fd: number): number {
+export function peerCredentials(fd: number): PeerCredentials {
   const { address, view } = addressScratch();
   const { size, fields } = UCRED["struct ucred"];
   view.setUint32(size, size, true);
@@ -132,7 +159,16 @@ export function peerProcess(fd: number): number {
     syscall(NR.getsockopt, fd, level, SOCKET.SO_PEERCRED, address, address + size),
     `fd ${fd}, SO_PEERCRED`,
   );
-  return view.getInt32(fields.pid, true);
+  return {
+    pid: view.getInt32(fields.pid, true),
+    uid: view.getUint32(fields.uid, true),
+    gid: view.getUint32(fields.gid, true),
+  };
+}
+
+/** The process of `peerCredentials`. */
+export function peerProcess(fd: number): number {
+  return peerCredentials(fd).pid;
 }
 
 function setOption(fd: number, level: number, option: number, value: number): void {
@@ -193,7 +229,7 @@ function queryAddress(name: string, number: number, fd: number): SocketAddress {
   bytes.fill(0);
   view.setUint32(SOCKADDR_BYTES_MAX, SOCKADDR_BYTES_MAX, true);
   check(name, syscall(number, fd, address, address + SOCKADDR_BYTES_MAX), `fd ${fd}`);
-  return getAddress();
+  return getAddress(view.getUint32(SOCKADDR_BYTES_MAX, true));
 }
 
 /** Bytes that wait to be read, looked at without taking them: count, 0 at the end, or -errno. */

@@ -8,7 +8,8 @@ import { FCNTL } from "./abi/file.ts";
 import { UFFD } from "./abi/userfaultfd.ts";
 import { closeDescriptor } from "./descriptor.ts";
 import { check, SyscallError } from "./error.ts";
-import { getI64, getU64, mapScratch, putU64 } from "./memory.ts";
+import { getI64, getU64, mapScratch, putU64, scratchAt } from "./memory.ts";
+import type { Scratch } from "./memory.ts";
 import { readInto } from "./io.ts";
 import { NR, syscall } from "./raw.ts";
 
@@ -58,6 +59,8 @@ export type UserfaultEvent =
 const MESSAGE_BYTES = 32;
 /** Messages taken by one read(2). */
 const MESSAGES_PER_READ = 64;
+/** Room that a buffer of events has. */
+export const EVENT_BUFFER_BYTES = MESSAGE_BYTES * MESSAGES_PER_READ;
 
 /**
  * Decodes the struct uffd_msg at `at`; the only place that knows its union.
@@ -97,10 +100,16 @@ function faultCause(flags: number): FaultCause {
  */
 export class Userfault {
   readonly fd: number;
-  readonly #scratch = mapScratch(64 + MESSAGE_BYTES * MESSAGES_PER_READ);
+  readonly #scratch = mapScratch(64);
+  readonly #events: Scratch;
 
-  constructor(fd: number) {
+  /** Events are read into EVENT_BUFFER_BYTES at `eventsAt`, where somebody else has them too. */
+  constructor(fd: number, eventsAt?: number) {
     this.fd = fd;
+    this.#events =
+      eventsAt === undefined
+        ? mapScratch(EVENT_BUFFER_BYTES)
+        : scratchAt(eventsAt, EVENT_BUFFER_BYTES);
   }
 
   close(): void {
@@ -196,15 +205,30 @@ export class Userfault {
     return result === 0 ? length : partial(result, getI64(view, 24));
   }
 
-  /** Takes the events that wait (at most one read's worth) and hands each to `take`. */
+  /**
+   * Takes the events that wait (at most one read's worth) and hands each to `take`. One is forgotten
+   * only when `take` has returned: until then it is in the buffer.
+   */
   readEvents(take: (event: UserfaultEvent) => void): number {
-    const bytes = MESSAGE_BYTES * MESSAGES_PER_READ;
-    const result = readInto(this.fd, this.#scratch.address + 64, bytes);
+    const result = readInto(this.fd, this.#events.address, EVENT_BUFFER_BYTES);
     if (result === -ERRNO.EAGAIN) return 0;
     check("read", result, `userfaultfd ${this.fd}`);
     const count = result / MESSAGE_BYTES;
-    for (let i = 0; i < count; i++) take(decodeMessage(this.#scratch.view, 64 + i * MESSAGE_BYTES));
+    for (let i = 0; i < count; i++) this.#takeEvent(i, take);
     return count;
+  }
+
+  /** Takes what is in the buffer of a process that ended before it was done with it. */
+  leftEvents(take: (event: UserfaultEvent) => void): void {
+    for (let i = 0; i < MESSAGES_PER_READ; i++) {
+      if (this.#events.view.getUint8(i * MESSAGE_BYTES) !== 0) this.#takeEvent(i, take);
+    }
+  }
+
+  #takeEvent(index: number, take: (event: UserfaultEvent) => void): void {
+    const { view } = this.#events;
+    take(decodeMessage(view, index * MESSAGE_BYTES));
+    view.setUint8(index * MESSAGE_BYTES, 0);
   }
 
   #putRange(start: number, length: number, mode: number): void {

@@ -1,4 +1,4 @@
-/** What lies in a file, a pipe or a directory: the work of the thread that analyses. */
+/** What lies in files, a pipe or a directory: the work of the thread that analyses. */
 import { FileReader } from "../channel/file-reader.ts";
 import { pipeReader } from "../channel/pipe-reader.ts";
 import type { Analysis, Problem, StreamAnalysis } from "../report/analysis.ts";
@@ -8,6 +8,7 @@ import type { SavedFile } from "../stream/saved-file.ts";
 import { walkStream } from "../stream/walk.ts";
 import { PostcopyError, StreamError } from "../util/errors.ts";
 import { countMappedPages } from "./mapped-pages.ts";
+import { surveyMemory } from "./memory-survey.ts";
 import { surveySnapshot } from "./snapshot-survey.ts";
 import { StreamSurvey } from "./stream-survey.ts";
 
@@ -22,6 +23,7 @@ export type AnalysisTask = {
   /** `unpackedFd` gives the stream of a compressed file, and is -1 for others. */
   | { kind: "file"; unpackedFd: number }
   | { kind: "pipe"; fd: number }
+  | { kind: "memory"; files: readonly string[] }
 );
 
 /** @throws UsageError and StreamError for what is nothing of which anything can be told. */
@@ -33,6 +35,8 @@ export function analyse(task: AnalysisTask): Analysis {
   switch (task.kind) {
     case "snapshot":
       return surveySnapshot(task.path, { verify: task.verify, progress });
+    case "memory":
+      return surveyMemory(task.files);
     case "pipe":
       return analysePipe(task.path, task.fd, progress);
     case "file":

@@ -5,6 +5,7 @@
 import type {
   Analysis,
   AnalysedDevices,
+  MemoryAnalysis,
   SnapshotAnalysis,
   StreamAnalysis,
 } from "../report/analysis.ts";
@@ -15,10 +16,19 @@ import { pagesOf } from "./page-counts.ts";
 
 /** The analysis as lines of text; no newline at the end. */
 export function renderAnalysis(analysis: Analysis, paint: Paint): string {
-  const lines =
-    analysis.kind === "stream" ? streamLines(analysis, paint) : snapshotLines(analysis, paint);
   const notes = analysis.notes.map((note) => labelled("note", paint.yellow(note), paint));
-  return [...lines, ...notes].join("\n");
+  return [...linesOf(analysis, paint), ...notes].join("\n");
+}
+
+function linesOf(analysis: Analysis, paint: Paint): string[] {
+  switch (analysis.kind) {
+    case "stream":
+      return streamLines(analysis, paint);
+    case "snapshot":
+      return snapshotLines(analysis, paint);
+    case "memory":
+      return memoryLines(analysis, paint);
+  }
 }
 
 function streamLines(analysis: StreamAnalysis, paint: Paint): string[] {
@@ -212,14 +222,31 @@ function snapshotLines(analysis: SnapshotAnalysis, paint: Paint): string[] {
     ...(descriptionBytes === null
       ? []
       : [labelled("description", descriptionText(descriptionBytes), paint)]),
-    ...(workingSetPages === null
-      ? []
-      : [labelled("working set", `${formatCount(workingSetPages)} pages recorded`, paint)]),
+    ...(workingSetPages === null ? [] : [workingSetLine(workingSetPages, paint)]),
     ...table(head, rows, 1, paint),
     ...(devices === null ? [] : deviceLines(devices, paint)),
     "",
     labelled("checked", checked, paint),
     labelled("state", verdict, paint),
     ...analysis.problems.map(({ message }) => labelled("damage", paint.red(message), paint)),
+  ];
+}
+
+function workingSetLine(pages: number, paint: Paint): string {
+  return labelled("working set", `${formatCount(pages)} pages recorded`, paint);
+}
+
+function memoryLines(analysis: MemoryAnalysis, paint: Paint): string[] {
+  const { bytes, targetPageSize, files, pagesAbsent, workingSetPages } = analysis;
+  const rows = files.map(({ path, diskBytes, pagesStored, pagesServed }) => {
+    return [path, formatBytes(diskBytes), formatCount(pagesStored), formatCount(pagesServed)];
+  });
+  const pages = `${formatCount(bytes / targetPageSize)} pages of ${formatPageSize(targetPageSize)}`;
+  const absent = `${formatCount(pagesAbsent)} in no file, which are zeros`;
+  return [
+    paint.bold(`${analysis.path}: memory of a Firecracker microVM`),
+    labelled("memory", `${formatBytes(bytes)}: ${pages}, ${absent}`, paint),
+    ...(workingSetPages === null ? [] : [workingSetLine(workingSetPages, paint)]),
+    ...table(["file", "on disk", "stored", "served"], rows, 1, paint),
   ];
 }

@@ -8,10 +8,10 @@ import { readAt } from "../../syscalls/io.ts";
 import { SyscallError } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { diskBytes } from "../guests/snapshot/directory.ts";
-import { sha256 } from "../guests/snapshot/layout.ts";
+import { sha256, workingSetPath } from "../guests/snapshot/layout.ts";
 import type { Manifest, ManifestBlock } from "../guests/snapshot/layout.ts";
 import { readManifest } from "../guests/snapshot/manifest.ts";
-import { readWorkingSet } from "../guests/snapshot/working-set.ts";
+import { readWorkingSet } from "../guests/stored/working-set.ts";
 import { pageSum } from "../guests/stored/page-sum.ts";
 import { ANALYSIS_VERSION } from "../report/analysis.ts";
 import type { Problem, SnapshotAnalysis } from "../report/analysis.ts";
@@ -90,7 +90,7 @@ function workingSetOf(
   const memory = blocks.map(({ name, length, pageSize }, index) => {
     return { index, name, length, pageSize, address: 0 };
   });
-  const pages = readWorkingSet(directory, memory);
+  const pages = readWorkingSet(workingSetPath(directory), memory);
   return pages === undefined || pages === "damaged" ? pages : pages.length;
 }
 

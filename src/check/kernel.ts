@@ -11,7 +11,7 @@ import {
   viewMemory,
 } from "../../syscalls/memory.ts";
 import { PageMap } from "../../syscalls/pagemap.ts";
-import { openProcess } from "../../syscalls/process.ts";
+import { openProcess } from "../../syscalls/pidfd.ts";
 import { openUserfault, tryUserfaultWay, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
 import type { KernelFacts } from "./facts.ts";

@@ -17,7 +17,10 @@ export const analyze = defineStrictCommand({
   name: "analyze",
   description: "Say what is in a migration stream, a saved guest or a snapshot",
   flags: {
-    file: requiredWord(z.string(), "A file, a snapshot's directory, or - for standard input"),
+    file: requiredWord(
+      z.string(),
+      "A file, a snapshot's directory, firecracker:FILE[,DIFF...], or - for standard input",
+    ),
     verify: switchFlag("Of a snapshot: compare every page with its checksum"),
     ...COMMON_FLAGS,
   },
@@ -29,6 +32,7 @@ export const analyze = defineStrictCommand({
   example: [
     "postcopy analyze guest.save",
     "postcopy analyze --verify /var/lib/vm1",
+    "postcopy analyze firecracker:vm.mem,vm.diff",
     "ssh host cat guest.stream | postcopy analyze --json -",
   ].join("\n"),
   check: checkCommon,
@@ -61,5 +65,12 @@ export const analyze = defineStrictCommand({
 });
 
 function firstProblem(analysis: Analysis): Problem | undefined {
-  return analysis.kind === "stream" ? (analysis.problem ?? undefined) : analysis.problems[0];
+  switch (analysis.kind) {
+    case "stream":
+      return analysis.problem ?? undefined;
+    case "snapshot":
+      return analysis.problems[0];
+    case "memory":
+      return undefined;
+  }
 }

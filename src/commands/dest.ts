@@ -2,23 +2,29 @@
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
+import { readManifest } from "../guests/snapshot/manifest.ts";
+import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { keeperText } from "./kept-vmm.ts";
+import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
-import { durationSchema } from "../util/schemas.ts";
+import { choiceSchema, durationSchema } from "../util/schemas.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { fillVmm } from "./fill-vmm.ts";
+import { fillVmm, openFeed } from "./fill-vmm.ts";
+import { checkFrom } from "./from-flag.ts";
 import { guestSchema } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import type { Journal } from "../journal/journal.ts";
 import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
+import { OwnSource } from "./own-source.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
 import { sayWaiting, SourceRun } from "./run-source.ts";
@@ -26,6 +32,8 @@ import type { SourceEnd } from "./run-source.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { stressText } from "./source.ts";
+import { ON_FAILURE } from "./vmm-fate.ts";
+import { isStored, STORED_FLAGS } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
 
@@ -35,15 +43,30 @@ const FLAGS = {
     description:
       "stress (run it here), snapshot:DIRECTORY (keep it), qemu:QMP_SOCKET or uffd:SOCKET",
   }),
-  listen: requiredFlag(peerSchema, {
+  listen: optionalFlag(peerSchema, {
     valueHint: "PEER",
     description: "tcp:HOST:PORT (port 0: any), unix:PATH, exec:COMMAND or fd:NUMBER",
   }),
+  from: optionalFlag(guestSchema, {
+    valueHint: "GUEST",
+    description: "Fill a VMM's memory (uffd:SOCKET) from these files, without a source",
+  }),
+  ...STORED_FLAGS,
   onward: optionalFlag(peerSchema, {
     valueHint: "PEER",
     description: "Send the guest on there once it is whole; the flags below say how",
   }),
   resume: switchFlag("A dest that ended took a part of this guest to keep: take the rest"),
+  "on-failure": optionalFlag(choiceSchema(ON_FAILURE), {
+    valueHint: "WHAT",
+    description:
+      "A VMM whose memory cannot be filled: kill it (the default), or freeze: leave it where it stands",
+  }),
+  "keep-fd": optionalFlag(keeperSchema, {
+    valueHint: "KEEPER",
+    description:
+      "Who keeps a VMM's userfaultfd, should this process be killed: holder:SOCKET or systemd",
+  }),
   mlock: switchFlag("Lock this process's memory, except during postcopy"),
   ...ALLOW_FLAG,
   ...SOURCE_FLAGS,
@@ -71,8 +94,10 @@ export const dest = defineStrictCommand({
   check: (options) => {
     checkCommon(options);
     checkJournal(options);
-    if (options.resume) checkResume(options);
+    if (options.guest.kind === "uffd") checkFilling(options);
+    else checkNoFilling(options);
     const { guest, listen, onward } = options;
+    checkFrom(options);
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
     if (onward === undefined || guest.kind === "stress") return;
@@ -83,9 +108,32 @@ export const dest = defineStrictCommand({
   run: receive,
 });
 
+/** Of a VMM that is filled what is resumed is what somebody kept. */
+function checkFilling({ resume, keepFd, listen, from }: DestOptions): void {
+  if (!resume || (keepFd !== undefined && (from !== undefined || listens(listen)))) return;
+  const message =
+    "Flag --resume is for a VMM whose userfaultfd was kept, and a source that connects";
+  const hint = "postcopy dest --guest uffd:SOCKET --listen tcp:HOST:PORT --keep-fd KEEPER --resume";
+  throw new UsageError("CONTRADICTION", message, { hint });
+}
+
+function checkNoFilling({ resume, onFailure, keepFd, guest, listen }: DestOptions): void {
+  if (onFailure !== undefined || keepFd !== undefined) {
+    const flag = keepFd === undefined ? "--on-failure" : "--keep-fd";
+    throw new UsageError("CONTRADICTION", `Flag ${flag} is for guest uffd`, {
+      hint: `postcopy dest --guest uffd:SOCKET --listen PEER ${flag} ...`,
+    });
+  }
+  if (resume) checkResume({ guest, listen });
+}
+
+function listens(listen: DestOptions["listen"]): boolean {
+  return listen?.kind === "tcp" || listen?.kind === "unix";
+}
+
 /** What is resumed comes over a link that the source, which knows of a broken one, makes anew. */
 function checkResume({ guest, listen }: Pick<DestOptions, "guest" | "listen">): void {
-  if (guest.kind === "snapshot" && (listen.kind === "tcp" || listen.kind === "unix")) return;
+  if (guest.kind === "snapshot" && listens(listen)) return;
   const message = "Flag --resume is for a guest that is kept, and for a source that connects";
   const hint = "postcopy dest --guest snapshot:DIRECTORY --listen tcp:HOST:PORT --resume";
   throw new UsageError("CONTRADICTION", message, { hint });
@@ -102,8 +150,8 @@ function prepare(
     const text = expected === undefined ? "stress" : stressText(expected);
     return { guest: { kind: "stress", expected }, text };
   }
-  if (word.kind === "stream") {
-    throw new UsageError("CONTRADICTION", "Guest stream is a file that is sent, by source", {
+  if (word.kind === "stream" || word.kind === "firecracker") {
+    throw new UsageError("CONTRADICTION", `Guest ${word.kind} is a file that is sent, by source`, {
       hint: "an arriving guest is kept with --guest snapshot:DIRECTORY",
     });
   }
@@ -122,17 +170,15 @@ function prepare(
 async function receive(options: DestOptions): Promise<number> {
   using interrupts = new Interrupts();
   const output = await openOutput(options);
-  const { onward, insecure, tls } = options;
-  if (options.guest.kind === "qemu") {
-    const { socket } = options.guest;
-    return await driveDest({ socket, peer: options.listen, options, output, interrupts });
-  }
-  const { recoverTimeout: recoverTimeoutMs = Infinity, linkTimeout: linkTimeoutMs } = options;
-  const common = { peer: options.listen, security: options, lockMemory: options.mlock };
-  const job = { ...common, recoverTimeoutMs, linkTimeoutMs, output, interrupts };
+  const { listen, onward, insecure, tls } = options;
   if (options.guest.kind === "uffd") {
     if (options.mlock) mlockall();
-    return await fillVmm({ ...job, socket: options.guest.socket });
+    return await receiveIntoVmm(options.guest.socket, options, output, interrupts);
+  }
+  if (listen === undefined) throw new Error("a command line without a peer was accepted");
+  if (options.guest.kind === "qemu") {
+    const { socket } = options.guest;
+    return await driveDest({ socket, peer: listen, options, output, interrupts });
   }
   // A way onward that is barred is better found before a guest is here than after.
   if (onward?.kind === "tcp") await resolvePeer(onward, insecure || tls !== undefined);
@@ -140,7 +186,10 @@ async function receive(options: DestOptions): Promise<number> {
   const journal = onward === undefined ? undefined : openJournal(options);
   const { guest, text } = prepare(options.guest, options.resume, output);
   if (options.mlock) mlockall();
-  const run = await DestRun.open({ ...job, guest, guestText: text });
+  const run = await DestRun.open({
+    ...{ guest, guestText: text, peer: listen, output, interrupts },
+    ...waits(options),
+  });
   try {
     await run.receive();
   } catch (error) {
@@ -153,9 +202,7 @@ async function receive(options: DestOptions): Promise<number> {
     output.finish(run.report(null, undefined), run.observed);
     if (guest.kind === "snapshot") {
       const { directory } = guest;
-      log.info(
-        `Bring it back: postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`,
-      );
+      log.info(`Bring it back: ${bringBack(directory)}`);
     }
     return EXIT.ok;
   }
@@ -163,6 +210,56 @@ async function receive(options: DestOptions): Promise<number> {
   return options.onward === undefined
     ? await runHere(run, output, interrupts)
     : await sendOn(run, options, journal, output, interrupts);
+}
+
+/** What a run needs to know of the flags. */
+function waits(options: DestOptions) {
+  return {
+    security: options,
+    lockMemory: options.mlock,
+    recoverTimeoutMs: options.recoverTimeout ?? Infinity,
+    linkTimeoutMs: options.linkTimeout,
+  };
+}
+
+/** Fills the memory of a VMM that hands it over at `socket`, from a source or from files. */
+async function receiveIntoVmm(
+  socket: string,
+  options: DestOptions,
+  output: Output,
+  interrupts: Interrupts,
+): Promise<number> {
+  const { listen, from, recoverTimeout = RECOVER_TIMEOUT_MS } = options;
+  const { onFailure = "kill", keepFd: keeper, resume } = options;
+  const successor = successorOf(options);
+  const job = {
+    ...{ socket, ...waits(options), output, interrupts },
+    ...{ onFailure, keeper, resume, successor },
+  };
+  if (listen !== undefined) {
+    const feed = await openFeed(listen, options, output);
+    return await fillVmm({ ...job, feed });
+  }
+  if (from === undefined || !isStored(from)) throw new Error("a VMM without pages was accepted");
+  const feed = await OwnSource.open(from, { ...options, recoverTimeout }, output);
+  // Nobody comes back over a link within this process, unless it begins with one.
+  return await fillVmm({ ...job, feed, recoverTimeoutMs: resume ? options.linkTimeout : 0 });
+}
+
+/** The command that goes on where this process ends, if somebody keeps the VMM's userfaultfd. */
+function successorOf({ guest, listen, from, keepFd }: DestOptions): string | undefined {
+  if (guest.kind !== "uffd" || keepFd === undefined) return undefined;
+  const pages =
+    listen === undefined ? `--from ${from?.kind ?? ""}:...` : `--listen ${formatPeer(listen)}`;
+  const keeper = keeperText(keepFd);
+  return `postcopy dest --guest uffd:${guest.socket} ${pages} --keep-fd ${keeper} --resume`;
+}
+
+/** How a guest that was kept runs again. */
+function bringBack(directory: string): string {
+  return isMemoryOnly(readManifest(directory).machineType)
+    ? `postcopy dest --guest uffd:SOCKET --from snapshot:${directory}`
+    : `postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`;
 }
 
 /** Lets the guest run on for a while, then checks all of it. */

@@ -19,12 +19,24 @@ import type { StoredWord } from "./stored-guest.ts";
 
 /** How the journal knows a guest in files: by its place, whatever leads there, and what it is. */
 export function storedIdentity(word: StoredWord): JournalGuest {
-  const path = word.kind === "snapshot" ? word.directory : word.file;
+  const path = placeOfGuest(word);
   try {
     return { kind: "stored", path: realpathSync(path), content: contentOf(word) };
   } catch {
     // That it is not there, or damaged, is found out when it is opened.
     return { kind: "stored", path: resolve(path), content: "" };
+  }
+}
+
+/** One of several files is the last, whose state the guest is in. */
+function placeOfGuest(word: StoredWord): string {
+  switch (word.kind) {
+    case "snapshot":
+      return word.directory;
+    case "stream":
+      return word.file;
+    case "firecracker":
+      return word.files.at(-1) ?? "";
   }
 }
 
@@ -34,9 +46,13 @@ function contentOf(word: StoredWord): string {
     const { createdAt, package: device } = readManifest(word.directory);
     return `${createdAt} ${device.sha256}`;
   }
-  // Neither its inode nor its device: some file systems number them anew when they are mounted.
-  const { size, mtimeNs } = identityOf(statSync(word.file, { bigint: true }));
-  return `${mtimeNs} ${size}`;
+  const files = word.kind === "stream" ? [word.file] : word.files;
+  // Neither inodes nor devices: some file systems number them anew when they are mounted.
+  const states = files.map((file) => {
+    const { size, mtimeNs } = identityOf(statSync(file, { bigint: true }));
+    return `${mtimeNs} ${size}`;
+  });
+  return states.join(" ");
 }
 
 /** What the operator said about them. */

@@ -3,68 +3,181 @@ import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { enabledFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Peer } from "../channel/address.ts";
+import type { GuestMemory } from "../dest/context.ts";
+import { VMM_GONE, VmmGoneError } from "../dest/place-failure.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
+import type { KeeperWord } from "../keeper/open.ts";
+import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
-import { EXIT, PostcopyError } from "../util/errors.ts";
+import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
+import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
-import type { ArrivalOptions } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { DestRun, sayListening } from "./run-dest.ts";
+import { VmmFate } from "./vmm-fate.ts";
+import type { OnFailure } from "./vmm-fate.ts";
+
+/** Where pages come from: a source that connects, or one in this process (own-source.ts). */
+export interface PageFeed {
+  /** Where it connects. */
+  readonly peer: Peer;
+  readonly arrival: OpenedArrival;
+  /**
+   * Receives all of it; `resumes`: of which another process has received a part.
+   * @throws why it did not become whole.
+   */
+  fill(run: DestRun, resumes: boolean): Promise<void>;
+  /** After `fill`, or in its place. */
+  close(): Promise<void>;
+}
+
+/** A source that will connect at `peer`. */
+export async function openFeed(
+  peer: Peer,
+  security: ArrivalOptions,
+  output: Output,
+): Promise<PageFeed> {
+  const warn = (message: string): void => output.warn("DEST_WARNING", message);
+  const arrival = await openArrival(peer, security, warn);
+  let isReceived = false;
+  return {
+    peer,
+    arrival,
+    fill: async (run) => {
+      isReceived = true;
+      await run.receive();
+    },
+    close: async () => {
+      // A run closes what it was given.
+      if (!isReceived) await closeArrival(arrival);
+    },
+  };
+}
 
 /** What fills whose memory from where. */
 export interface FillJob {
   /** Where the VMM hands over. */
   socket: string;
-  /** Where the source comes. */
-  peer: Peer;
+  /** Where its pages come from. */
+  feed: PageFeed;
   security: ArrivalOptions;
   lockMemory: boolean;
   recoverTimeoutMs: number;
   linkTimeoutMs: number;
+  /** What becomes of a VMM whose memory cannot be filled. */
+  onFailure: OnFailure;
+  /** Who keeps its userfaultfd in case that this process is killed. */
+  keeper: KeeperWord | undefined;
+  /** A process that was killed had the VMM before: the keeper has it. */
+  resume: boolean;
+  /** The command that goes on where this process ends; undefined if none can. */
+  successor: string | undefined;
   output: Output;
   interrupts: Interrupts;
 }
 
+/** A VMM, and what is kept of it. */
+interface Taken {
+  vmm: Vmm;
+  kept: KeptVmm | undefined;
+}
+
 /** Fills a VMM's memory. Returns the exit code. @throws the failure, after saying what it costs. */
 export async function fillVmm(job: FillJob): Promise<number> {
-  const { socket, peer, security, output, interrupts } = job;
-  // Both are open before a VMM comes: from then on it depends on us.
-  const opened = await openArrival(peer, security, (message) =>
-    output.warn("DEST_WARNING", message),
-  );
-  let vmm: Vmm;
+  const { feed, interrupts } = job;
+  let taken: Taken;
   try {
-    const door = new VmmDoor(socket);
-    try {
-      sayListening(opened, output);
-      log.info(`Waiting for a VMM on ${socket}`);
-      vmm = await awaitVmm(door, job);
-    } finally {
-      door.close();
-    }
+    taken = await (job.resume ? takeBack(job) : takeOver(job));
   } catch (error) {
-    await closeArrival(opened);
+    await feed.close();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   }
-  sayHandover(vmm, output);
-  const guest = { kind: "uffd", handover: vmm.handover } as const;
-  const run = DestRun.over({ ...job, guest, guestText: `VMM at ${socket}` }, opened);
   try {
-    await run.receive();
+    return await fill(job, taken);
+  } finally {
+    if (taken.vmm.connection >= 0) closeDescriptor(taken.vmm.connection);
+    await feed.close();
+  }
+}
+
+/** Waits for a VMM that hands over. */
+async function takeOver(job: FillJob): Promise<Taken> {
+  const { socket, keeper } = job;
+  if (keeper !== undefined) checkKeeper(keeper);
+  const door = new VmmDoor(socket);
+  try {
+    sayOpen(job);
+    log.info(`Waiting for a VMM on ${socket}`);
+    return { vmm: await awaitVmm(door, job), kept: undefined };
+  } finally {
+    door.close();
+  }
+}
+
+/** Takes the VMM of a process that was killed. */
+async function takeBack(job: FillJob): Promise<Taken> {
+  if (job.keeper === undefined) throw new Error("nobody is known to have kept it");
+  const taken = await KeptVmm.takeBack(job.keeper);
+  sayOpen(job);
+  return taken;
+}
+
+/** Fills the memory of a VMM that has handed it over, or decides what becomes of the VMM. */
+async function fill(job: FillJob, taken: Taken): Promise<number> {
+  const { feed, output, interrupts, onFailure, keeper, successor } = job;
+  const { vmm } = taken;
+  let run: DestRun | undefined;
+  const memory = (): GuestMemory | undefined => run?.memory;
+  const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
+  let watch: ProcessWatch | undefined;
+  let { kept } = taken;
+  try {
+    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
+    sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
+    const takenOver = kept?.state.isTakenOver ?? false;
+    run = openRun(job, vmm, kept, takenOver);
+    if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
+    void watch?.ended.then(() => run?.giveUp(new VmmGoneError()));
+    await feed.fill(run, takenOver);
+    fate.settle();
+    kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
-    if (error instanceof Error) output.finish(run.report(null, error), run.observed);
-    giveUp(vmm, error, output);
+    if (!(error instanceof Error)) throw error;
+    // Whoever is killed has it worse than who waits for a report.
+    if ("code" in error && error.code === VMM_GONE) fate.end();
+    else fate.fail(errorChain(error));
+    if (fate.isOver) kept?.forget();
+    if (run !== undefined) output.finish(run.report(null, error), run.observed);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
-    closeDescriptor(vmm.connection);
+    await watch?.end();
+    fate.close();
   }
+}
+
+function openRun(
+  job: FillJob,
+  { handover }: Vmm,
+  kept: KeptVmm | undefined,
+  takenOver: boolean,
+): DestRun {
+  const { peer, arrival } = job.feed;
+  const guest = { kind: "uffd", handover, keptFd: kept?.state.fd, takenOver } as const;
+  return DestRun.over({ ...job, peer, guest, guestText: `VMM at ${job.socket}` }, arrival);
+}
+
+/** Says who is waited for. */
+function sayOpen({ socket, feed, output }: FillJob): void {
+  if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
+  else output.events.emit({ event: "listening", peer: `unix:${socket}` });
 }
 
 async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): Promise<Vmm> {
@@ -75,24 +188,16 @@ async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): 
   return await door.open(linkTimeoutMs);
 }
 
-function sayHandover({ handover, pid }: Vmm, output: Output): void {
+function sayHandover({ handover, pid }: Vmm, how: string, output: Output): void {
   const bytes = handover.regions.reduce((sum, { length }) => sum + length, 0);
   const regions = handover.regions.length;
   output.events.emit({ event: "handover", pid, regions, bytes });
   const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
-  log.info(`The VMM (process ${pid}) has handed over ${what}`);
+  log.info(`The VMM (process ${pid}) ${how} ${what}`);
   const features = enabledFeatures(handover.userfaultFd) ?? 0;
   if ((features & UFFD.UFFD_FEATURE_EVENT_REMOVE) !== 0) return;
   const message =
     "The VMM has not asked for UFFD_FEATURE_EVENT_REMOVE: its guest must give no memory back " +
     "(balloon, free page reporting) until all of it is there";
   output.warn("VMM_UNHEARD", message);
-}
-
-/** Its memory cannot be filled any more: what becomes of a VMM that waits for pages. */
-function giveUp({ pid }: Vmm, error: unknown, output: Output): void {
-  if (error instanceof PostcopyError && error.code === "VMM_GONE") return;
-  const what =
-    "stands where it touches a page that is not there, for ever; it was never given zeros";
-  output.warn("VMM_FROZEN", `The VMM (process ${pid}) is left as it is: it ${what}`);
 }

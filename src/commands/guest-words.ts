@@ -1,4 +1,5 @@
 /** GUEST words: what they name, and what each needs before it can be sent or received. */
+import { parseMemoryFiles } from "../guests/firecracker/guest-word.ts";
 import { parseStressGuest, STRESS_KEYS } from "../guests/stress/guest-word.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { UsageError } from "../util/errors.ts";
@@ -11,10 +12,12 @@ export type GuestWord =
   | { kind: "stress"; parameters: StressParameters; given: boolean }
   | { kind: "snapshot"; directory: string }
   | { kind: "stream"; file: string }
+  /** The memory file of a full snapshot, then those of diffs over it. */
+  | { kind: "firecracker"; files: string[] }
   | { kind: "qemu"; socket: string }
   | { kind: "uffd"; socket: string };
 
-const KINDS = ["stress", "snapshot", "stream", "qemu", "uffd"] as const;
+const KINDS = ["stress", "snapshot", "stream", "firecracker", "qemu", "uffd"] as const;
 
 function parseGuest(text: string): GuestWord {
   const [kind = "", ...rest] = text.split(":");
@@ -44,12 +47,15 @@ function parseGuest(text: string): GuestWord {
       if (path !== "") return { kind, file: path };
       throw new UsageError("BAD_GUEST", "Guest stream has no file", { hint: "write stream:FILE" });
     }
+    case "firecracker":
+      return { kind, files: parseMemoryFiles(path) };
   }
   const near = nearest(kind, KINDS);
   throw new UsageError("BAD_GUEST", `There is no guest ${quoted(kind)}`, {
     hint:
       near === undefined
-        ? "guests are stress, snapshot:DIRECTORY, stream:FILE, qemu:SOCKET and uffd:SOCKET"
+        ? "guests are stress, snapshot:DIRECTORY, stream:FILE, firecracker:FILE, qemu:SOCKET and " +
+          "uffd:SOCKET"
         : `did you mean ${near}?`,
   });
 }

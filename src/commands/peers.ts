@@ -88,6 +88,8 @@ export interface OpenedArrival {
   arrival: Arrival;
   /** The address as bound: a port of 0 is replaced by the real one. */
   text: string;
+  /** Who comes there, where that is known. */
+  source?: string;
   /** The socket file to remove in the end. */
   path: string | undefined;
   /** What listens there over TLS; whoever opened the arrival closes it. */

@@ -16,7 +16,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { settle } from "./journal.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./run-source.ts";
-import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import { openForQemu, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob, StoredOptions, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
@@ -60,7 +60,7 @@ export async function restoreInQemu(
     const destination = listen(qemu);
     // It is awaited in the run; until then a failure is nobody's.
     destination.catch(() => {});
-    const stored = await openStoredGuest(guest, options, output);
+    const stored = await openForQemu(guest, options, output);
     const peerText = "the QEMU of --run";
     // The link is this host's own: it breaks when that QEMU ends, and never comes back.
     const job = { ...context, ...stored, peerText, destination, startNs, record, noted: true };

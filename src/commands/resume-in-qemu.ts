@@ -15,7 +15,7 @@ import { settle } from "./journal.ts";
 import { CONNECT_PATIENCE_MS } from "./restore-in-qemu.ts";
 import type { RestoreContext } from "./restore-in-qemu.ts";
 import { exitCode, SourceRun } from "./run-source.ts";
-import { openStoredGuest } from "./stored-guest.ts";
+import { openForQemu } from "./stored-guest.ts";
 import type { StoredWord } from "./stored-guest.ts";
 
 /** Sends the QEMU of an earlier run of `command` the rest, and leaves it running. */
@@ -33,7 +33,7 @@ export async function resumeInQemu(
   const peer = startedFor(replaces);
   const record = journal.record(identity, peer, { replaces });
   writeRecord(record, "committing");
-  const stored = await openStoredGuest(guest, options, output);
+  const stored = await openForQemu(guest, options, output);
   const qemu = await WaitingQemu.find(peer.monitor);
   try {
     if (await qemu.missesPages()) {

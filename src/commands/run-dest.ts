@@ -1,7 +1,8 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import type { DestEvent } from "../dest/context.ts";
+import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import { StoppedError } from "../channel/channel.ts";
 import { FATE, guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
@@ -80,15 +81,15 @@ export class DestRun {
   #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
   #source: string;
-  /** What ended the run, as nobody can come any more. */
-  #tlsFailure: Error | undefined;
+  /** What ended the run from outside of its threads. */
+  #endedBy: Error | undefined;
   #isOver = false;
 
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
     this.#watch = new MovementWatch(job.output.page);
-    this.#source = isResumed(job.guest) ? "the source" : formatPeer(job.peer);
+    this.#source = opened.source ?? (isResumed(job.guest) ? "the source" : formatPeer(job.peer));
     this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,
@@ -139,7 +140,7 @@ export class DestRun {
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
-      if (this.#tlsFailure !== undefined) throw this.#tlsFailure;
+      if (this.#endedBy !== undefined) throw this.#endedBy;
       if (!(error instanceof ThreadError)) throw error;
       throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
     } finally {
@@ -150,6 +151,18 @@ export class DestRun {
       crew.end();
       await closeArrival(this.#opened);
     }
+  }
+
+  /** The memory of the guest, once it is known. */
+  get memory(): GuestMemory | undefined {
+    return this.#crew.memory;
+  }
+
+  /** Ends `receive`, which then throws `why`, unless it is over. */
+  giveUp(why: Error): void {
+    if (this.#isOver) return;
+    this.#endedBy ??= why;
+    this.#crew.stop();
   }
 
   /**
@@ -164,8 +177,7 @@ export class DestRun {
     const lacksPages = guestRuns(control) && missing > 0;
     const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
     if (isAwaited || (lacksPages && this.#restText() !== undefined)) {
-      this.#tlsFailure = why;
-      this.#crew.stop();
+      this.giveUp(why);
     } else if (lacksPages) {
       const message =
         `${errorChain(why)}: no source can come any more. The guest goes on with what is here; ` +
@@ -178,8 +190,8 @@ export class DestRun {
     // Whoever was there before got no further than the opening.
     this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    // Over TLS the threads see only a private socket.
-    this.#source = this.#opened.bridge?.peer ?? peer;
+    // Over TLS, and of a source in this process, the threads see only a private socket.
+    this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
     const { events } = this.#job.output;
     events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
   }
@@ -222,6 +234,8 @@ export class DestRun {
 
   /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
   #interrupt(count: number): boolean {
+    // A VMM that has handed its memory over depends on us wherever the source's guest is.
+    if (this.#job.guest.kind === "uffd") return this.#interruptFilling(count);
     const refused = this.#crew.refuse();
     if (refused || count > 1) {
       this.#crew.stop();
@@ -235,6 +249,15 @@ export class DestRun {
     }
     log.warn(`${this.#costText()}. Interrupt once more to give it up.`);
     return false;
+  }
+
+  #interruptFilling(count: number): boolean {
+    if (count === 1) {
+      log.warn("The VMM waits for pages that are not there. Interrupt once more to give it up.");
+      return false;
+    }
+    this.giveUp(new StoppedError());
+    return true;
   }
 
   /** What it costs to end while the guest is here. */

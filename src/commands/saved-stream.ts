@@ -28,6 +28,7 @@ export async function openSavedStream(path: string, output: Output): Promise<Sto
     return {
       guest: { kind: "stream", stream },
       guestText: `${kindOf(opening)} of ${stream.machineType} in ${path}`,
+      recordPath: undefined,
       workingSet: undefined,
       replay: new Uint32Array(),
       watch: false,

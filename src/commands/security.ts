@@ -61,8 +61,12 @@ export function checkSecurity(
 }
 
 /** Refuses --allow where it would not be heeded. */
-export function checkAllow(allow: readonly AllowRule[], listen: Peer, isQemu: boolean): void {
-  if (allow.length === 0) return;
+export function checkAllow(
+  allow: readonly AllowRule[],
+  listen: Peer | undefined,
+  isQemu: boolean,
+): void {
+  if (allow.length === 0 || listen === undefined) return;
   if (listen.kind !== "tcp") {
     throw new UsageError("CONTRADICTION", `Flag --allow is for tcp, and not for ${listen.kind}`);
   }

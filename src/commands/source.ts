@@ -9,7 +9,6 @@ import { createStressSetup } from "../guests/stress/setup.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { bytesSchema } from "../util/schemas.ts";
 import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
@@ -25,7 +24,7 @@ import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
 import type { SourceEnd, SourceJob } from "./run-source.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
-import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
+import { isStored, openStoredGuest, recordWorkingSet, STORED_FLAGS } from "./stored-guest.ts";
 import type { StoredJob } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
@@ -33,7 +32,9 @@ import type { OptionsOf } from "./strict.ts";
 const FLAGS = {
   guest: requiredFlag(guestSchema, {
     valueHint: "GUEST",
-    description: "stress[:size=1GiB,...], snapshot:DIRECTORY, stream:FILE or qemu:QMP_SOCKET",
+    description:
+      "stress[:size=1GiB,...], snapshot:DIRECTORY, stream:FILE, firecracker:FILE[,DIFF...] or " +
+      "qemu:QMP_SOCKET",
   }),
   to: optionalFlag(peerSchema, {
     valueHint: "PEER",
@@ -50,12 +51,7 @@ const FLAGS = {
   keep: switchFlag("A QEMU whose guest was kept by the peer goes on running it here"),
   resume: switchFlag("The destination has a part of this kept guest: send it the rest"),
   again: switchFlag("Send it although an earlier send was never finished, or it has moved"),
-  "no-record": switchFlag("Do not record which pages the guest asks for"),
-  "no-replay": switchFlag("Do not push first what a kept guest asked for the last times"),
-  "replay-limit": optionalFlag(bytesSchema, {
-    valueHint: "SIZE",
-    description: "Most memory that is pushed first, e.g. 256MiB (default: all that was recorded)",
-  }),
+  ...STORED_FLAGS,
   ...SOURCE_FLAGS,
   ...JOURNAL_FLAGS,
   ...REPORT_FLAG,
@@ -80,7 +76,7 @@ export const source = defineStrictCommand({
     const { guest, to, run } = options;
     const journal = openJournal(options);
     // Awaited here, as the end of this function is the end of `interrupts`.
-    if (run !== undefined && (guest.kind === "snapshot" || guest.kind === "stream")) {
+    if (run !== undefined && isStored(guest)) {
       const context = { options, output, interrupts, journal };
       return options.resume
         ? await resumeInQemu(context, guest, run)
@@ -93,7 +89,7 @@ export const source = defineStrictCommand({
     }
     if (guest.kind === "uffd") {
       throw new UsageError("CONTRADICTION", "Guest uffd is a VMM whose memory is filled, by dest", {
-        hint: "what a VMM has saved is sent with --guest snapshot:DIRECTORY or stream:FILE",
+        hint: "what a VMM has saved is sent with --guest firecracker:FILE",
       });
     }
     // First, as a wrong address should be found out before a guest has been made.
@@ -132,10 +128,10 @@ function checkOptions(options: SourceCommandOptions): void {
   if (options.keep && guest.kind !== "qemu") {
     throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
   }
-  const kept = guest.kind === "snapshot" || guest.kind === "stream";
+  const kept = isStored(guest);
   if (options.resume && !kept) {
     throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest", {
-      hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
+      hint: "name it: --guest snapshot:DIRECTORY, stream:FILE or firecracker:FILE",
     });
   }
   checkSecurity(options, undefined, to);
@@ -157,6 +153,15 @@ function checkOptions(options: SourceCommandOptions): void {
   }
   if (run === undefined) return;
   checkRunCommand(run);
+  if (guest.kind === "firecracker") {
+    throw new UsageError(
+      "CONTRADICTION",
+      "Flag --run is for a QEMU, and the guest is Firecracker's",
+      {
+        hint: "its memory goes to a VMM by: postcopy dest --guest uffd:SOCKET",
+      },
+    );
+  }
   if (kept) return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",

@@ -1,5 +1,6 @@
 /** What the destination's loops work with, put together once by the threads that run them. */
 import type { Channel } from "../channel/channel.ts";
+import type { SharedBytes } from "../ram/shared-bytes.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { StoppedError } from "../channel/channel.ts";
 import { PostcopyError } from "../util/errors.ts";
@@ -20,9 +21,11 @@ export interface GuestMemory {
   blocks: readonly RamBlock[];
   pages: PageStateData;
   /** Where it lies (AddressMap); empty for a guest that is stored. */
-  map: SharedArrayBuffer;
+  map: SharedBytes;
   /** It is the memory of a VMM: another process's. */
   foreign: boolean;
+  /** Where its events are read into, so that they outlive this process; undefined: anywhere. */
+  eventsAt: number | undefined;
   /** What of FEATURE it needs of its source. */
   needs: number;
   /** The source is this program: further connections may be its urgent channel. */

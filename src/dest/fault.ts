@@ -27,6 +27,8 @@ export interface FaultContext extends UrgentOptions {
   pages: PageState;
   /** Where the guest's memory lies; this thread changes it as the guest's owner does. */
   map: AddressMap;
+  /** Where events are read into, if not anywhere. */
+  eventsAt: number | undefined;
   /** It is the memory of a VMM, which might discard pages without a word. */
   foreign: boolean;
   returnPath: ReturnPath;
@@ -67,7 +69,7 @@ export class FaultThread {
     this.#favour = new Favour(context.shared.control, WORD.favour);
     this.#favour.beFirst();
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
-    this.#userfault = fd < 0 ? undefined : new Userfault(fd);
+    this.#userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
     this.#urgent = new UrgentChannels(context, this.#poll);

@@ -8,7 +8,13 @@ import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import type { AddressMap, AddressPiece } from "../ram/address-map.ts";
+import { PageBitmap } from "../ram/bitmap.ts";
+import { targetPages } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import type { SharedBytes } from "../ram/shared-bytes.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
+import type { PageState } from "./shared.ts";
 
 /** Refuses a guest whose pages change while it is sent. */
 export function liveSource(): StreamError {
@@ -16,6 +22,45 @@ export function liveSource(): StreamError {
   return new StreamError("LIVE_SOURCE", what, {
     hint: "keep the guest first (dest --guest snapshot:DIRECTORY), then send what was kept",
   });
+}
+
+/** Only a guest that is written to while it is sent has pages that change once they were sent. */
+export function requireNotPlaced(
+  pages: PageState | undefined,
+  { index }: RamBlock,
+  first: number,
+  end: number,
+): void {
+  const [received, removed] = [pages?.received[index], pages?.removed[index]];
+  for (let page = received?.nextSet(first, end) ?? -1; page >= 0;) {
+    if (removed?.test(page) !== true) throw liveSource();
+    page = received?.nextSet(page + 1, end) ?? -1;
+  }
+}
+
+/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
+export function requireAllDiscarded({ unpopulated }: PageState): void {
+  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
+  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
+}
+
+/**
+ * Begins the page state of a VMM's memory: nothing of what the map covers has come, and what no region
+ * of the VMM covers is done with.
+ */
+export function coverOnly(
+  map: AddressMap,
+  received: readonly SharedBytes[],
+  removed: readonly SharedBytes[],
+  blocks: readonly RamBlock[],
+): void {
+  for (const bitmaps of [received, removed]) {
+    const bits = blocks.map((block, index) => new PageBitmap(targetPages(block), bitmaps[index]));
+    bits.forEach((bitmap) => bitmap.setAll());
+    for (const { block, offset, length } of map.pieces()) {
+      bits[block]?.clearRange(offset / TARGET_PAGE_SIZE, length / TARGET_PAGE_SIZE);
+    }
+  }
 }
 
 /** How long the VMM's threads are left alone that have an event under way. */

@@ -4,13 +4,13 @@
  * own from plain data.
  */
 import type { AddressMap } from "../ram/address-map.ts";
-import type { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
+import type { MappedBytes } from "../ram/shared-bytes.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import type { StreamReader } from "../stream/reader.ts";
 import type { DeviceSection } from "../stream/section.ts";
-import type { PageState } from "./shared.ts";
+import type { PageState, PageStateData } from "./shared.ts";
 
 /**
  * Where pages go. Runs are whole target pages, consecutive in the block; their data lie one behind
@@ -77,11 +77,11 @@ export interface DestGuest {
    */
   reserve?(block: RamBlock, start: number, length: number): void;
   /**
-   * For "stored": the guest is about to be taken over, and `pages` says what is here of it. Another
-   * process can go on from what this one leaves (`resume`). @throws PostcopyError.
+   * For what outlives this process: the guest is about to be taken over, and `pages` says what is here
+   * of it. Another process can go on from what this one leaves (`resume`). @throws PostcopyError.
    */
   takeOver?(pages: PageState, facts: StreamFacts): void;
-  /** For "stored", instead of all before: what an earlier process left. @throws PostcopyError. */
+  /** For the same, instead of all before: what an earlier process left. @throws PostcopyError. */
   resume?(): ArrivedPart;
   /** For "stored": takes pages of every phase, through the receive buffer given. */
   storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
@@ -101,6 +101,21 @@ export interface DestGuest {
 export interface ForeignMemory {
   userfaultFd: number;
   map: AddressMap;
+  /** Where its state outlives this process; undefined where it need not. */
+  kept: KeptPages | undefined;
+}
+
+/** State of a VMM's memory that outlives this process. */
+export interface KeptPages {
+  /** The AddressMap. */
+  map: MappedBytes;
+  /** Per block, as of PageStateData. */
+  received: MappedBytes[];
+  removed: MappedBytes[];
+  /** The buffer that events are read into (EVENT_BUFFER_BYTES). */
+  eventsAt: number;
+  /** Another process was at it before. */
+  again: boolean;
 }
 
 /** What has to be known of a stream in order to go on with it. */
@@ -114,8 +129,8 @@ export interface StreamFacts {
 /** A guest of which an earlier process took over the device state and some pages. */
 export interface ArrivedPart extends StreamFacts {
   blocks: RamBlock[];
-  /** Target pages that are here, by block. */
-  received: PageBitmap[];
+  /** What is known of its pages: at least which are here. */
+  pages: Pick<PageStateData, "received"> & Partial<PageStateData>;
   /** This host has not been restarted since. */
   sameBoot: boolean;
 }

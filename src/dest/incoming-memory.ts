@@ -28,9 +28,10 @@ import { HostError, StreamError } from "../util/errors.ts";
 import { awaitThread } from "./context.ts";
 import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
-import { liveSource } from "./foreign-memory.ts";
+import { coverOnly, liveSource, requireAllDiscarded, requireNotPlaced } from "./foreign-memory.ts";
 import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts";
 import { releaseRequests } from "./held-requests.ts";
+import { takeLeftEvents } from "./left-events.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
 import { addPlaceCounts, Placer } from "./placer.ts";
@@ -226,7 +227,7 @@ export class IncomingMemory {
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
     channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
-    const pageData = createPageState(this.#blocks);
+    const pageData = createPageState(this.#blocks, this.#keptPages);
     const pages = attachPageState(pageData, this.#blocks);
     this.#pageData = pageData;
     this.#pages = pages;
@@ -250,37 +251,44 @@ export class IncomingMemory {
    * A VMM's memory is filled through its own userfaultfd, and it runs: what has been placed is out of
    * our hands, and what it has no memory for is done with.
    */
-  #adopt({ userfaultFd, map }: ForeignMemory, { received, removed }: PageState): void {
+  #adopt(foreign: ForeignMemory, pages: PageState): void {
     const { control } = this.#context.shared;
+    const { userfaultFd, map, kept } = foreign;
     Atomics.store(control, WORD.userfaultFd, userfaultFd);
     Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
     Atomics.store(control, WORD.anyRemoved, 1);
-    for (const { index } of this.#blocks) {
-      received[index]?.setAll();
-      removed[index]?.setAll();
+    if (kept?.again === true) {
+      takeLeftEvents({ shared: this.#context.shared, pages, map }, kept.eventsAt);
+    } else if (kept === undefined && this.#pageData !== undefined) {
+      coverOnly(map, this.#pageData.received, this.#pageData.removed, this.#blocks);
     }
-    for (const { block, offset, length } of map.pieces()) {
-      const [first, count] = [offset / TARGET_PAGE_SIZE, length / TARGET_PAGE_SIZE];
-      received[block]?.clearRange(first, count);
-      removed[block]?.clearRange(first, count);
-    }
+  }
+
+  /** Page state that lies where it outlives this process. */
+  get #keptPages(): Partial<PageStateData> {
+    const kept = this.#foreign?.kept;
+    return kept === undefined ? {} : { received: kept.received, removed: kept.removed };
   }
 
   /** Where the guest's memory lies, for the threads that place its pages. */
-  get #place(): Pick<GuestMemory, "map" | "foreign" | "needs"> {
+  get #place(): Pick<GuestMemory, "map" | "foreign" | "eventsAt" | "needs"> {
     const foreign = this.#foreign;
     const map = foreign?.map ?? AddressMap.ofBlocks(this.#blocks);
     const needs = this.#context.guest.needs ?? 0;
-    return { map: map.shared, foreign: foreign !== undefined, needs };
+    const eventsAt = foreign?.kept?.eventsAt;
+    return { map: map.shared, foreign: foreign !== undefined, eventsAt, needs };
   }
 
   /** Goes on with a guest that an earlier process took over; every thread is at work then. */
-  resume({ blocks, received, ramSectionId, sourceIsOurs }: ArrivedPart): void {
+  resume({ blocks, pages: kept, ramSectionId, sourceIsOurs }: ArrivedPart): void {
     const { guest, shared } = this.#context;
     this.#blocks = blocks;
     this.sourceIsOurs = sourceIsOurs;
-    const pages = { ...createPageState(blocks), received: received.map((bits) => bits.shared) };
-    const missing = received.reduce((sum, bits) => sum + bits.pages - bits.count(), 0);
+    const pages = createPageState(blocks, kept);
+    const state = attachPageState(pages, blocks);
+    this.#foreign = guest.foreign?.();
+    if (this.#foreign !== undefined) this.#adopt(this.#foreign, state);
+    const missing = state.received.reduce((sum, bits) => sum + bits.pages - bits.count(), 0);
     Atomics.store(shared.control, WORD.missing, missing);
     shared.counters.set(DEST.totalPages, totalPages(blocks));
     shared.counters.set(DEST.missingPages, missing);
@@ -341,21 +349,12 @@ export class IncomingMemory {
       const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
       this.#discarded[block.index]?.setRange(first, last - first);
       if (this.#foreign !== undefined) {
-        this.#requireNotPlaced(block, first, last);
+        requireNotPlaced(this.#pages, block, first, last);
         continue;
       }
       this.#countMissing(block, first, last);
       this.#pages?.received[block.index]?.clearRange(first, last - first);
       this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
-    }
-  }
-
-  /** Only a guest that is written to while it is sent has pages that change once they were sent. */
-  #requireNotPlaced({ index }: RamBlock, first: number, end: number): void {
-    const [received, removed] = [this.#pages?.received[index], this.#pages?.removed[index]];
-    for (let page = received?.nextSet(first, end) ?? -1; page >= 0;) {
-      if (removed?.test(page) !== true) throw liveSource();
-      page = received?.nextSet(page + 1, end) ?? -1;
     }
   }
 
@@ -464,12 +463,6 @@ export class IncomingMemory {
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
   }
-}
-
-/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
-function requireAllDiscarded({ unpopulated }: PageState): void {
-  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
-  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
 }
 
 /** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */

@@ -1,12 +1,19 @@
 /** What an ioctl of userfaultfd says that is a failure, by name. */
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { check } from "../../syscalls/error.ts";
-import { PostcopyError } from "../util/errors.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
+
+/** The code of a VmmGoneError, which may have come from another thread. */
+export const VMM_GONE = "VMM_GONE";
 
 /** Nobody has the memory any more into which pages were placed. */
 export class VmmGoneError extends PostcopyError {
   constructor() {
-    super("VMM_GONE", "The VMM whose memory is filled has ended");
+    super(VMM_GONE, "The VMM whose memory is filled has ended");
+  }
+
+  override get exitCode(): number {
+    return EXIT.vmmEnded;
   }
 }
 

@@ -90,7 +90,7 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
 
 /** Bytes of the bitmaps that the source will ask for. */
 function bitmapBytes({ pages }: RecoveryContext): number {
-  return pages.received.reduce((sum, { shared }) => sum + shared.byteLength, 0);
+  return pages.received.reduce((sum, { bytes }) => sum + bytes.length, 0);
 }
 
 function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy"): void {
@@ -161,7 +161,7 @@ function sendBitmap({ channel, blocks, pages, shared }: RecoveryContext, name: s
   shared.returnPathLock.lock();
   try {
     channel.write(start.bytes);
-    channel.write(new Uint8Array(received.shared).slice());
+    channel.write(received.bytes.slice());
     channel.write(end.bytes);
   } finally {
     shared.returnPathLock.unlock();

@@ -5,6 +5,7 @@
 import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { targetPages } from "../ram/block.ts";
+import type { SharedBytes } from "../ram/shared-bytes.ts";
 import { DEST_COUNTERS } from "../report/counters.ts";
 import type { DestCounters } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
@@ -171,11 +172,11 @@ export function createDestShared(moved?: SharedArrayBuffer): DestSharedData {
 /** Per-page state of the guest's memory, by block. */
 export interface PageStateData {
   /** Target pages that are in place, or that the guest discarded since. */
-  received: SharedArrayBuffer[];
+  received: SharedBytes[];
   /** Target pages that the guest discarded during postcopy: zero for ever, whatever arrives. */
-  removed: SharedArrayBuffer[];
+  removed: SharedBytes[];
   /** Target pages that came as zeros and were never touched here: a fault on one is no request. */
-  unpopulated: SharedArrayBuffer[];
+  unpopulated: SharedBytes[];
   /** When a page was asked for (ticks of `requestTicks`), 0 if it is not awaited. */
   requestedAt: SharedArrayBuffer[];
 }
@@ -188,13 +189,17 @@ export interface PageState {
   requestedAt: Int32Array<SharedArrayBuffer>[];
 }
 
-/** Makes the page state for blocks whose list has just arrived. */
-export function createPageState(blocks: readonly RamBlock[]): PageStateData {
+/** Makes the page state for blocks whose list has just arrived, but for what lies elsewhere. */
+export function createPageState(
+  blocks: readonly RamBlock[],
+  kept: Partial<PageStateData> = {},
+): PageStateData {
   return {
     received: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     removed: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     unpopulated: blocks.map((block) => new PageBitmap(targetPages(block)).shared),
     requestedAt: blocks.map((block) => new SharedArrayBuffer(targetPages(block) * 4)),
+    ...kept,
   };
 }
 

@@ -3,6 +3,8 @@ import type { DestGuest, PageSink, ReceiveBuffer } from "../dest/guest.ts";
 import type { PageState } from "../dest/shared.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { SourceGuest } from "../source/guest.ts";
+import type { OpenedMemory } from "./firecracker/open.ts";
+import { MemoryTable } from "./firecracker/page-table.ts";
 import type { TakenOver } from "./snapshot/arrival.ts";
 import { SnapshotDestGuest } from "./snapshot/dest-guest.ts";
 import type { KeptSnapshot } from "./snapshot/dest-guest.ts";
@@ -25,7 +27,8 @@ import type { TakenHandover } from "./uffd/receive.ts";
 export type SourceGuestData =
   | { kind: "stress"; setup: StressSetup; blocks: readonly RamBlock[] }
   | { kind: "snapshot"; snapshot: OpenedSnapshot }
-  | { kind: "stream"; stream: OpenedStream };
+  | { kind: "stream"; stream: OpenedStream }
+  | { kind: "firecracker"; memory: OpenedMemory };
 
 export function openSourceGuest(data: SourceGuestData): SourceGuest {
   switch (data.kind) {
@@ -35,6 +38,8 @@ export function openSourceGuest(data: SourceGuestData): SourceGuest {
       return new StoredSourceGuest(data.snapshot, new SnapshotTable(data.snapshot));
     case "stream":
       return new StoredSourceGuest(data.stream, new StreamTable(data.stream));
+    case "firecracker":
+      return new StoredSourceGuest(data.memory, new MemoryTable(data.memory));
   }
 }
 
@@ -47,6 +52,8 @@ export function sourceBlocks(data: SourceGuestData): readonly RamBlock[] {
       return data.snapshot.blocks;
     case "stream":
       return data.stream.blocks;
+    case "firecracker":
+      return data.memory.blocks;
   }
 }
 
@@ -56,10 +63,17 @@ export type DestGuestData =
   /** `takenOver`: by another process, and the rest is to come. */
   | { kind: "snapshot"; directory: string; takenOver: TakenOver | undefined }
   /** The memory of a VMM, as it was handed over. */
-  | { kind: "uffd"; handover: TakenHandover };
+  | {
+      kind: "uffd";
+      handover: TakenHandover;
+      /** Where its state outlives this process, and whether another one passed LISTEN with it. */
+      keptFd: number | undefined;
+      takenOver: boolean;
+    };
 
 /** Whether it is a guest that another process has taken over. */
 export function isResumed(data: DestGuestData): boolean {
+  if (data.kind === "uffd") return data.takenOver;
   return data.kind === "snapshot" && data.takenOver !== undefined;
 }
 
@@ -77,7 +91,7 @@ export function openDestGuest(data: DestGuestData, tell: (news: ArrivalNews) => 
         data.takenOver,
       );
     case "uffd":
-      return new UffdDestGuest(data.handover);
+      return new UffdDestGuest(data.handover, data.keptFd);
   }
 }
 

@@ -9,6 +9,8 @@
  */
 import { PostcopyError } from "../util/errors.ts";
 import type { RamBlock } from "./block.ts";
+import { attachBytes } from "./shared-bytes.ts";
+import type { SharedBytes } from "./shared-bytes.ts";
 
 /** A part of a RAM block that is mapped as a whole. Bytes. */
 export interface AddressPiece {
@@ -25,7 +27,10 @@ export type TakePart = (block: number, offset: number, length: number) => void;
 /** Pieces that may be added to a list: each change in the middle of a piece makes two more. */
 const SPARE_PIECES = 1024;
 
-/** Numbers of a piece, and before the first: how many there are. */
+/**
+ * Numbers of a piece, and before the first: how many there are, doubled, and which half has them. The
+ * memory is two lists, one in force and one to be written.
+ */
 const NUMBERS = 4;
 const HEAD = 1;
 const ADDRESS = 0;
@@ -35,21 +40,28 @@ const OFFSET = 3;
 
 export class AddressMap {
   /** Shared with other threads by message; each makes an AddressMap of its own over it. */
-  readonly shared: SharedArrayBuffer;
-  readonly #numbers: Float64Array<SharedArrayBuffer>;
+  readonly shared: SharedBytes;
+  readonly #numbers: Float64Array;
+  /** Numbers of each half. */
+  readonly #room: number;
   /** The piece that was found last by its address: faults come near each other. */
   #last = 0;
 
   /** A view of a list made elsewhere. */
-  constructor(shared: SharedArrayBuffer) {
+  constructor(shared: SharedBytes) {
     this.shared = shared;
-    this.#numbers = new Float64Array(shared);
+    this.#numbers = new Float64Array(attachBytes(shared));
+    this.#room = Math.floor((this.#numbers.length - HEAD) / 2);
   }
 
-  /** The list of some pieces, of which no two overlap. */
-  static of(pieces: readonly AddressPiece[]): AddressMap {
-    const numbers = HEAD + (pieces.length + SPARE_PIECES) * NUMBERS;
-    const map = new AddressMap(new SharedArrayBuffer(numbers * 8));
+  /** Bytes of a list that begins with `count` pieces. */
+  static bytes(count: number): number {
+    return (HEAD + 2 * (count + SPARE_PIECES) * NUMBERS) * 8;
+  }
+
+  /** The list of some pieces, of which no two overlap; in memory of `bytes` if not of its own. */
+  static of(pieces: readonly AddressPiece[], shared?: SharedBytes): AddressMap {
+    const map = new AddressMap(shared ?? new SharedArrayBuffer(AddressMap.bytes(pieces.length)));
     map.#write(pieces);
     return map;
   }
@@ -64,7 +76,12 @@ export class AddressMap {
 
   /** How many pieces there are; they are numbered from 0, in the order of blocks and offsets. */
   get count(): number {
-    return this.#numbers[0] ?? 0;
+    return Math.floor((this.#numbers[0] ?? 0) / 2);
+  }
+
+  /** Which of the two halves is the list: the other one is for the next. */
+  get #half(): number {
+    return (this.#numbers[0] ?? 0) % 2;
   }
 
   /** Where a piece begins in the address space. */
@@ -88,7 +105,7 @@ export class AddressMap {
   }
 
   #number(piece: number, which: number): number {
-    return this.#numbers[HEAD + piece * NUMBERS + which] ?? 0;
+    return this.#numbers[HEAD + this.#half * this.#room + piece * NUMBERS + which] ?? 0;
   }
 
   /** The piece that `address` is in (qemu_ram_block_from_host), or -1. */
@@ -155,6 +172,19 @@ export class AddressMap {
     }));
   }
 
+  /** Throws what `damaged` makes unless every piece is a part of one of these blocks. */
+  check(blocks: readonly RamBlock[], damaged: (what: string) => Error): void {
+    const { count } = this;
+    if (count * NUMBERS > this.#room) throw damaged(`${count} pieces of memory are too many`);
+    for (const { address, length, block, offset } of this.pieces()) {
+      const within = blocks[block];
+      const numbers = [address, length, offset];
+      const isWhole = numbers.every((number) => Number.isSafeInteger(number) && number >= 0);
+      if (isWhole && within !== undefined && offset + length <= within.length) continue;
+      throw damaged(`a piece of memory is in no RAM block`);
+    }
+  }
+
   /** [start, end) of the address space holds nothing of the guest any more. */
   unmap(start: number, end: number): void {
     this.#write(this.pieces().flatMap((piece) => outsideOf(piece, start, end)));
@@ -170,17 +200,23 @@ export class AddressMap {
     ]);
   }
 
-  /** @throws PostcopyError FRAGMENTED where there is no room for so many. */
+  /**
+   * Writes the next list, and then makes it the one by a single store: whoever takes a killed
+   * process's place finds the old one or the new one.
+   * @throws PostcopyError FRAGMENTED where there is no room for so many.
+   */
   #write(pieces: readonly AddressPiece[]): void {
-    if (HEAD + pieces.length * NUMBERS > this.#numbers.length) {
+    if (pieces.length * NUMBERS > this.#room) {
       const what = `The VMM has cut the memory of its guest into ${pieces.length} pieces`;
       throw new PostcopyError("FRAGMENTED", `${what}, which are too many`);
     }
+    const half = 1 - this.#half;
     const ordered = pieces.toSorted((a, b) => a.block - b.block || a.offset - b.offset);
     for (const [index, { address, length, block, offset }] of ordered.entries()) {
-      this.#numbers.set([address, length, block, offset], HEAD + index * NUMBERS);
+      const at = HEAD + half * this.#room + index * NUMBERS;
+      this.#numbers.set([address, length, block, offset], at);
     }
-    this.#numbers[0] = pieces.length;
+    this.#numbers[0] = 2 * pieces.length + half;
   }
 }
 

@@ -4,20 +4,40 @@
  * which is also the byte order of QEMU's received bitmap on the wire.
  */
 
+import { attachBytes } from "./shared-bytes.ts";
+import type { SharedBytes } from "./shared-bytes.ts";
+
 const ALL = -1;
 
+/** Bytes of a bitmap: whole u64 words, as the wire wants them. */
+export function bitmapBytes(pages: number): number {
+  return Math.ceil(pages / 64) * 8;
+}
+
 export class PageBitmap {
-  /** Shared with other threads by message; each makes a PageBitmap of its own over it. */
-  readonly shared: SharedArrayBuffer;
+  readonly #memory: SharedBytes;
   readonly pages: number;
-  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly words: Int32Array;
 
   /** All bits clear, or a view of a bitmap made elsewhere. */
-  constructor(pages: number, shared?: SharedArrayBuffer) {
+  constructor(pages: number, shared?: SharedBytes) {
     this.pages = pages;
-    // Whole u64 words, as the wire wants them.
-    this.shared = shared ?? new SharedArrayBuffer(Math.ceil(pages / 64) * 8);
-    this.words = new Int32Array(this.shared);
+    this.#memory = shared ?? new SharedArrayBuffer(bitmapBytes(pages));
+    this.words = new Int32Array(attachBytes(this.#memory));
+  }
+
+  /**
+   * Its memory, shared with other threads by message; each makes a PageBitmap of its own over it. Of
+   * one over mapped memory whoever mapped that has it.
+   */
+  get shared(): SharedArrayBuffer {
+    if ("address" in this.#memory) throw new Error("the bits lie in mapped memory");
+    return this.#memory;
+  }
+
+  /** Its bytes, which are those of QEMU's received bitmap. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.words.buffer);
   }
 
   test(page: number): boolean {

@@ -1,5 +1,5 @@
 /**
- * What `analyze` finds in a stream or in a snapshot: one object, versioned, strict. The same schema
+ * What `analyze` finds in a stream, a snapshot or memory files: one object, versioned, strict. The same schema
  * makes docs/analysis.schema.json (scripts/schema.ts). Offsets are bytes from the start of the file
  * or, where it is compressed, of the unpacked stream; what is not there, or not known, is null.
  */
@@ -176,12 +176,34 @@ const snapshotSchema = z.strictObject({
   problems: z.array(problem),
 });
 
+const memorySchema = z
+  .strictObject({
+    version: z.literal(ANALYSIS_VERSION),
+    kind: z.literal("memory"),
+    path: z.string().describe("The files as a GUEST word"),
+    bytes: count.describe("Of the guest's memory"),
+    targetPageSize: count,
+    files: z.array(
+      z.strictObject({
+        path: z.string(),
+        diskBytes: count,
+        pagesStored: count.describe("Pages that are no hole"),
+        pagesServed: count.describe("Those that no later file has"),
+      }),
+    ),
+    pagesAbsent: count.describe("Pages that no file has, which are zeros"),
+    workingSetPages: count.nullable().describe("Pages that restores have asked for"),
+    notes: z.array(z.string()),
+  })
+  .describe("Memory files of Firecracker: a full snapshot's, and those of diffs over it");
+
 export const analysisSchema = z
-  .discriminatedUnion("kind", [streamSchema, snapshotSchema])
+  .discriminatedUnion("kind", [streamSchema, snapshotSchema, memorySchema])
   .meta({ title: "postcopy analysis" });
 
 export type Analysis = z.infer<typeof analysisSchema>;
 export type StreamAnalysis = z.infer<typeof streamSchema>;
+export type MemoryAnalysis = z.infer<typeof memorySchema>;
 export type SnapshotAnalysis = z.infer<typeof snapshotSchema>;
 export type PageKinds = z.infer<typeof pageKinds>;
 export type AnalysedDevices = z.infer<typeof devicesSchema>;

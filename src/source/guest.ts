@@ -14,6 +14,8 @@ export interface SourceGuest {
    * no dirty pages and needs no precopy round.
    */
   readonly live: boolean;
+  /** Who receives it, for errors, where that is no QEMU; undefined: a QEMU may. */
+  readonly receiver?: string | undefined;
   /** What its pages are read with. Each thread opens its own. */
   openPages(): PageReader;
   /** Stops the vCPUs. When it returns none of them runs and the memory stands still. */

@@ -25,6 +25,7 @@ import { watchFirstRequests } from "./first-requests.ts";
 import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
+import { runsElsewhere } from "./receiver.ts";
 import { TIME, WORD } from "./shared.ts";
 import {
   sendDiscards,
@@ -102,6 +103,7 @@ function failureHint(place: GuestPlace, { guest, shared }: SourceContext): strin
   if (guest.live) return undefined;
   if (place === "destination") return RESUME_HINT;
   if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
+  if (guest.receiver !== undefined) return guest.receiver;
   const blocks = guest.blocks
     .slice(0, BLOCKS_SHOWN_MAX)
     .map(({ name, length }) => `${name} of ${formatBytes(length)}`);
@@ -246,9 +248,7 @@ function postcopy(context: SourceContext, progress: Progress, nice: number): voi
   setPhase(context, "postcopy");
   letGuestStart(shared);
   setThreadNice(nice);
-  if (context.watch && Atomics.load(shared.control, WORD.peerFeatures) === 0) {
-    watchFirstRequests(shared);
-  }
+  if (context.watch && runsElsewhere(shared)) watchFirstRequests(shared);
   sendOwed(context);
 }
 

@@ -18,6 +18,7 @@ import { followHostPages } from "./host-pages.ts";
 import { NeighbourOrder } from "./neighbour-order.ts";
 import { PushCompression } from "./push-compression.ts";
 import { ListedOrder } from "./push-order.ts";
+import { runsElsewhere } from "./receiver.ts";
 import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
@@ -118,8 +119,7 @@ export function pushOwed(context: SourceContext): void {
 export function sendAhead(context: SourceContext): void {
   const { guest, shared, replay, channel, settings } = context;
   if (replay.length === 0) return;
-  // A guest that one of ours keeps runs nowhere, and asks for nothing.
-  if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return;
+  if (!runsElsewhere(shared)) return;
   const order = new ListedOrder(replay, guest.blocks, shared);
   const writer = context.makeWriter();
   writer.kind = KIND.replay;

@@ -157,7 +157,7 @@ function takeBitmap(
   const pages = targetPages(block);
   const bytes = readReceivedBitmap(channel.reader, block.name, pages);
   const received = new PageBitmap(pages);
-  new Uint8Array(received.shared).set(bytes);
+  received.bytes.set(bytes);
   oweMissing(block, received, owed);
   if (Atomics.sub(control, WORD.bitmapsAwaited, 1) === 1) shared.bitmapsKnown.set();
 }

@@ -45,6 +45,7 @@ export function openUrgentChannel(context: SourceContext): void {
   awaitHello(context);
   const features = Atomics.load(context.shared.control, WORD.peerFeatures);
   if (features <= 0) {
+    refuseQemu(context);
     if (context.settings.preempt) openPreempt(context);
     return;
   }
@@ -64,6 +65,12 @@ export function openUrgentChannel(context: SourceContext): void {
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.devicesAhead, (chosen & FEATURE.devicesAhead) === 0 ? 0 : 1);
+}
+
+/** A QEMU of the guest's machine type: there is none, but nobody else may run it either. */
+function refuseQemu({ guest: { receiver } }: SourceContext): void {
+  if (receiver === undefined) return;
+  throw new PostcopyError("NOT_FOR_QEMU", "The peer is no postcopy", { hint: receiver });
 }
 
 /**

@@ -3,11 +3,14 @@ import { statSync } from "node:fs";
 import type { AnalysisTask } from "../analyze/analyse.ts";
 import { FileReader } from "../channel/file-reader.ts";
 import { unpack } from "../channel/unpack.ts";
+import { parseMemoryFiles } from "../guests/firecracker/guest-word.ts";
 import type { Analysis, StreamAnalysis } from "../report/analysis.ts";
 import { readSavedFile } from "../stream/saved-file.ts";
 import { PostcopyError, UsageError } from "../util/errors.ts";
 import { Thread, ThreadError } from "./thread.ts";
 
+/** What memory files, by which nobody could know them, are named with. */
+const MEMORY_PREFIX = "firecracker:";
 /** The word for standard input. */
 const PIPE_WORD = "-";
 const STANDARD_INPUT_FD = 0;
@@ -19,7 +22,7 @@ export interface AnalysisOptions {
   reading: (at: () => number) => void;
 }
 
-/** Analyses a file, a snapshot's directory, or "-". @throws UsageError, StreamError, PostcopyError. */
+/** Analyses a file, a snapshot's directory, `firecracker:` and files, or "-". @throws UsageError, StreamError, PostcopyError. */
 export async function runAnalysis(word: string, options: AnalysisOptions): Promise<Analysis> {
   const progress = new SharedArrayBuffer(8);
   const words = new Float64Array(progress);
@@ -36,7 +39,9 @@ export async function runAnalysis(word: string, options: AnalysisOptions): Promi
     const message = `Flag --verify: ${word} is a file, which has no checksums to compare with`;
     throw new UsageError("BAD_VALUE", message, { hint: "leave it out; snapshots have them" });
   }
-  return await analyseFile(word, progress);
+  if (!word.startsWith(MEMORY_PREFIX)) return await analyseFile(word, progress);
+  const files = parseMemoryFiles(word.slice(MEMORY_PREFIX.length));
+  return await onThread({ kind: "memory", path: word, progress, files });
 }
 
 async function analyseFile(path: string, progress: SharedArrayBuffer): Promise<Analysis> {

@@ -61,6 +61,8 @@ export class DestCrew {
   #helpers: Promise<unknown>[] = [];
   #failure: unknown;
   readonly #failed = Promise.withResolvers<never>();
+  /** The guest's memory, once it is known. */
+  memory: GuestMemory | undefined;
   #main = -1;
   #others: number[] = [];
   /** What the multifd thread left, once it has. */
@@ -128,6 +130,7 @@ export class DestCrew {
         this.#main = news.fd;
         break;
       case "memory":
+        this.memory = news.memory;
         this.#startHelpers(news.memory);
         break;
       default:

@@ -35,6 +35,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     blocks: memory.blocks,
     pages,
     ...place,
+    eventsAt: memory.eventsAt,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,
     allow: task.allow,

@@ -90,7 +90,7 @@ function openLoader(
     shared,
     features: FEATURES_OURS & ~lacks,
     linkTimeoutMs,
-    othersMayCome: arrival.kind === "listen",
+    othersMayCome: arrival.kind === "listen" && arrival.alone !== true,
     multifd:
       task.multifdEndFd < 0
         ? undefined

@@ -67,7 +67,14 @@ export interface ReturnPathTask {
 
 /** How the incoming thread gets its connection. */
 export type Arrival =
-  | { kind: "listen"; fd: number; /** From where. */ allow: readonly AllowRule[] }
+  | {
+      kind: "listen";
+      fd: number;
+      /** From where. */
+      allow: readonly AllowRule[];
+      /** Nobody but the one source can come. */
+      alone?: boolean;
+    }
   | { kind: "descriptor"; fd: number };
 
 export interface IncomingTask {
@@ -146,6 +153,26 @@ export interface MultifdTask {
 }
 
 export type WarningNews = { kind: "warning"; message: string };
+
+/** For the thread that waits for the end of a process, known by its pidfd. */
+export interface WatchTask {
+  processFd: number;
+  /** Raised when nobody wants to know any more. */
+  stopFd: number;
+}
+
+/** For the thread of a holder, which serves its user alone. */
+export interface HoldTask {
+  listenFd: number;
+  stopFd: number;
+  uid: number;
+}
+
+/** Something that happened at a holder, for people. */
+export interface HoldNews {
+  message: string;
+  refused: boolean;
+}
 
 /** What a stress worker is told to do. */
 export type StressTask =

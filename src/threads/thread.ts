@@ -23,6 +23,8 @@ const ENTRIES = {
   index: () => new URL("./index.worker.ts", import.meta.url),
   analyze: () => new URL("./analyze.worker.ts", import.meta.url),
   stress: () => new URL("./stress.worker.ts", import.meta.url),
+  watch: () => new URL("./watch.worker.ts", import.meta.url),
+  hold: () => new URL("./hold.worker.ts", import.meta.url),
   tls: () => new URL("./tls.worker.ts", import.meta.url),
   echo: () => new URL("./echo.worker.ts", import.meta.url),
 } as const;

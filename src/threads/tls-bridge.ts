@@ -1,18 +1,12 @@
 /** Main's side of the thread of TLS: starts it, keeps what it tells, and ends it. */
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { UNIX_PATH_BYTES_MAX } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
+import { PrivateSocket } from "../channel/private-socket.ts";
 import type { BridgeNews, BridgeResult, BridgeTask } from "../tls/bridge.ts";
-import { PostcopyError, UsageError } from "../util/errors.ts";
+import { PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { Thread, ThreadError } from "./thread.ts";
 
 const DIRECTORY_PREFIX = "postcopy-tls-";
-/** What mkdtemp puts behind it. */
-const RANDOM_PART = "XXXXXX";
-const SOCKET_NAME = "socket";
 
 /** What is heard of a bridge while it works. */
 export interface BridgeListener {
@@ -32,17 +26,13 @@ export class TlsBridge {
   readonly lost: Promise<PostcopyError>;
   #failure: PostcopyError | undefined;
   readonly #listener: BridgeListener;
-  readonly #directory: string;
+  readonly #socket: PrivateSocket;
   readonly #thread: Thread<BridgeTask, BridgeNews, BridgeResult>;
 
   /** Starts the thread; its direction is said next. @throws UsageError where TMPDIR is too long. */
   constructor(listener: BridgeListener = {}) {
     this.#listener = listener;
-    // Only the owner comes in here, whatever the umask.
-    checkPath(join(tmpdir(), DIRECTORY_PREFIX + RANDOM_PART, SOCKET_NAME));
-    this.#directory = mkdtempSync(join(tmpdir(), DIRECTORY_PREFIX));
-    chmodSync(this.#directory, 0o700);
-    process.once("exit", this.#removeDirectory);
+    this.#socket = new PrivateSocket(DIRECTORY_PREFIX);
     this.#thread = new Thread("tls", (news) => this.#hear(news));
     this.lost = this.#thread.lost.then((cause) => {
       return (this.#failure = threadFailed(cause));
@@ -51,7 +41,7 @@ export class TlsBridge {
 
   /** The private socket: of a destination its threads listen there, of a source the bridge does. */
   get local(): Extract<SocketAddress, { family: "unix" }> {
-    return { family: "unix", path: join(this.#directory, SOCKET_NAME) };
+    return this.#socket.address;
   }
 
   /** Listens for sources; gives where. @throws PostcopyError CANNOT_LISTEN. */
@@ -107,27 +97,10 @@ export class TlsBridge {
       log.warn(`TLS was not ended in order: ${String(error)}`);
     }
     this.#thread.end();
-    process.off("exit", this.#removeDirectory);
-    this.#removeDirectory();
+    this.#socket.remove();
   }
-
-  readonly #removeDirectory = (): void => {
-    try {
-      rmSync(this.#directory, { recursive: true, force: true });
-    } catch (error) {
-      log.warn(`The directory ${this.#directory} could not be removed: ${String(error)}`);
-    }
-  };
 }
 
 function threadFailed(cause: unknown): PostcopyError {
   return new PostcopyError("THREAD_FAILED", "TLS failed in this program", { cause });
-}
-
-/** Refuses what a unix socket cannot be named. */
-function checkPath(path: string): void {
-  if (Buffer.byteLength(path) <= UNIX_PATH_BYTES_MAX) return;
-  throw new UsageError("BAD_TMPDIR", `${tmpdir()} is too long a path for a socket in it`, {
-    hint: "set TMPDIR to a shorter one, such as /tmp",
-  });
 }

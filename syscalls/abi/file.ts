@@ -7,11 +7,27 @@ export const FCNTL = {
   O_NONBLOCK: 0x800,
   O_CLOEXEC: 0x80000,
   AT_FDCWD: -100,
+  F_SETFD: 2,
+  FD_CLOEXEC: 1,
   F_GETFL: 3,
   F_SETFL: 4,
+  F_SETSIG: 10,
+  F_SETLEASE: 1024,
+  F_ADD_SEALS: 1033,
+  F_GET_SEALS: 1034,
+  F_SEAL_SEAL: 1,
+  F_SEAL_SHRINK: 2,
 } as const;
 
 export const ABI = { header: "fcntl.h", constants: FCNTL, structs: {} } satisfies AbiTable;
+
+export const LEASE = { F_RDLCK: 0, F_UNLCK: 2 } as const;
+
+export const ABI_LEASE = { header: "fcntl.h", constants: LEASE, structs: {} } satisfies AbiTable;
+
+export const SIGNAL = { SIGWINCH: 28 } as const;
+
+export const ABI_SIGNAL = { header: "signal.h", constants: SIGNAL, structs: {} } satisfies AbiTable;
 
 /** Advice of posix_fadvise(2). */
 export const FADVISE = { POSIX_FADV_DONTNEED: 4 } as const;

@@ -3,10 +3,9 @@
  * 1 Gbit/s without replaying anything, with nothing recorded yet, and with what one restore recorded.
  */
 import { rmSync } from "node:fs";
-import { join } from "node:path";
 import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
 import type { Figure, Target } from "../../src/bench/result.ts";
-import { WORKING_SET_FILE } from "../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../src/guests/snapshot/layout.ts";
 import type { SourceReport } from "../../src/report/report.ts";
 import { bootLinux, LinuxPlace, needLinuxGuest } from "../helpers/linux-guest.ts";
 import type { LinuxGuest } from "../helpers/linux-guest.ts";
@@ -111,7 +110,7 @@ class KeptLinux {
       {
         ...{ name: named(FIRST, version), program },
         run: async () => {
-          rmSync(join(this.#snapshot, WORKING_SET_FILE));
+          rmSync(workingSetPath(this.#snapshot));
           return await known();
         },
       },

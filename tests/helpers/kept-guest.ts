@@ -34,8 +34,7 @@ export class KeptGuest {
     this.guest = new SnapshotDestGuest(directory, () => undefined, takenOver);
     const part = setup === undefined ? this.guest.resume() : undefined;
     this.blocks = part?.blocks ?? this.guest.prepareMemory(setup ?? []);
-    const pages = attachPageState(createPageState(this.blocks), this.blocks);
-    if (part !== undefined) pages.received = part.received;
+    const pages = attachPageState(createPageState(this.blocks, part?.pages), this.blocks);
     this.pages = pages;
     const control = new Int32Array(new SharedArrayBuffer(64));
     this.precopy = this.guest.storeSink(pages, this.#buffer);

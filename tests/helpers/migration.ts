@@ -118,12 +118,13 @@ export interface RoleOptions {
   before?: readonly string[];
 }
 
-/** Starts a destination and waits until it listens. */
+/** Starts a destination and waits until it listens; `from`: in place of a source, these files. */
 export async function startDest(
-  options: RoleOptions & { listen?: string } = {},
+  options: RoleOptions & { listen?: string; from?: string } = {},
 ): Promise<DestRole> {
-  const { guest = "stress", listen = "tcp:127.0.0.1:0", flags = [], before = [] } = options;
-  const words = ["dest", "--json", "--guest", guest, "--listen", listen, ...flags];
+  const { guest = "stress", listen = "tcp:127.0.0.1:0", from, flags = [], before = [] } = options;
+  const where = from === undefined ? ["--listen", listen] : ["--from", from];
+  const words = ["dest", "--json", "--guest", guest, ...where, ...flags];
   const program = spawn([...before, ...postcopyCommand(...words)]);
   try {
     const { peer } = await new Role<DestReport>(program).event("listening");

@@ -23,17 +23,24 @@ export interface VmmReport {
 /** Memory of the guest that is kept: room for the range in which it counts, and whole huge pages. */
 const GUEST_MIB = 32;
 
-const directory = new TemporaryDirectory("vmm");
+/** What is made once a test file; several test files share this module. */
+let directory: TemporaryDirectory | undefined;
 let program: Promise<string> | undefined;
 let kept: Promise<KeptMemory> | undefined;
 
 /** Removes what was built and kept; for `afterAll`. */
 export async function removeVmm(): Promise<void> {
-  await directory[Symbol.asyncDispose]();
+  await directory?.[Symbol.asyncDispose]();
+  directory = program = kept = undefined;
+}
+
+function place(name: string): string {
+  directory ??= new TemporaryDirectory("vmm");
+  return directory.file(name);
 }
 
 async function build(): Promise<string> {
-  const path = directory.file("vmm");
+  const path = place("vmm");
   const source = join(PROJECT_ROOT, "examples", "vmm.c");
   const flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
   const { exitCode, stderr } = await run(["cc", ...flags, "-o", path, source]);
@@ -56,7 +63,7 @@ export interface KeptMemory {
 }
 
 async function keep(): Promise<KeptMemory> {
-  const snapshot = directory.file("guest");
+  const snapshot = place("guest");
   const bootSector = buildBootSector({ startAddress: 0x10_0000, endAddress: 0x1c0_0000 });
   await using qemu = await startQemu({ memoryMib: GUEST_MIB, bootSector });
   await enablePostcopy(qemu);

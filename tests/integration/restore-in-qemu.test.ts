@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { WORKING_SET_FILE } from "../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../src/guests/snapshot/layout.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { checkPattern, hasCountedOn } from "../helpers/memory-pattern.ts";
@@ -182,7 +182,7 @@ for (const version of QEMU_VERSIONS) {
   test(`the second restore in QEMU ${version} replays what the first one asked for`, async () => {
     const directory = place.file(`replayed-${version}`);
     cpSync(await snapshotOf(version), directory, { recursive: true });
-    const record = join(directory, WORKING_SET_FILE);
+    const record = workingSetPath(directory);
     // Of restores in other tests.
     rmSync(record, { force: true });
     const restore = async (name: string, ...extra: string[]) => {

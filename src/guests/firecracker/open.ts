@@ -6,8 +6,10 @@
  */
 import { closeSync, fstatSync } from "node:fs";
 import { forEachExtent } from "../../../syscalls/extents.ts";
+import { isBeingWritten } from "../../../syscalls/lease.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { PING_LOADED } from "../../source/stream.ts";
+import { checkTables } from "../../ram/tables.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { writePackage } from "../../stream/package.ts";
 import { StreamWriter } from "../../stream/writer.ts";
@@ -15,14 +17,15 @@ import { PostcopyError, UsageError } from "../../util/errors.ts";
 import { openRegular } from "../../util/files.ts";
 import { identityOf } from "../stored/identity.ts";
 import type { FileIdentity } from "../stored/identity.ts";
+import { FIRECRACKER_MACHINE } from "../stored/memory-only.ts";
 import type { GuestInFiles } from "../stored/source-guest.ts";
 
-/** What it says in the stream of whose guest it is: a QEMU refuses it by this. */
-export const FIRECRACKER_MACHINE = "firecracker";
 /** Its one RAM block; an offset into it is one into the memory file. */
 export const MEMORY_BLOCK = "memory";
 /** Files in which a page may lie: a byte says which. */
-export const LAYERS_MAX = 254;
+const LAYERS_MAX = 254;
+/** The byte that says so, and the bits of the source. */
+const BYTES_A_PAGE = 2;
 
 /** One of the files. */
 export interface MemoryLayer {
@@ -30,6 +33,8 @@ export interface MemoryLayer {
   /** Open as long as the process lives. */
   descriptor: number;
   identity: FileIdentity;
+  /** Pages that are no hole. */
+  pages: number;
 }
 
 /** A guest's memory that can be served. Plain data: it crosses to workers. */
@@ -41,8 +46,17 @@ export interface OpenedMemory extends GuestInFiles {
 }
 
 /**
+ * Where the working set of a guest in these files is recorded: beside the last of them, as what a
+ * guest asks for follows from the state that it was saved in.
+ */
+export function memoryWorkingSetPath(paths: readonly string[]): string {
+  return `${paths.at(-1)}.postcopy-working-set`;
+}
+
+/**
  * Opens the files of a guest: the full one first.
- * @throws UsageError NO_FILE; PostcopyError BAD_MEMORY_FILE where their sizes cannot be right.
+ * @throws UsageError NO_FILE, TOO_MANY_FILES; PostcopyError FILE_IN_USE, BAD_MEMORY_FILE where their
+ * sizes cannot be right, NOT_SPARSE.
  */
 export function openMemory(paths: readonly string[]): OpenedMemory {
   if (paths.length > LAYERS_MAX) {
@@ -52,13 +66,16 @@ export function openMemory(paths: readonly string[]): OpenedMemory {
   try {
     for (const path of paths) layers.push(openLayer(path));
     const length = commonSize(layers);
+    const blocks = [
+      { index: 0, name: MEMORY_BLOCK, length, pageSize: TARGET_PAGE_SIZE, address: 0 },
+    ];
+    checkTables(blocks, BYTES_A_PAGE);
     const layerOf = new SharedArrayBuffer(length / TARGET_PAGE_SIZE);
-    for (const [index, layer] of layers.entries()) lay(layer, index + 1, length, layerOf);
-    const block = { index: 0, name: MEMORY_BLOCK, length, pageSize: TARGET_PAGE_SIZE, address: 0 };
+    for (const [index, layer] of layers.entries()) lay(layer, index + 1, layerOf);
     return {
       machineType: FIRECRACKER_MACHINE,
       uuid: undefined,
-      blocks: [block],
+      blocks,
       package: emptyPackage(),
       layers,
       layerOf,
@@ -76,7 +93,14 @@ function openLayer(path: string): MemoryLayer {
   } catch (cause) {
     throw new UsageError("NO_FILE", `The memory file ${path} cannot be opened`, { cause });
   }
-  return { path, descriptor, identity: identityOf(fstatSync(descriptor, { bigint: true })) };
+  if (isBeingWritten(descriptor)) {
+    closeSync(descriptor);
+    throw new PostcopyError("FILE_IN_USE", `Another process has ${path} open for writing`, {
+      hint: "a snapshot that is still being made is not served: wait until the VMM has answered",
+    });
+  }
+  const identity = identityOf(fstatSync(descriptor, { bigint: true }));
+  return { path, descriptor, identity, pages: 0 };
 }
 
 function commonSize(layers: readonly MemoryLayer[]): number {
@@ -97,17 +121,24 @@ function bad(path: string, what: string): PostcopyError {
   });
 }
 
-function lay(
-  { descriptor }: MemoryLayer,
-  number: number,
-  length: number,
-  layerOf: SharedArrayBuffer,
-): void {
+/**
+ * Lays a file over those before it. A diff without any hole would hide them all: it is a full
+ * snapshot, or a copy in which what had not changed became zeros.
+ */
+function lay(layer: MemoryLayer, number: number, layerOf: SharedArrayBuffer): void {
   const pages = new Uint8Array(layerOf);
-  forEachExtent(descriptor, length, (start, end) => {
+  forEachExtent(layer.descriptor, layer.identity.size, (start, end) => {
     // Of a file system with blocks smaller than a page a part of one is data.
     const first = Math.floor(start / TARGET_PAGE_SIZE);
-    pages.fill(number, first, Math.ceil(end / TARGET_PAGE_SIZE));
+    const behind = Math.ceil(end / TARGET_PAGE_SIZE);
+    pages.fill(number, first, behind);
+    layer.pages += behind - first;
+  });
+  if (number === 1 || layer.pages < pages.length) return;
+  throw new PostcopyError("NOT_SPARSE", `${layer.path} has no holes, so it is no diff snapshot`, {
+    hint:
+      "what a copy has filled is lost: make it anew from the original (cp --sparse=auto, rsync -S, " +
+      "tar -S); a full snapshot is named first, and alone",
   });
 }
 

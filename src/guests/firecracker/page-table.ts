@@ -37,10 +37,9 @@ export class MemoryTable implements PageTable {
     return undefined;
   }
 
-  unchanged(): boolean {
-    return this.#layers.every(({ descriptor, identity }) => {
-      return sameFile(identity, fstatSync(descriptor, { bigint: true }));
-    });
+  unchanged(_block: number, page: number): boolean {
+    const { descriptor, identity } = this.#layer(page);
+    return sameFile(identity, fstatSync(descriptor, { bigint: true }));
   }
 
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {

@@ -201,9 +201,9 @@ export class SnapshotDestGuest implements DestGuest {
     ];
     this.#data = { directory, files, sums, sumFiles };
     const { ramSectionId, sourceIsOurs } = arrival;
-    const received = arrived.map((pages) => pages.received);
+    const received = arrived.map((pages) => pages.received.shared);
     return {
-      ...{ blocks: this.#blocks, received, ramSectionId, sourceIsOurs },
+      ...{ blocks: this.#blocks, pages: { received }, ramSectionId, sourceIsOurs },
       sameBoot: arrival.bootId === bootId(),
     };
   }

@@ -12,21 +12,28 @@
  *     vm-description.json  QEMU's description of those sections, if one came
  *     arrival.json    of a guest that is taken over and not whole yet: see arrival.ts
  *     lock            empty; only where a directory cannot be locked itself (NFS)
- *     working-set.bin which pages the guest asked for when it was restored: see working-set.ts
+ *     working-set.bin which pages the guest asked for when it was restored: see stored/working-set.ts
  */
 import { createHash } from "node:crypto";
+import { join } from "node:path";
 
 export const MANIFEST_FILE = "manifest.json";
 export const PACKAGE_FILE = "package.bin";
 export const VM_DESCRIPTION_FILE = "vm-description.json";
 export const ARRIVAL_FILE = "arrival.json";
 export const LOCK_FILE = "lock";
+const WORKING_SET_FILE = "working-set.bin";
 /**
  * Raised when a snapshot of today could be misread by an older program. An entry of the manifest
  * that is not always there does not raise it: a program that does not know it refuses the manifest.
  */
 export const SNAPSHOT_VERSION = 1;
 export const SNAPSHOT_FORMAT = "postcopy-snapshot";
+
+/** Where a snapshot's recorded working set is kept. */
+export function workingSetPath(directory: string): string {
+  return join(directory, WORKING_SET_FILE);
+}
 
 /** The file of a block's pages. */
 export function ramFile(index: number): string {

@@ -33,8 +33,8 @@ export interface PageTable {
    * every read instead.
    */
   sumOf(block: number, page: number): number | undefined;
-  /** Whether the files are still those that the table is of. */
-  unchanged(): boolean;
+  /** Whether the file that a page lies in is still the one that the table is of. */
+  unchanged(block: number, page: number): boolean;
   /** The error of a page that is not what it was: `what` says in which way. */
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error;
 }
@@ -96,7 +96,7 @@ export class StoredPages implements PageReader {
       throw this.#table.damaged(block, offset, "cannot be read", cause);
     }
     if (got < TARGET_PAGE_SIZE) throw this.#table.damaged(block, offset, "is cut off");
-    if (!this.#table.unchanged()) {
+    if (!this.#table.unchanged(block.index, offset / TARGET_PAGE_SIZE)) {
       throw this.#table.damaged(block, offset, "has changed since it was opened");
     }
     this.#fd = fd;

@@ -3,6 +3,7 @@ import type { RamBlock } from "../../ram/block.ts";
 import type { PageReader } from "../../ram/page-reader.ts";
 import type { SourceGuest } from "../../source/guest.ts";
 import { uuidBytes } from "../../stream/uuid.ts";
+import { receiverOf } from "./memory-only.ts";
 import { StoredPages } from "./pages.ts";
 import type { PageTable } from "./pages.ts";
 
@@ -22,6 +23,7 @@ export class StoredSourceGuest implements SourceGuest {
   readonly uuid: Uint8Array | undefined;
   readonly blocks: readonly RamBlock[];
   readonly live = false;
+  readonly receiver: string | undefined;
   readonly #package: Uint8Array;
   readonly #table: PageTable;
 
@@ -29,6 +31,7 @@ export class StoredSourceGuest implements SourceGuest {
     this.machineType = guest.machineType;
     this.uuid = guest.uuid === undefined ? undefined : uuidBytes(guest.uuid);
     this.blocks = guest.blocks;
+    this.receiver = receiverOf(guest.machineType);
     this.#package = guest.package;
     this.#table = table;
   }

@@ -3,7 +3,14 @@
  * runs by itself; what arrives is the memory of a guest that was kept, and goes where the VMM's
  * regions are.
  */
-import type { DestGuest, DeviceLoading, ForeignMemory } from "../../dest/guest.ts";
+import type {
+  ArrivedPart,
+  DestGuest,
+  DeviceLoading,
+  ForeignMemory,
+  StreamFacts,
+} from "../../dest/guest.ts";
+import type { PageState } from "../../dest/shared.ts";
 import { liveSource } from "../../dest/foreign-memory.ts";
 import { AddressMap } from "../../ram/address-map.ts";
 import type { RamBlock } from "../../ram/block.ts";
@@ -13,6 +20,7 @@ import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
 import { STRESS_MACHINE } from "../stress/machine.ts";
 import { commonPageSize } from "./handover.ts";
+import { KeptState } from "./kept-state.ts";
 import type { TakenHandover } from "./receive.ts";
 import { placeRegions } from "./regions.ts";
 
@@ -27,11 +35,17 @@ export class UffdDestGuest implements DestGuest {
   readonly needs: number;
   readonly #handover: TakenHandover;
   readonly #pageSize: number;
-  #map: AddressMap | undefined;
+  readonly #keptFd: number | undefined;
+  #kept: KeptState | undefined;
+  #memory: ForeignMemory | undefined;
 
-  /** @throws HandoverError where its pages are of sizes that cannot be filled. */
-  constructor(handover: TakenHandover) {
+  /**
+   * `keptFd` is where its state outlives this process (KeptState).
+   * @throws HandoverError where its pages are of sizes that cannot be filled.
+   */
+  constructor(handover: TakenHandover, keptFd?: number) {
     this.#handover = handover;
+    this.#keptFd = keptFd;
     this.#pageSize = commonPageSize(handover.regions);
     this.needs = this.#pageSize === TARGET_PAGE_SIZE ? FEATURE.smallPages : FEATURE.largePages;
   }
@@ -46,13 +60,37 @@ export class UffdDestGuest implements DestGuest {
       const pageSize = hostPageBytesOf({ length }, this.#pageSize);
       return { index, name, length, pageSize, address: 0 };
     });
-    this.#map = AddressMap.of(placeRegions(this.#handover.regions, blocks));
+    const kept = this.#openKept()?.prepare(blocks);
+    const map =
+      kept === undefined
+        ? AddressMap.of(placeRegions(this.#handover.regions, blocks))
+        : new AddressMap(kept.map);
+    this.#memory = { userfaultFd: this.#handover.userfaultFd, map, kept };
     return blocks;
   }
 
+  #openKept(): KeptState | undefined {
+    if (this.#keptFd !== undefined) this.#kept ??= new KeptState(this.#keptFd);
+    return this.#kept;
+  }
+
   foreign(): ForeignMemory {
-    if (this.#map === undefined) throw new Error("the RAM blocks are not known yet");
-    return { userfaultFd: this.#handover.userfaultFd, map: this.#map };
+    if (this.#memory === undefined) throw new Error("the RAM blocks are not known yet");
+    return this.#memory;
+  }
+
+  takeOver(_: PageState, facts: StreamFacts): void {
+    this.#kept?.takeOver(facts);
+  }
+
+  resume(): ArrivedPart {
+    const state = this.#openKept();
+    if (state === undefined) throw new Error("nothing was kept of the guest");
+    const { blocks, ...kept } = state.reopen();
+    const map = new AddressMap(kept.map);
+    this.#memory = { userfaultFd: this.#handover.userfaultFd, map, kept };
+    const { received, removed } = kept;
+    return { blocks, pages: { received, removed }, ...state.facts, sameBoot: true };
   }
 
   sinkData(): undefined {

@@ -18,7 +18,7 @@ import type { Handover, HandoverFormat } from "./handover.ts";
 const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 const PIECE_BYTES = 64 * 1024;
 /** What /proc calls the descriptor of userfaultfd(2). */
-const USERFAULT_LINK = "anon_inode:[userfaultfd]";
+export const USERFAULT_LINK = "anon_inode:[userfaultfd]";
 
 export interface ReceiveOptions {
   /** The connection, non-blocking. It stays open. */

@@ -1,8 +1,12 @@
 /** A VMM that comes: its connection, who it is, and what it hands over. */
+import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
+import { SyscallError } from "../../../syscalls/error.ts";
+import { openProcess } from "../../../syscalls/pidfd.ts";
 import { acceptConnection, peerProcess } from "../../../syscalls/socket.ts";
 import { enabledFeatures } from "../../../syscalls/userfaultfd.ts";
 import { waitReady } from "../../channel/channel.ts";
+import { VmmGoneError } from "../../dest/place-failure.ts";
 import { FIRECRACKER } from "./firecracker.ts";
 import { commonPageSize, HandoverError } from "./handover.ts";
 import { receiveHandover } from "./receive.ts";
@@ -13,6 +17,8 @@ export interface Vmm {
   handover: TakenHandover;
   /** Its process (SO_PEERCRED); 0 where that is in none of our pid namespaces. */
   pid: number;
+  /** Its process (pidfd), which no other one takes the place of; -1 where `pid` is 0. */
+  processFd: number;
   /** Its connection, on which nothing more comes: it ends with the VMM. */
   connection: number;
 }
@@ -42,13 +48,24 @@ export function receiveVmm({ listenFd, stopFd, timeoutMs }: VmmWait): Vmm {
         const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
         throw new HandoverError("NOT_ENABLED", what);
       }
+      return { handover, pid, connection, processFd: openVmmProcess(pid) };
     } catch (error) {
       closeDescriptor(handover.userfaultFd);
       throw error;
     }
-    return { handover, pid, connection };
   } catch (error) {
     closeDescriptor(connection);
+    throw error;
+  }
+}
+
+/** @throws VmmGoneError where it has ended meanwhile. */
+function openVmmProcess(pid: number): number {
+  if (pid === 0) return -1;
+  try {
+    return openProcess(pid);
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === ERRNO.ESRCH) throw new VmmGoneError();
     throw error;
   }
 }

@@ -11,6 +11,8 @@ import { SnapshotDestGuest } from "../../../src/guests/snapshot/dest-guest.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { textLayout } from "../layouts.ts";
 import type { Material } from "../mutate.ts";
+import { PageBitmap } from "../../../src/ram/bitmap.ts";
+import { targetPages } from "../../../src/ram/block.ts";
 import { Finding } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 import { errors } from "./files.ts";
@@ -83,8 +85,9 @@ function resumeIn(directory: string): Verdict {
   return "accepted";
 }
 
-function compareArrived({ received }: ArrivedPart): void {
-  for (const [index, pages] of received.entries()) {
+function compareArrived({ blocks, pages: { received } }: ArrivedPart): void {
+  for (const [index, block] of blocks.entries()) {
+    const pages = new PageBitmap(targetPages(block), received[index]);
     for (let page = 0; page < pages.pages; page++) {
       if (!pages.test(page) || (page < (PAGES[index] ?? 0) && !isLate(index, page))) continue;
       throw new Finding(`page ${page} of block ${index} is taken for one that has arrived`);

@@ -12,7 +12,8 @@ import { unpack } from "../../../src/channel/unpack.ts";
 import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import type { OpenedSnapshot } from "../../../src/guests/snapshot/open.ts";
-import { readWorkingSet } from "../../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
+import { readWorkingSet } from "../../../src/guests/stored/working-set.ts";
 import { StoredPages } from "../../../src/guests/stored/pages.ts";
 import type { PageTable } from "../../../src/guests/stored/pages.ts";
 import { buildIndex, INDEX_PROGRESS_WORDS } from "../../../src/guests/stream/build.ts";
@@ -223,7 +224,7 @@ function openKept(file: (typeof SNAPSHOT_FILES)[number], sealed: boolean) {
     const served = errors(() => {
       const snapshot = openSnapshot(directory);
       try {
-        readWorkingSet(directory, snapshot.blocks);
+        readWorkingSet(workingSetPath(directory), snapshot.blocks);
         const model = sealed ? undefined : kept.blocks;
         compareServed(snapshot.blocks, new SnapshotTable(snapshot), model);
         return "accepted";

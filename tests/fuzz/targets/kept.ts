@@ -17,7 +17,8 @@ import { join } from "node:path";
 
 import { getU64, putU64 } from "../../../syscalls/memory.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
-import { recordRequests } from "../../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
+import { recordRequests } from "../../../src/guests/stored/working-set.ts";
 import { identityOf } from "../../../src/guests/stored/identity.ts";
 import { readModel } from "../model.ts";
 import type { ModelBlock } from "../model.ts";
@@ -53,7 +54,7 @@ export function keptOf(stream: Uint8Array): KeptRecording {
   kept ??= inDirectory((directory) => {
     const path = keepStream(stream, directory);
     const snapshot = openSnapshot(path);
-    recordRequests(path, snapshot.blocks, Uint32Array.of(7, 3, 300, 511));
+    recordRequests(workingSetPath(path), snapshot.blocks, Uint32Array.of(7, 3, 300, 511));
     const files = readdirSync(path).map((name): [string, Uint8Array] => {
       return [name, new Uint8Array(readFileSync(join(path, name)))];
     });

@@ -2,7 +2,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { surveySnapshot } from "../../../src/analyze/snapshot-survey.ts";
-import { recordRequests } from "../../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
+import { recordRequests } from "../../../src/guests/stored/working-set.ts";
 import { analysisSchema } from "../../../src/report/analysis.ts";
 import type { SnapshotAnalysis } from "../../../src/report/analysis.ts";
 import { bytesOf, descriptionText, unknownDevice } from "../../helpers/hand-made-stream.ts";
@@ -76,7 +77,7 @@ describe("a snapshot", () => {
     const blocks = [0, 1].map((index) => {
       return { index, name: "", length: PAGES * PAGE, pageSize: PAGE, address: 0 };
     });
-    recordRequests(path, blocks, new Uint32Array([7, 3, 7]));
+    recordRequests(workingSetPath(path), blocks, new Uint32Array([7, 3, 7]));
     expect(survey()).toMatchObject({ workingSetPages: 2, notes: [] });
     flip("working-set.bin", 21);
     const { workingSetPages, notes, complete } = survey();

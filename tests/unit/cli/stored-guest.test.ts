@@ -5,7 +5,8 @@ import type { Output } from "../../../src/commands/common.ts";
 import { openStoredGuest } from "../../../src/commands/stored-guest.ts";
 import type { StoredGuest, StoredOptions } from "../../../src/commands/stored-guest.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
-import { recordRequests, WORKING_SET_FILE } from "../../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
+import { recordRequests } from "../../../src/guests/stored/working-set.ts";
 import { noEvents } from "../../../src/report/sink.ts";
 import { filledPage, KeptGuest } from "../../helpers/kept-guest.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -41,7 +42,7 @@ async function open(options: Partial<StoredOptions>): Promise<StoredGuest & { wa
 
 test("all of it is replayed, or as many bytes of it as may be, or nothing", async () => {
   const { blocks } = openSnapshot(place.file("kept"));
-  recordRequests(place.file("kept"), blocks, ASKED);
+  recordRequests(workingSetPath(place.file("kept")), blocks, ASKED);
   const replayed = async (options: Partial<StoredOptions>): Promise<number[]> => {
     const { workingSet, replay, watch } = await open(options);
     expect(workingSet).toEqual(ASKED);
@@ -56,13 +57,13 @@ test("all of it is replayed, or as many bytes of it as may be, or nothing", asyn
 });
 
 test("where nothing is recorded, the guest's requests are watched if they are to be recorded", async () => {
-  rmSync(place.file(`kept/${WORKING_SET_FILE}`), { force: true });
+  rmSync(workingSetPath(place.file("kept")), { force: true });
   expect(await open({})).toMatchObject({ workingSet: undefined, watch: true, warned: [] });
   expect(await open({ noRecord: true })).toMatchObject({ watch: false });
 });
 
 test("a damaged one is told of, not followed, and recorded anew", async () => {
-  writeFileSync(place.file(`kept/${WORKING_SET_FILE}`), "PCWS, but not whole");
+  writeFileSync(workingSetPath(place.file("kept")), "PCWS, but not whole");
   const opened = await open({});
   expect(opened).toMatchObject({ workingSet: undefined, watch: true, warned: ["BAD_WORKING_SET"] });
   expect(opened.replay).toHaveLength(0);

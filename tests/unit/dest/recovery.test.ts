@@ -1,5 +1,6 @@
 /** Recovery at the destination, against a source made by hand. */
 import { expect, test } from "bun:test";
+import { PageBitmap } from "../../../src/ram/bitmap.ts";
 import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
 import { Channel } from "../../../src/channel/channel.ts";
@@ -99,9 +100,8 @@ test("the source hears what is here, and what is waited for is asked for again",
   for (const [index, { name }] of BLOCKS.entries()) {
     expect(readReturnPathMessage(reader)).toEqual({ kind: "receivedBitmap", block: name });
     const bytes = readReceivedBitmap(reader, name, PAGES);
-    expect([...bytes]).toEqual([
-      ...new Uint8Array(bench.pageData.received[index] ?? new SharedArrayBuffer(0)),
-    ]);
+    const received = new PageBitmap(PAGES, bench.pageData.received[index]);
+    expect([...bytes]).toEqual([...received.bytes]);
   }
   expect(readReturnPathMessage(reader)).toEqual({ kind: "resumeAck" });
   const request = (block: string | undefined, page: number) => {

@@ -1,24 +1,24 @@
 /** A guest in Firecracker's memory files: pages of the last file that has them, and what is no guest. */
 import { expect, test } from "bun:test";
-import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeFileSync } from "node:fs";
+import { renderAnalysis } from "../../../src/analyze/render.ts";
+import { surveyMemory } from "../../../src/analyze/memory-survey.ts";
+import { memoryFilesWord, parseMemoryFiles } from "../../../src/guests/firecracker/guest-word.ts";
 import { openMemory } from "../../../src/guests/firecracker/open.ts";
 import type { OpenedMemory } from "../../../src/guests/firecracker/open.ts";
 import { MemoryTable } from "../../../src/guests/firecracker/page-table.ts";
 import { StoredPages } from "../../../src/guests/stored/pages.ts";
+import { recordRequests } from "../../../src/guests/stored/working-set.ts";
+import { analysisSchema } from "../../../src/report/analysis.ts";
+import { createPaint } from "../../../src/util/terminal.ts";
+import { memoryOf, PAGE_BYTES, writeMemoryFile } from "../../helpers/memory-files.ts";
+import type { Contents } from "../../helpers/memory-files.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
-const PAGE = 4096;
 const PAGES = 64;
 
-/** A sparse file of `pages` pages, with a value in each byte of some. */
-function sparse(path: string, contents: Record<number, number>, bytes = PAGES * PAGE): string {
-  const fd = openSync(path, "w", 0o600);
-  ftruncateSync(fd, bytes);
-  for (const [page, value] of Object.entries(contents)) {
-    writeSync(fd, Buffer.alloc(PAGE, value), 0, PAGE, Number(page) * PAGE);
-  }
-  closeSync(fd);
-  return path;
+function sparse(path: string, contents: Contents, pages = PAGES): string {
+  return writeMemoryFile(path, pages, contents);
 }
 
 function close({ layers }: OpenedMemory): void {
@@ -30,32 +30,35 @@ function served(memory: OpenedMemory): number[] {
   const pages = new StoredPages(new MemoryTable(memory));
   const [block] = memory.blocks;
   if (block === undefined) throw new Error("no block");
-  const page = new Uint8Array(PAGE);
-  return Array.from({ length: block.length / PAGE }, (_, index) => {
+  const page = new Uint8Array(PAGE_BYTES);
+  return Array.from({ length: block.length / PAGE_BYTES }, (_, index) => {
     page.fill(0xee);
-    pages.copyPage(block, index * PAGE, page, 0);
+    pages.copyPage(block, index * PAGE_BYTES, page, 0);
     const [value = 0] = page;
     expect(page.every((byte) => byte === value)).toBe(true);
-    expect(pages.isZero(block, index * PAGE)).toBe(value === 0);
+    expect(pages.isZero(block, index * PAGE_BYTES)).toBe(value === 0);
     return value;
   });
 }
 
 test("a full snapshot, and diffs over it: each page is that of the last file that has it", async () => {
   await using directory = new TemporaryDirectory("memory");
-  const full = sparse(directory.file("full"), { 0: 1, 1: 1, 2: 1, 40: 1, 63: 1 });
-  const first = sparse(directory.file("first"), { 1: 2, 2: 2, 41: 2 });
-  const second = sparse(directory.file("second"), { 2: 3, 62: 3 });
-  const expected = (contents: Record<number, number>) =>
-    Array.from({ length: PAGES }, (_, page) => contents[page] ?? 0);
+  const { full, first, second } = {
+    full: { 0: 1, 1: 1, 2: 1, 40: 1, 63: 1 },
+    first: { 1: 2, 2: 2, 41: 2 },
+    second: { 2: 3, 62: 3 },
+  };
+  const files = Object.entries({ full, first, second }).map(([name, contents]) => {
+    return sparse(directory.file(name), contents);
+  });
 
-  const alone = openMemory([full]);
-  expect(served(alone)).toEqual(expected({ 0: 1, 1: 1, 2: 1, 40: 1, 63: 1 }));
+  const alone = openMemory(files.slice(0, 1));
+  expect(served(alone)).toEqual(memoryOf(PAGES, full));
   close(alone);
-  const both = openMemory([full, first, second]);
-  expect(served(both)).toEqual(expected({ 0: 1, 1: 2, 2: 3, 40: 1, 41: 2, 62: 3, 63: 1 }));
+  const both = openMemory(files);
+  expect(served(both)).toEqual(memoryOf(PAGES, full, first, second));
   expect(both.blocks).toEqual([
-    { index: 0, name: "memory", length: PAGES * PAGE, pageSize: PAGE, address: 0 },
+    { index: 0, name: "memory", length: PAGES * PAGE_BYTES, pageSize: PAGE_BYTES, address: 0 },
   ]);
   close(both);
 });
@@ -72,10 +75,78 @@ test("a file that is written to while it is served is damaged", async () => {
 test("what is no memory, or not of one guest, is refused by name", async () => {
   await using directory = new TemporaryDirectory("memory");
   const full = sparse(directory.file("full"), {});
-  const other = sparse(directory.file("other"), {}, 32 * PAGE);
-  const odd = sparse(directory.file("odd"), {}, 4097);
+  const other = sparse(directory.file("other"), {}, 32);
+  const odd = directory.file("odd");
+  writeFileSync(odd, Buffer.alloc(4097));
   expect(() => openMemory([full, other])).toThrow(/other has 131072 bytes, and .*full has 262144/);
   expect(() => openMemory([odd])).toThrow(/odd has 4097 bytes, which are no whole pages/);
   expect(() => openMemory([directory.file("none")])).toThrow(/none cannot be opened/);
   expect(() => openMemory([directory.path])).toThrow(/cannot be opened/);
+});
+
+test("a diff that a copy has filled would hide what did not change: it is refused by name", async () => {
+  await using directory = new TemporaryDirectory("memory");
+  const full = sparse(directory.file("full"), { 0: 1 });
+  const diff = directory.file("diff");
+  writeFileSync(diff, Buffer.alloc(PAGES * PAGE_BYTES, 7));
+  expect(() => openMemory([full, diff])).toThrow(/diff has no holes, so it is no diff snapshot/);
+  // Alone it is a full one.
+  const alone = openMemory([diff]);
+  expect(served(alone)).toEqual(Array.from({ length: PAGES }, () => 7));
+  close(alone);
+});
+
+test("a word names the files, and a comma in a path is written twice", () => {
+  const names: [string, string[]][] = [
+    ["mem", ["mem"]],
+    ["/a/mem,/b/diff", ["/a/mem", "/b/diff"]],
+    ["a,,b,c", ["a,b", "c"]],
+    ["a,,,b", ["a,", "b"]],
+    ["a:b", ["a:b"]],
+  ];
+  for (const [text, paths] of names) {
+    expect(parseMemoryFiles(text)).toEqual(paths);
+    expect(memoryFilesWord(paths)).toBe(`firecracker:${text}`);
+  }
+  for (const text of ["", ",", "mem,", ",mem", "a,b,"]) {
+    expect(() => parseMemoryFiles(text)).toThrow("has no file, or an empty one");
+  }
+});
+
+test("an analysis: what each file has, what of it is served, what was recorded", async () => {
+  await using directory = new TemporaryDirectory("memory");
+  const full = sparse(directory.file("full"), { 0: 1, 1: 1, 2: 1 });
+  const diff = sparse(directory.file("diff"), { 2: 2, 9: 2 });
+  const block = { index: 0, name: "memory", length: PAGES * PAGE_BYTES };
+  const blocks = [{ ...block, pageSize: PAGE_BYTES, address: 0 }];
+  recordRequests(`${diff}.postcopy-working-set`, blocks, Uint32Array.of(9, 2, 9));
+  const analysis = surveyMemory([full, diff]);
+  expect(analysisSchema.parse(analysis)).toEqual(analysis);
+  expect(analysis).toMatchObject({
+    files: [
+      { path: full, pagesStored: 3, pagesServed: 2 },
+      { path: diff, pagesStored: 2, pagesServed: 2 },
+    ],
+    ...{ pagesAbsent: PAGES - 4, workingSetPages: 2, notes: [] },
+  });
+  const text = renderAnalysis(analysis, createPaint(false));
+  expect(text).toContain("memory       256 KiB: 64 pages of 4K, 60 in no file, which are zeros");
+  expect(text).toContain("working set  2 pages recorded");
+  writeFileSync(`${diff}.postcopy-working-set`, "PCWS");
+  const damaged = surveyMemory([full, diff]);
+  expect(damaged.workingSetPages).toBeNull();
+  expect(damaged.notes).toEqual(["The recorded working set is damaged, and not used"]);
+});
+
+test("a file that is still being written is not served", async () => {
+  await using directory = new TemporaryDirectory("memory");
+  const full = sparse(directory.file("full"), { 0: 1 });
+  const diff = sparse(directory.file("diff"), { 1: 2 });
+  const writer = openSync(diff, "r+");
+  expect(() => openMemory([full, diff])).toThrow(/Another process has .*diff open for writing/);
+  closeSync(writer);
+  // Who reads it is in nobody's way.
+  const reader = openSync(full, "r");
+  close(openMemory([full, diff]));
+  closeSync(reader);
 });

@@ -5,7 +5,8 @@ import { join } from "node:path";
 
 import { FileReader } from "../../../src/channel/file-reader.ts";
 import { readManifest } from "../../../src/guests/snapshot/manifest.ts";
-import { readWorkingSet } from "../../../src/guests/snapshot/working-set.ts";
+import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
+import { readWorkingSet } from "../../../src/guests/stored/working-set.ts";
 import { openIndexed, recogniseFile } from "../../../src/guests/stream/open.ts";
 import { splitDeviceTail } from "../../../src/stream/device-tail.ts";
 import { CORPUS } from "../../fuzz/corpus.ts";
@@ -95,7 +96,7 @@ describe("files that are none", () => {
       expect(Bun.spawnSync(["mkfifo", join(directory.path, name)]).exitCode).toBe(0);
     }
     expect(() => readManifest(directory.path)).toThrow("cannot be read as a snapshot");
-    expect(readWorkingSet(directory.path, [])).toBe("damaged");
+    expect(readWorkingSet(workingSetPath(directory.path), [])).toBe("damaged");
     expect(() => new FileReader(directory.file("stream"))).toThrow("is not a file");
   });
 

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { lowestBit, PageBitmap, popCount } from "../../../src/ram/bitmap.ts";
+import { makeMemoryFile, mapFile } from "../../../syscalls/memfd.ts";
+import { bitmapBytes, lowestBit, PageBitmap, popCount } from "../../../src/ram/bitmap.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import type * as ClaimsFixture from "../../fixtures/claims.ts";
 
@@ -184,21 +186,31 @@ describe("of several threads", () => {
     expect(bitmap.count()).toBe(0);
   });
 
-  test("none undoes what another sets in the same word", async () => {
-    await using first = await start();
-    await using second = await start();
-    const bitmap = new PageBitmap(PAGES);
-    const go = new SharedEvent();
-    // Both set every sixth page: each of these is fresh for one of them.
-    const setting = [
-      first.call("setEvery", bitmap.shared, PAGES, go.shared, 2, 0),
-      second.call("setEvery", bitmap.shared, PAGES, go.shared, 3, 0),
-    ];
-    go.set();
-    const [a = 0, b = 0] = await Promise.all(setting);
-    expect(a + b).toBe(bitmap.count());
-    expect(bitmap.count()).toBe(Math.ceil(PAGES / 2) + Math.ceil(PAGES / 3) - Math.ceil(PAGES / 6));
-  });
+  test.each(["engine", "file"])(
+    "none undoes what another sets in a word of the %s's memory",
+    async (of) => {
+      await using first = await start();
+      await using second = await start();
+      using descriptors = new Descriptors();
+      const length = bitmapBytes(PAGES);
+      using mapping = mapFile(descriptors.add(makeMemoryFile("test", length)), length);
+      const shared = of === "file" ? mapping : new SharedArrayBuffer(length);
+      const where = "address" in shared ? { address: shared.address, length } : shared;
+      const bitmap = new PageBitmap(PAGES, where);
+      const go = new SharedEvent();
+      // Both set every sixth page: each of these is fresh for one of them.
+      const setting = [
+        first.call("setEvery", where, PAGES, go.shared, 2, 0),
+        second.call("setEvery", where, PAGES, go.shared, 3, 0),
+      ];
+      go.set();
+      const [a = 0, b = 0] = await Promise.all(setting);
+      expect(a + b).toBe(bitmap.count());
+      expect(bitmap.count()).toBe(
+        Math.ceil(PAGES / 2) + Math.ceil(PAGES / 3) - Math.ceil(PAGES / 6),
+      );
+    },
+  );
 });
 
 test("bits of a word are counted and found, the sign bit too", () => {

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts";
-import { monotonicNs, openProcess, processCpuNs, threadId } from "../../../syscalls/process.ts";
+import { monotonicNs, processCpuNs, threadId } from "../../../syscalls/process.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { spawn } from "../../helpers/spawn.ts";
 import { startThread } from "../../helpers/test-thread.ts";
@@ -25,28 +24,6 @@ describe("the monotonic clock", () => {
     const ratio = (monotonicNs() - clock) / 1e6 / (performance.now() - steady);
     expect(ratio).toBeGreaterThan(0.9);
     expect(ratio).toBeLessThan(1.1);
-  });
-});
-
-describe("the descriptor of a process", () => {
-  test("becomes readable when the process ends, and not before", async () => {
-    await using child = spawn(["cat"]);
-    const fd = openProcess(child.pid);
-    try {
-      const poll = new PollSet();
-      poll.add(fd, POLL.POLLIN);
-      expect(poll.wait(0)).toBe(0);
-      child.kill();
-      await child.finish();
-      expect(poll.wait(10_000)).toBe(1);
-    } finally {
-      closeDescriptor(fd);
-    }
-  });
-
-  test("cannot be had for a process that is not there", () => {
-    // PIDs end at 2^22.
-    expect(() => openProcess(2 ** 22 + 1)).toThrow("pidfd_open(pid 4194305) failed");
   });
 });
 

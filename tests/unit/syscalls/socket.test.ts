@@ -10,11 +10,14 @@ import {
   acknowledgeNow,
   acceptConnection,
   bindAndListen,
+  bindSocket,
   formatSocketAddress,
   limitUnsent,
   localAddress,
+  makeDatagramSocket,
   makeSocket,
   peekBytes,
+  peerCredentials,
   peerProcess,
   remoteAddress,
   shutdownSocket,
@@ -101,8 +104,29 @@ describe("a connection over", () => {
     const fd = descriptors.add(makeSocket("unix"));
     expect(startConnect(fd, address)).toBe(0);
     expect(peerProcess(fd)).toBe(process.pid);
+    const [uid, gid] = [process.geteuid?.(), process.getegid?.()];
+    expect(peerCredentials(fd)).toEqual({ pid: process.pid, uid: uid ?? -1, gid: gid ?? -1 });
     const [inet] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
     expect(peerProcess(inet)).toBe(0);
+  });
+
+  test("a unix socket without a file, whose name is in errors as ss(8) shows it", async () => {
+    using descriptors = new Descriptors();
+    const path = `\0postcopy-test-${process.pid}`;
+    await carries(descriptors, { family: "unix", path });
+    expect(formatSocketAddress({ family: "unix", path })).toBe(`@${path.slice(1)}`);
+  });
+
+  test("datagrams go to a name without a file, and to no shorter or longer one", () => {
+    using descriptors = new Descriptors();
+    const receiver = descriptors.add(makeDatagramSocket());
+    const path = `\0postcopy-datagrams-${process.pid}`;
+    bindSocket(receiver, { family: "unix", path });
+    const sender = descriptors.add(makeDatagramSocket());
+    expect(startConnect(sender, { family: "unix", path: `${path}x` })).toBe(-ERRNO.ECONNREFUSED);
+    expect(startConnect(sender, { family: "unix", path })).toBe(0);
+    writeBytes(sender, Uint8Array.of(1, 2, 3));
+    expect(readInto(receiver, scratch.address, 100)).toBe(3);
   });
 
   test("a unix socket, whose path may have 107 bytes", async () => {

@@ -1,6 +1,6 @@
 /**
  * The recorded working set: which pages the guest asked for when it was restored, how often, and in
- * which order. It lies beside the snapshot and is no part of it: without it, or with a damaged one,
+ * which order. It lies beside what was kept and is no part of it: without it, or with a damaged one,
  * all that is lost is the knowledge of what the guest needs first.
  *
  *     u32 "PCWS"  u32 version  u32 pages of the guest  u32 entries  u32 CRC-32 of the entries
@@ -11,12 +11,9 @@
  * asked for no more and keeps its number.
  */
 import { renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
 import type { RamBlock } from "../../ram/block.ts";
 import { totalPages } from "../../ram/block.ts";
 import { readRegular } from "../../util/files.ts";
-
-export const WORKING_SET_FILE = "working-set.bin";
 
 const MAGIC = 0x5357_4350;
 const VERSION = 2;
@@ -35,15 +32,15 @@ interface WorkingSet {
 
 /**
  * Adds the pages that one restore asked for, in the order of their first request, to those that are
- * recorded. An error is the caller's to judge: a snapshot on read-only media is none the worse
- * without.
+ * recorded in the file `path`. An error is the caller's to judge: a guest on read-only media is none
+ * the worse without.
  */
 export function recordRequests(
-  directory: string,
+  path: string,
   blocks: readonly RamBlock[],
   requests: Uint32Array,
 ): void {
-  const before = read(directory, blocks);
+  const before = read(path, blocks);
   const merged = merge(typeof before === "object" ? before : emptySet(), requests);
   const { pages, restores } = merged;
   const words = new Uint32Array(HEADER_WORDS + ENTRY_WORDS * pages.length);
@@ -53,7 +50,6 @@ export function recordRequests(
     entries[ENTRY_WORDS * i + 1] = restores[i] ?? 0;
   }
   words.set([MAGIC, VERSION, totalPages(blocks), pages.length, Bun.hash.crc32(entries)]);
-  const path = join(directory, WORKING_SET_FILE);
   // Several restores may end at once; each replaces the file as a whole.
   const draft = `${path}.${process.pid}.tmp`;
   try {
@@ -70,10 +66,10 @@ export function recordRequests(
  * the file is not right.
  */
 export function readWorkingSet(
-  directory: string,
+  path: string,
   blocks: readonly RamBlock[],
 ): Uint32Array | undefined | "damaged" {
-  const recorded = read(directory, blocks);
+  const recorded = read(path, blocks);
   return typeof recorded === "object" ? recorded.pages : recorded;
 }
 
@@ -93,11 +89,11 @@ function merge({ pages, restores }: WorkingSet, requests: Uint32Array): WorkingS
   };
 }
 
-function read(directory: string, blocks: readonly RamBlock[]): WorkingSet | undefined | "damaged" {
+function read(path: string, blocks: readonly RamBlock[]): WorkingSet | undefined | "damaged" {
   let bytes: Uint8Array;
   try {
     const bytesMax = 4 * (HEADER_WORDS + ENTRY_WORDS * totalPages(blocks));
-    bytes = readRegular(join(directory, WORKING_SET_FILE), bytesMax);
+    bytes = readRegular(path, bytesMax);
   } catch (error) {
     const absent = error instanceof Error && "code" in error && error.code === "ENOENT";
     return absent ? undefined : "damaged";

@@ -3,24 +3,22 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import type { RamBlock } from "../../../src/ram/block.ts";
-import {
-  readWorkingSet,
-  recordRequests,
-  WORKING_SET_FILE,
-} from "../../../src/guests/snapshot/working-set.ts";
+import { readWorkingSet, recordRequests } from "../../../src/guests/stored/working-set.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const blocks: RamBlock[] = [100, 28].map((pages, index) => {
   return { index, name: `block${index}`, length: pages * 4096, pageSize: 4096, address: 0 };
 });
 
+const NAME = "working-set";
 const PAGES = Uint32Array.of(7, 3, 60, 3);
 
 /** What is recorded after restores that asked for these pages. */
 async function recorded(...restores: number[][]): Promise<number[]> {
   await using directory = new TemporaryDirectory("set");
-  for (const pages of restores) recordRequests(directory.path, blocks, Uint32Array.from(pages));
-  const set = readWorkingSet(directory.path, blocks);
+  for (const pages of restores)
+    recordRequests(directory.file(NAME), blocks, Uint32Array.from(pages));
+  const set = readWorkingSet(directory.file(NAME), blocks);
   if (typeof set !== "object") throw new Error(`the record is ${set ?? "not there"}`);
   return [...set];
 }
@@ -40,9 +38,9 @@ test("a restore that asked for nothing new leaves the rest as it was", async () 
 
 test("any byte that is wrong, and any end that is missing, is noticed", async () => {
   await using directory = new TemporaryDirectory("working-set");
-  const file = directory.file(WORKING_SET_FILE);
-  recordRequests(directory.path, blocks, PAGES);
-  expect(readWorkingSet(directory.path, blocks)).toEqual(Uint32Array.of(7, 3, 60));
+  const file = directory.file(NAME);
+  recordRequests(directory.file(NAME), blocks, PAGES);
+  expect(readWorkingSet(directory.file(NAME), blocks)).toEqual(Uint32Array.of(7, 3, 60));
   const whole = readFileSync(file);
   const place = fc.nat({ max: whole.length - 1 });
   fc.assert(
@@ -50,25 +48,25 @@ test("any byte that is wrong, and any end that is missing, is noticed", async ()
       const bytes = Buffer.from(whole);
       bytes[at] = (bytes[at] ?? 0) ^ change;
       writeFileSync(file, bytes);
-      expect(readWorkingSet(directory.path, blocks)).toBe("damaged");
+      expect(readWorkingSet(directory.file(NAME), blocks)).toBe("damaged");
       writeFileSync(file, whole.subarray(0, at));
-      expect(readWorkingSet(directory.path, blocks)).toBe("damaged");
+      expect(readWorkingSet(directory.file(NAME), blocks)).toBe("damaged");
     }),
   );
 });
 
 test("where it cannot be replaced nothing is left behind, and the old one stays", async () => {
   await using directory = new TemporaryDirectory("working-set");
-  mkdirSync(directory.file(WORKING_SET_FILE));
-  expect(() => recordRequests(directory.path, blocks, PAGES)).toThrow("rename");
-  expect(readdirSync(directory.path)).toEqual([WORKING_SET_FILE]);
+  mkdirSync(directory.file(NAME));
+  expect(() => recordRequests(directory.file(NAME), blocks, PAGES)).toThrow("rename");
+  expect(readdirSync(directory.path)).toEqual([NAME]);
 });
 
 test("a record of another guest is no record, and is made anew", async () => {
   await using directory = new TemporaryDirectory("set");
-  expect(readWorkingSet(directory.path, blocks)).toBeUndefined();
-  recordRequests(directory.path, blocks, Uint32Array.of(7, 8));
-  expect(readWorkingSet(directory.path, blocks.slice(1))).toBe("damaged");
-  recordRequests(directory.path, blocks.slice(1), Uint32Array.of(1));
-  expect(readWorkingSet(directory.path, blocks.slice(1))).toEqual(Uint32Array.of(1));
+  expect(readWorkingSet(directory.file(NAME), blocks)).toBeUndefined();
+  recordRequests(directory.file(NAME), blocks, Uint32Array.of(7, 8));
+  expect(readWorkingSet(directory.file(NAME), blocks.slice(1))).toBe("damaged");
+  recordRequests(directory.file(NAME), blocks.slice(1), Uint32Array.of(1));
+  expect(readWorkingSet(directory.file(NAME), blocks.slice(1))).toEqual(Uint32Array.of(1));
 });

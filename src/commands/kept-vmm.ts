@@ -1,0 +1,100 @@
+/** The keeper of `dest --guest uffd:SOCKET`: what it is given, what comes back of it, and when it ends. */
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { KeptState } from "../guests/uffd/kept-state.ts";
+import type { Vmm } from "../guests/uffd/vmm.ts";
+import { KeeperError, PROCESS_NAME } from "../keeper/keeper.ts";
+import type { Keeper, Kept } from "../keeper/keeper.ts";
+import { openKeeper } from "../keeper/open.ts";
+import type { KeeperWord } from "../keeper/open.ts";
+import { errorChain } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import type { Output } from "./common.ts";
+
+const USERFAULT_NAME = "userfault";
+const STATE_NAME = "state";
+const KEPT_COUNT = 3;
+
+/** Whether the keeper could keep a VMM that is to come. @throws KeeperError. */
+export function checkKeeper(word: KeeperWord): void {
+  openKeeper(word).check(KEPT_COUNT);
+}
+
+export class KeptVmm {
+  readonly state: KeptState;
+  readonly #keeper: Keeper;
+  readonly #names: readonly string[];
+
+  private constructor(keeper: Keeper, names: readonly string[], state: KeptState) {
+    this.#keeper = keeper;
+    this.#names = names;
+    this.state = state;
+  }
+
+  /** Has a VMM kept that has handed its memory over. @throws KeeperError. */
+  static async keep(word: KeeperWord, { handover, pid, processFd }: Vmm): Promise<KeptVmm> {
+    const keeper = openKeeper(word);
+    const state = KeptState.begin(pid, handover.regions);
+    await state.claim();
+    const kept: Kept[] = [
+      { name: USERFAULT_NAME, fd: handover.userfaultFd },
+      { name: STATE_NAME, fd: state.fd },
+      ...(processFd < 0 ? [] : [{ name: PROCESS_NAME, fd: processFd }]),
+    ];
+    keeper.keep(kept);
+    log.info(`The VMM's userfaultfd is kept by ${keeper.text}`);
+    return new KeptVmm(
+      keeper,
+      kept.map(({ name }) => name),
+      state,
+    );
+  }
+
+  /**
+   * Takes a VMM over from a process that was killed.
+   * @throws KeeperError; PostcopyError BAD_KEPT_STATE, STILL_FILLED.
+   */
+  static async takeBack(word: KeeperWord): Promise<{ vmm: Vmm; kept: KeptVmm }> {
+    const keeper = openKeeper(word);
+    const back = keeper.takeBack();
+    const taken = new Map(back.map(({ name, fd }) => [name, fd]));
+    const [userfaultFd, stateFd] = [taken.get(USERFAULT_NAME), taken.get(STATE_NAME)];
+    if (userfaultFd === undefined || stateFd === undefined) {
+      back.forEach(({ fd }) => closeDescriptor(fd));
+      throw new KeeperError("NOTHING_KEPT", `What ${keeper.text} has is no VMM's`);
+    }
+    const state = new KeptState(stateFd);
+    await state.claim();
+    const { pid, regions } = state;
+    const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
+    const names = back.map(({ name }) => name);
+    return {
+      vmm: { ...vmm, processFd: taken.get(PROCESS_NAME) ?? -1 },
+      kept: new KeptVmm(keeper, names, state),
+    };
+  }
+
+  /** The VMM has ended; so has a holder, or does it just now. */
+  forget(): void {
+    try {
+      this.#keeper.release(this.#names);
+    } catch (error) {
+      if (!(error instanceof KeeperError)) throw error;
+      log.verbose(errorChain(error));
+    }
+  }
+
+  /** Nobody needs it any more. That it stays kept is no failure: it is the VMM's as well. */
+  release(output: Output): void {
+    try {
+      this.#keeper.release(this.#names);
+    } catch (error) {
+      if (!(error instanceof KeeperError)) throw error;
+      output.warn("KEPT_ON", `The VMM's userfaultfd is kept on: ${errorChain(error)}`);
+    }
+  }
+}
+
+/** What of `--keep-fd` a successor is started with. */
+export function keeperText(word: KeeperWord): string {
+  return word.kind === "systemd" ? "systemd" : `holder:${word.path}`;
+}

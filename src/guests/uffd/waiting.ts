@@ -1,0 +1,69 @@
+/** Which pages a VMM waits for, in words that its operator can look up. */
+import type { GuestMemory } from "../../dest/context.ts";
+import { ticksSince } from "../../dest/shared.ts";
+import { pagesBefore } from "../../ram/block.ts";
+import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { formatDuration } from "../../util/duration.ts";
+import { formatCount } from "../../util/units.ts";
+import type { Region } from "./handover.ts";
+
+/** A page that somebody waits for. */
+interface AwaitedPage {
+  block: number;
+  /** Where it begins in its block. */
+  offset: number;
+  waitedNs: number;
+}
+
+/**
+ * How many pages the VMM's threads wait for, and which of them for the longest time: its region and the
+ * offset in that, then its RAM block at the source and the offset there.
+ */
+export function describeWaiting(
+  memory: Pick<GuestMemory, "blocks" | "pages"> | undefined,
+  regions: readonly Region[],
+  nowNs: number,
+): string {
+  if (memory === undefined) return "no source has come, so none of its faults was looked at";
+  let count = 0;
+  let longest: AwaitedPage | undefined;
+  for (const { index } of memory.blocks) {
+    const requestedAt = new Int32Array(memory.pages.requestedAt[index] ?? new ArrayBuffer(0));
+    for (const [page, ticks] of requestedAt.entries()) {
+      if (ticks === 0) continue;
+      count++;
+      const waitedNs = ticksSince(ticks, nowNs);
+      if (longest !== undefined && longest.waitedNs >= waitedNs) continue;
+      longest = { block: index, offset: page * TARGET_PAGE_SIZE, waitedNs };
+    }
+  }
+  if (longest === undefined) return "no fault waits just now";
+  const pages = count === 1 ? "1 page" : `${formatCount(count)} pages`;
+  const time = formatDuration(Math.round(longest.waitedNs / 1e6));
+  const place = describePlace(longest, memory, regions);
+  return `faults on ${pages} wait, the longest (${time}) at ${place}`;
+}
+
+function describePlace(
+  { block: index, offset }: AwaitedPage,
+  { blocks }: Pick<GuestMemory, "blocks">,
+  regions: readonly Region[],
+): string {
+  const block = blocks[index];
+  if (block === undefined) throw new Error(`there is no block ${index}`);
+  // A region's offset counts over all blocks.
+  const at = pagesBefore(blocks, block) * TARGET_PAGE_SIZE + offset;
+  const number = regions.findIndex((region) => at >= region.offset && at < endOf(region));
+  const region = regions[number];
+  const there = `${hex(offset)} of ${block.name} at the source`;
+  if (region === undefined) return there;
+  return `offset ${hex(at - region.offset)} of region ${number} (${there})`;
+}
+
+function endOf({ offset, length }: Region): number {
+  return offset + length;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

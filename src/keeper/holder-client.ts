@@ -1,0 +1,86 @@
+/** A holder (holder.ts) as a keeper: each call is a connection. */
+import { ERRNO } from "../../syscalls/abi/errno.ts";
+import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { SyscallError } from "../../syscalls/error.ts";
+import { makeSocket, peerCredentials, startConnect } from "../../syscalls/socket.ts";
+import { KEEPER_LIMIT_MS, KeeperError } from "./keeper.ts";
+import type { Keeper, Kept } from "./keeper.ts";
+import { receiveLine, sendLine } from "./line.ts";
+import type { Line } from "./line.ts";
+
+export class HolderKeeper implements Keeper {
+  readonly text: string;
+  readonly #path: string;
+  readonly #uid: number;
+
+  /** `uid` is the user of this process: what is another's gets nothing from it. */
+  constructor(path: string, uid: number) {
+    this.#path = path;
+    this.#uid = uid;
+    this.text = `the holder at ${path}`;
+  }
+
+  check(): void {
+    const { text, descriptors } = this.#ask("give");
+    descriptors.forEach(closeDescriptor);
+    if (text === "given") return;
+    throw new KeeperError(
+      "NOT_KEPT",
+      `The holder at ${this.#path} has somebody's already: ${text}`,
+      {
+        hint: "a VMM that a killed dest was filling is gone on with by the same command with --resume",
+      },
+    );
+  }
+
+  keep(kept: readonly Kept[]): void {
+    const names = kept.map(({ name }) => name);
+    const descriptors = kept.map(({ fd }) => fd);
+    const { text } = this.#ask(["keep", ...names].join(" "), descriptors);
+    if (text === "kept") return;
+    throw new KeeperError("NOT_KEPT", `The holder at ${this.#path} keeps nothing for us: ${text}`);
+  }
+
+  takeBack(): Kept[] {
+    const { text, descriptors } = this.#ask("give");
+    const [verb, ...names] = text.split(" ");
+    if (verb === "given" && names.length > 0 && names.length === descriptors.length) {
+      return names.map((name, index) => ({ name, fd: descriptors[index] ?? -1 }));
+    }
+    descriptors.forEach(closeDescriptor);
+    const what = names.length === 0 ? "has nothing" : `gives nothing back: ${text}`;
+    throw new KeeperError("NOTHING_KEPT", `The holder at ${this.#path} ${what}`);
+  }
+
+  release(): void {
+    this.#ask("release");
+  }
+
+  #ask(text: string, descriptors: readonly number[] = []): Line {
+    const fd = makeSocket("unix");
+    try {
+      this.#connect(fd);
+      sendLine(fd, text, descriptors);
+      return receiveLine(fd, KEEPER_LIMIT_MS);
+    } catch (cause) {
+      if (!(cause instanceof KeeperError) && !(cause instanceof SyscallError)) throw cause;
+      const what = `The holder at ${this.#path} does not answer`;
+      throw new KeeperError("NO_KEEPER", what, {
+        cause,
+        hint: `start one, as this user: postcopy hold --socket ${this.#path}`,
+      });
+    } finally {
+      closeDescriptor(fd);
+    }
+  }
+
+  #connect(fd: number): void {
+    const result = startConnect(fd, { family: "unix", path: this.#path });
+    if (result === -ERRNO.EAGAIN) throw new KeeperError("NO_KEEPER", "It is busy");
+    if (result < 0) throw new SyscallError("connect", -result, this.#path);
+    // Whoever can make a socket there would otherwise be given the guest's memory.
+    const { uid, pid } = peerCredentials(fd);
+    if (uid === this.#uid) return;
+    throw new KeeperError("NO_KEEPER", `Process ${pid} listens there, which is of user ${uid}`);
+  }
+}

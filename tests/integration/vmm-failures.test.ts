@@ -1,0 +1,328 @@
+/**
+ * What becomes of a VMM whose memory cannot be filled: it is killed, or left standing where it waits,
+ * and it is said for which page and why. It never reads a byte that was not the guest's. The VMM is
+ * examples/vmm.c, which checks every byte that it reads. Where somebody keeps its userfaultfd another
+ * dest goes on, to the last byte, while the VMM's balloon gives pages back all the time.
+ */
+import { afterAll, expect } from "bun:test";
+import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+
+import type { DestReport } from "../../src/report/report.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { Link } from "../helpers/link.ts";
+import { Role, startDest, startSource } from "../helpers/migration.ts";
+import type { DestRole, RoleEnd } from "../helpers/migration.ts";
+import { needCompiler, needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { ServiceManager } from "../helpers/service-manager.ts";
+import { postcopyCommand, PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
+import type { RunningProgram } from "../helpers/spawn.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { keptMemory, removeVmm, startVmm, vmmReport } from "../helpers/vmm.ts";
+
+const vmmTest = requireOrSkip(needQemu(), needUserfaultfd(), needCompiler());
+afterAll(removeVmm);
+
+/** The push takes minutes: what the VMM reads it asks for. */
+const SLOW = ["--max-postcopy-bandwidth", "256KiB/s", "--no-record"] as const;
+/** A source that is gone for this long is gone. */
+const IMPATIENT = ["--recover-timeout", "1s"] as const;
+
+const PLACE =
+  /faults on 1 page wait, the longest \(.+\) at offset (0x[\da-f]+) of region 0 \((0x[\da-f]+) of pc\.ram at the source\)/;
+
+/** A directory with the socket of a VMM, and the memory that it is to have. */
+async function prepare(directory: TemporaryDirectory) {
+  return { socket: directory.file("vmm"), ...(await keptMemory()) };
+}
+
+/** The text of a warning; fails where there is none. */
+function warning(end: RoleEnd<unknown>, code: string): string {
+  const found = end.events.find((event) => event.event === "warning" && event.code === code);
+  if (found?.event !== "warning") throw new Error(`no ${code} in:\n${end.stderr}`);
+  return found.message;
+}
+
+/** Waits until a thread of a VMM waits for a page (handle_userfault of the kernel). */
+async function expectFrozen(vmm: RunningProgram): Promise<void> {
+  const tasks = `/proc/${vmm.pid}/task`;
+  const waits = (): boolean =>
+    readdirSync(tasks).some((task) => {
+      return readFileSync(join(tasks, task, "wchan"), "latin1").includes("userfault");
+    });
+  await waitUntil(waits, "a thread of the VMM that waits for a page");
+  expect(vmm.running).toBe(true);
+  expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
+}
+
+/** Loses the source of a VMM that is being filled, for good; returns how `dest` ended. */
+async function loseSource(vmm: RunningProgram, dest: DestRole): Promise<RoleEnd<DestReport>> {
+  const { guest } = await keptMemory();
+  await dest.event("handover");
+  await using source = startSource({ guest, to: dest.peer, flags: SLOW });
+  await dest.phase("postcopy");
+  source.program.kill();
+  await dest.phase("paused");
+  vmm.writeLine("read");
+  return await dest.end();
+}
+
+async function killWhenLost(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-lost");
+  const { socket, file } = await prepare(directory);
+  await using dest = await startDest({ guest: `uffd:${socket}`, flags: IMPATIENT });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  const end = await loseSource(vmm, dest);
+  expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  expect(end).toMatchObject({ exitCode: 1, report: { outcome: "failed" } });
+  const message = warning(end, "VMM_KILLED");
+  expect(message).toStartWith(`The memory of the VMM (process ${vmm.pid}) is filled no more: `);
+  const [, inRegion, inBlock] = PLACE.exec(message) ?? [];
+  expect(inRegion).toBe(inBlock ?? "no page is named");
+}
+
+/** A VMM that was left standing is gone on with, as its userfaultfd was kept. */
+async function freezeWhenLost(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-frozen");
+  const { socket, guest, file } = await prepare(directory);
+  const held = directory.file("held");
+  await using holder = spawn(postcopyCommand("hold", "--socket", held));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  const keeper = ["--keep-fd", `holder:${held}`];
+  const flags = [...IMPATIENT, ...keeper, "--on-failure", "freeze"];
+  await using dest = await startDest({ guest: `uffd:${socket}`, flags });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait", "--hold");
+  const end = await loseSource(vmm, dest);
+  await expectFrozen(vmm);
+  expect(end.exitCode).toBe(1);
+  const message = warning(end, "VMM_FROZEN");
+  expect(message).toMatch(PLACE);
+  expect(message).toContain(`kill -KILL ${vmm.pid}`);
+  expect(message).toContain(`--keep-fd holder:${held} --resume`);
+  const listen = dest.peer;
+  const again = [...keeper, "--resume"];
+  await using next = await startDest({ guest: `uffd:${socket}`, listen, flags: again });
+  await using rest = startSource({ guest, to: next.peer, flags: ["--resume"] });
+  for (const { exitCode, stderr } of [await rest.end(), await next.end()]) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  vmm.writeLine("end");
+  expect(await vmmReport(vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+}
+
+async function killAtDamage(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-damage");
+  const { socket, guest, file } = await prepare(directory);
+  const damaged = directory.file("guest");
+  cpSync(guest.slice("snapshot:".length), damaged, { recursive: true });
+  const ram = readFileSync(join(damaged, "ram-0.bin"));
+  const at = 5000 * 4096;
+  ram[at] = (ram[at] ?? 0) ^ 1;
+  writeFileSync(join(damaged, "ram-0.bin"), ram);
+  await using dest = await startDest({ guest: `uffd:${socket}`, flags: IMPATIENT });
+  await using vmm = await startVmm(socket, "--expect", file);
+  await using source = startSource({ guest: `snapshot:${damaged}`, to: dest.peer, flags: SLOW });
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expect(sent.stderr).toContain("the page at 20480000 of ram-0.bin (pc.ram)");
+  const [, inRegion] = PLACE.exec(warning(got, "VMM_KILLED")) ?? [];
+  expect(Number(inRegion)).toBe(at);
+  expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+}
+
+vmmTest(
+  "pages that will never come: the VMM is killed, or stands and is gone on with; the page is named",
+  async () => {
+    await Promise.all([killWhenLost(), freezeWhenLost(), killAtDamage()]);
+  },
+);
+
+/** Most of it is asked for, and it is over soon. */
+const STEADY = ["--max-postcopy-bandwidth", "8MiB/s", "--no-record"] as const;
+/** Bytes of the guest's 32 MiB (of which half are zeros) after which dest is killed. */
+const KILLED_AFTER = 2 ** 20;
+/** Its balloon is at work all the time, and takes a tenth of the memory. It lives until it is told. */
+const READING = [
+  "--threads",
+  "2",
+  "--discard",
+  "60",
+  "--pace",
+  "20000",
+  "--wait",
+  "--hold",
+] as const;
+
+/** Lets a VMM end that has read everything: it found no byte wrong, and its balloon was at work. */
+async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
+  vmm.writeLine("end");
+  const { discarded, ...report } = await vmmReport(vmm);
+  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
+  expect(discarded).toBeGreaterThan(0);
+}
+
+/** Waits until a part of the memory has come over a link, then breaks it. */
+async function cutInTheMiddle(link: Link): Promise<void> {
+  const all = (): number => link.carried(0) + link.carried(1);
+  await waitUntil(() => all() > KILLED_AFTER, "a part of the memory");
+  link.cut();
+}
+
+/** Killed twice: when the VMM has handed over, and in the middle of its memory. */
+async function goOnWithHolder(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-held");
+  const [socket, held] = [directory.file("vmm"), directory.file("held")];
+  const { guest, file, bytes } = await keptMemory();
+  await using holder = spawn(postcopyCommand("hold", "--socket", held));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  const start = async (...flags: string[]): Promise<DestRole> => {
+    const keeper = ["--keep-fd", `holder:${held}`];
+    return await startDest({ guest: `uffd:${socket}`, flags: [...keeper, ...flags] });
+  };
+  await using first = await start();
+  await using vmm = await startVmm(socket, "--expect", file, ...READING);
+  await first.event("handover");
+  first.program.kill();
+  await using dest = await start("--resume");
+  await using link = await Link.start(dest.peer);
+  await using source = startSource({ guest, to: link.uri, flags: STEADY });
+  await dest.phase("postcopy");
+  vmm.writeLine("read");
+  await cutInTheMiddle(link);
+  dest.program.kill();
+  await dest.program.finish();
+  await using next = await start("--resume");
+  expect(await next.event("handover")).toMatchObject({ pid: vmm.pid, bytes });
+  link.mend(next.peer);
+  source.program.writeLine("recover");
+  await vmm.stdout.waitForLine(/wrongPages/);
+  const ends = [await source.end(), await next.end()];
+  for (const { exitCode, stderr } of ends) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  await expectRight(vmm, bytes);
+  expect(await holder.finish()).toMatchObject({ exitCode: 0 });
+}
+
+/** Bytes of memory that a process has. */
+function residentBytes({ pid }: RunningProgram): number {
+  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * 4096;
+}
+
+/** Killed as a service, which its manager starts again; its pages come from files. */
+async function goOnWithSystemd(): Promise<void> {
+  await using directory = new TemporaryDirectory("vmm-stored");
+  const socket = directory.file("vmm");
+  const { guest, file, bytes } = await keptMemory();
+  await using manager = await ServiceManager.start(`@${directory.path}`);
+  const { stderr } = manager.program;
+  const words = ["dest", "--guest", `uffd:${socket}`, "--from", guest, ...STEADY];
+  const service = postcopyCommand(...words, "--keep-fd", "systemd");
+  const first = await manager.startService(service);
+  await stderr.waitForLine(/Waiting for a VMM/);
+  await using vmm = await startVmm(socket, "--expect", file, ...READING);
+  await stderr.waitForLine(/is kept by systemd's descriptor store/);
+  const before = residentBytes(vmm);
+  vmm.writeLine("read");
+  await waitUntil(() => residentBytes(vmm) - before > KILLED_AFTER, "a part of the memory");
+  process.kill(first, "SIGKILL");
+  await manager.program.stdout.waitForLine(new RegExp(`"ended":${first}`));
+  await manager.startService([...service, "--resume"]);
+  await vmm.stdout.waitForLine(/wrongPages/);
+  const texts = (): string[] => manager.messages.map(({ message }) => message);
+  const removed = (): number => texts().filter((text) => text.startsWith("FDSTOREREMOVE")).length;
+  await waitUntil(() => removed() === 3, "the end of what is stored");
+  await expectRight(vmm, bytes);
+}
+
+vmmTest(
+  "dest is killed, a holder or systemd has the userfaultfd: the next one goes on",
+  async () => {
+    await Promise.all([goOnWithHolder(), goOnWithSystemd()]);
+  },
+);
+
+vmmTest("dest is killed and nobody keeps the userfaultfd: the VMM stands, for ever", async () => {
+  await using directory = new TemporaryDirectory("vmm-kill");
+  const { socket, guest, file } = await prepare(directory);
+  await using dest = await startDest({ guest: `uffd:${socket}` });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  await dest.event("handover");
+  await using source = startSource({ guest, to: dest.peer, flags: SLOW });
+  await dest.phase("postcopy");
+  dest.program.kill();
+  await dest.program.finish();
+  vmm.writeLine("read");
+  await expectFrozen(vmm);
+  source.program.kill();
+});
+
+vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", async () => {
+  await using directory = new TemporaryDirectory("vmm-death");
+  const { socket, guest, file } = await prepare(directory);
+  // Before a source has come, and while pages come.
+  for (const sends of [false, true]) {
+    await using dest = await startDest({ guest: `uffd:${socket}` });
+    await using vmm = await startVmm(socket, "--expect", file, "--wait");
+    await dest.event("handover");
+    await using source = sends ? startSource({ guest, to: dest.peer, flags: SLOW }) : undefined;
+    if (sends) await dest.phase("postcopy");
+    vmm.kill();
+    const end = await dest.end();
+    expect(end).toMatchObject({
+      exitCode: 4,
+      error: { code: "VMM_GONE", message: "The VMM whose memory is filled has ended" },
+      report: { outcome: "failed", error: { code: "VMM_GONE" } },
+    });
+    expect(end.stderr).not.toContain("is killed");
+    source?.program.kill();
+  }
+});
+
+vmmTest(
+  "a VMM that connects and ends before it has handed over: dest says so and ends",
+  async () => {
+    await using directory = new TemporaryDirectory("vmm-silent");
+    const { socket } = await prepare(directory);
+    await using dest = await startDest({ guest: `uffd:${socket}` });
+    await waitUntil(() => dest.program.stderr.text.includes("Waiting for a VMM"), "the socket");
+    const connection = connect(socket);
+    connection.on("error", () => undefined);
+    connection.end("[");
+    expect(await dest.end()).toMatchObject({ exitCode: 1, error: { code: "CUT_HANDOVER" } });
+  },
+);
+
+const MORTAL = join(PROJECT_ROOT, "tests", "fixtures", "dying-thread.ts");
+
+/** Fills a VMM by a dest whose thread dies in the middle of it. */
+async function loseThread(thread: string): Promise<RoleEnd<DestReport>> {
+  await using directory = new TemporaryDirectory("vmm-mortal");
+  const { socket, guest, file } = await prepare(directory);
+  const die = directory.file("die");
+  const words = ["dest", "--json", "--guest", `uffd:${socket}`, "--listen", "tcp:127.0.0.1:0"];
+  const command = [process.execPath, MORTAL, thread, die, ...withJournal(words)];
+  await using dest: DestRole = new Role<DestReport>(spawn(command));
+  const { peer } = await dest.event("listening");
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  await dest.event("handover");
+  await using source = startSource({ guest, to: peer, flags: SLOW });
+  await dest.event("running");
+  writeFileSync(die, "");
+  // Its faults are what the fault thread looks at next.
+  vmm.writeLine("read");
+  const end = await dest.end();
+  expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  source.program.kill();
+  return end;
+}
+
+vmmTest("a thread of dest ends by itself: the VMM is killed", async () => {
+  const threads = ["incoming", "listen", "fault", "main"].map(async (thread) => {
+    const end = await loseThread(thread);
+    const error = { message: `the ${thread} thread ended by itself` };
+    expect(end).toMatchObject({ exitCode: 1, error });
+    expect(warning(end, "VMM_KILLED")).toContain("is filled no more");
+  });
+  await Promise.all(threads);
+});

@@ -1,0 +1,159 @@
+/** `postcopy hold`, and what asks it: descriptors are kept, given back, and given to no stranger. */
+import { expect, test } from "bun:test";
+import { fstatSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
+import { openProcess } from "../../../syscalls/pidfd.ts";
+import { acceptConnection, bindAndListen, makeSocket } from "../../../syscalls/socket.ts";
+import { openListener } from "../../../src/channel/listen.ts";
+import type { HolderEnd } from "../../../src/keeper/holder.ts";
+import { HolderKeeper } from "../../../src/keeper/holder-client.ts";
+import { KeeperError } from "../../../src/keeper/keeper.ts";
+import type { Keeper } from "../../../src/keeper/keeper.ts";
+import { parseKeeper } from "../../../src/keeper/open.ts";
+import { Thread } from "../../../src/threads/thread.ts";
+import type { HoldNews, HoldTask } from "../../../src/threads/tasks.ts";
+import { LONG_TEST_MS, waitUntil, withDeadline } from "../../helpers/deadline.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { postcopyCommand, spawn } from "../../helpers/spawn.ts";
+import type { RunningProgram } from "../../helpers/spawn.ts";
+import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
+
+const OWN_UID = process.geteuid?.() ?? -1;
+
+async function startHolder(socket: string): Promise<RunningProgram> {
+  const holder = spawn(postcopyCommand("hold", "--socket", socket));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  return holder;
+}
+
+/** The code of the error that a keeper refuses with, and what it says. */
+function refusal(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof KeeperError)) throw error;
+    const { cause } = error;
+    return `${error.code} ${error.message} ${cause instanceof Error ? cause.message : ""}`;
+  }
+  throw new Error("it was not refused");
+}
+
+test(
+  "what is kept is given back as often as it is asked for, until the process ends",
+  async () => {
+    await using directory = new TemporaryDirectory("hold");
+    const socket = directory.file("hold");
+    using descriptors = new Descriptors();
+    await using holder = await startHolder(socket);
+    await using vmm = spawn(["cat"]);
+    expect(statSync(socket).mode & 0o777).toBe(0o600);
+    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
+    expect(refusal(() => keeper.takeBack())).toMatch(/^NOTHING_KEPT/);
+    const kept = [
+      { name: "userfault", fd: descriptors.event() },
+      { name: "process", fd: descriptors.add(openProcess(vmm.pid)) },
+    ];
+    keeper.check(kept.length);
+    keeper.keep(kept);
+    expect(refusal(() => keeper.check(kept.length))).toMatch(
+      /^NOT_KEPT .* given userfault process/,
+    );
+    expect(refusal(() => keeper.keep(kept))).toContain("held already");
+    for (let turn = 0; turn < 2; turn++) {
+      const back = new HolderKeeper(socket, OWN_UID).takeBack();
+      back.forEach(({ fd }) => descriptors.add(fd));
+      expect(back.map(({ name }) => name)).toEqual(["userfault", "process"]);
+      expect(back.map(({ fd }) => fstatSync(fd).ino)).toEqual(
+        kept.map(({ fd }) => fstatSync(fd).ino),
+      );
+    }
+    vmm.kill();
+    const { exitCode, stderr } = await holder.finish();
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain("The VMM has ended");
+    expect(statSync(socket, { throwIfNoEntry: false })).toBeUndefined();
+    expect(refusal(() => keeper.takeBack())).toContain("NO_KEEPER");
+  },
+  LONG_TEST_MS,
+);
+
+test(
+  "it ends when it is told, and bears whoever says nothing, or nonsense",
+  async () => {
+    await using directory = new TemporaryDirectory("hold");
+    const socket = directory.file("hold");
+    using descriptors = new Descriptors();
+    await using holder = await startHolder(socket);
+    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
+    const fd = descriptors.event();
+    expect(refusal(() => keeper.keep([{ name: "a b", fd }]))).toContain("NOT_KEPT");
+    expect(refusal(() => keeper.keep([{ name: "A", fd }]))).toContain("these are no names");
+    await using silent = spawn([
+      "bun",
+      "-e",
+      `await Bun.connect({unix: ${JSON.stringify(socket)}, socket: {data() {}}}); console.log("in")`,
+    ]);
+    await silent.stdout.waitForLine(/in/);
+    keeper.keep([{ name: "userfault", fd }]);
+    keeper.release(["userfault"]);
+    const { exitCode, stderr } = await holder.finish();
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain("was not served");
+    expect(stderr).toContain("nobody needs it any more");
+  },
+  LONG_TEST_MS,
+);
+
+test("whoever listens there but is another user's is given nothing", async () => {
+  await using directory = new TemporaryDirectory("hold");
+  using descriptors = new Descriptors();
+  const path = directory.file("hold");
+  const listener = descriptors.add(makeSocket("unix"));
+  bindAndListen(listener, { family: "unix", path }, 4);
+  // As if this process were another user's.
+  const keeper = new HolderKeeper(path, OWN_UID + 1);
+  expect(refusal(() => keeper.keep([{ name: "userfault", fd: descriptors.event() }]))).toContain(
+    `Process ${process.pid} listens there, which is of user ${OWN_UID}`,
+  );
+  expect(descriptors.add(acceptConnection(listener))).toBeGreaterThan(0);
+});
+
+test("whoever is another user's is refused by a holder, unheard", async () => {
+  await using directory = new TemporaryDirectory("hold");
+  using descriptors = new Descriptors();
+  const path = directory.file("hold");
+  const { fd: listenFd } = openListener([{ family: "unix", path }]);
+  descriptors.add(listenFd);
+  const stopFd = descriptors.event();
+  const said: string[] = [];
+  const thread = new Thread<HoldTask, HoldNews, HolderEnd>("hold", ({ message }) => {
+    said.push(message);
+  });
+  // As if it were another user's.
+  const ended = thread.run({ listenFd, stopFd, uid: OWN_UID + 1 });
+  const stranger = connect(path);
+  let heard = "";
+  stranger.on("data", (bytes) => (heard += bytes.toString()));
+  stranger.write("give\n");
+  // With what it was told unread, the connection is reset.
+  stranger.on("error", () => undefined);
+  await withDeadline(
+    new Promise((resolve) => stranger.once("close", resolve)),
+    "the end of the connection",
+  );
+  expect(heard).toBe("");
+  await waitUntil(() => said.length === 1, "the holder's words");
+  expect(said[0]).toStartWith(`Refused: process ${process.pid} of user ${OWN_UID} is not of`);
+  raiseEventDescriptor(stopFd);
+  expect(await ended).toBe("stopped");
+  thread.end();
+});
+
+test("what --keep-fd names", () => {
+  expect(parseKeeper("systemd")).toEqual({ kind: "systemd" });
+  expect(parseKeeper("holder:/run/a:b")).toEqual({ kind: "holder", path: "/run/a:b" });
+  for (const wrong of ["", "holder", "holder:", "systemd:x", "file:/x"]) {
+    expect(() => parseKeeper(wrong)).toThrow("There is no keeper");
+  }
+});

@@ -1,0 +1,88 @@
+/**
+ * systemd's descriptor store, against a service manager of the tests' own that reads the very datagrams
+ * which sd_notify(3) describes, and starts services as sd_listen_fds(3) does.
+ */
+import { expect, test } from "bun:test";
+import { fstatSync } from "node:fs";
+import { join } from "node:path";
+import { KeeperError } from "../../../src/keeper/keeper.ts";
+import { SystemdKeeper } from "../../../src/keeper/systemd.ts";
+import type { Environment } from "../../../src/keeper/systemd.ts";
+import { LONG_TEST_MS, waitUntil } from "../../helpers/deadline.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { ServiceManager } from "../../helpers/service-manager.ts";
+import { PROJECT_ROOT } from "../../helpers/spawn.ts";
+import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
+
+/** What a service prints that takes its descriptors back. */
+const TAKER = `
+  const { SystemdKeeper } = await import(${JSON.stringify(join(PROJECT_ROOT, "src/keeper/systemd.ts"))});
+  const { fstatSync } = await import("node:fs");
+  const kept = new SystemdKeeper(process.env, process.pid).takeBack();
+  const left = Object.keys(process.env).filter((name) => name.startsWith("LISTEN_"));
+  console.log("TAKEN", JSON.stringify({ kept: kept.map(({ name, fd }) => [name, fstatSync(fd).ino]), left }));
+`;
+
+test(
+  "what is stored under names is given to the next service, until it is removed",
+  async () => {
+    await using directory = new TemporaryDirectory("systemd");
+    using descriptors = new Descriptors();
+    for (const where of [directory.file("notify"), `@postcopy-notify-${process.pid}`]) {
+      await using manager = await ServiceManager.start(where);
+      const kept = ["userfault", "process"].map((name) => ({ name, fd: descriptors.event() }));
+      const inodes = kept.map(({ fd }) => fstatSync(fd).ino);
+      const keeper = new SystemdKeeper({ NOTIFY_SOCKET: where }, process.pid);
+      keeper.keep(kept);
+      await waitUntil(() => manager.messages.length === 3, "three datagrams");
+      expect(manager.messages).toEqual([
+        { message: "FDSTORE=1\nFDNAME=postcopy-userfault\nFDPOLL=0", inodes: [inodes[0] ?? -1] },
+        { message: "FDSTORE=1\nFDNAME=postcopy-process\nFDPOLL=0", inodes: [inodes[1] ?? -1] },
+        { message: "BARRIER=1", inodes: [expect.any(Number)] },
+      ]);
+      await manager.startService([process.execPath, "-e", TAKER]);
+      const taken = await manager.program.stdout.waitForLine(/^TAKEN (.*)$/);
+      expect(JSON.parse(taken[1] ?? "")).toEqual({
+        kept: [
+          ["userfault", inodes[0]],
+          ["process", inodes[1]],
+        ],
+        left: [],
+      });
+      keeper.release(["userfault", "process"]);
+      await waitUntil(() => manager.messages.length === 6, "three more");
+      expect(manager.messages.slice(3, 5).map(({ message }) => message)).toEqual([
+        "FDSTOREREMOVE=1\nFDNAME=postcopy-userfault",
+        "FDSTOREREMOVE=1\nFDNAME=postcopy-process",
+      ]);
+    }
+  },
+  LONG_TEST_MS,
+);
+
+test("where there is no systemd, or it has no room, that is said", () => {
+  using descriptors = new Descriptors();
+  const kept = [{ name: "userfault", fd: descriptors.event() }];
+  const refusal = (environment: Environment, act: (keeper: SystemdKeeper) => unknown): string => {
+    try {
+      act(new SystemdKeeper(environment, process.pid));
+    } catch (error) {
+      if (error instanceof KeeperError) return `${error.code} ${error.message}; ${error.hint}`;
+      throw error;
+    }
+    throw new Error("it was not refused");
+  };
+  const keep = (keeper: SystemdKeeper): void => keeper.keep(kept);
+  expect(refusal({}, keep)).toMatch(/^NO_KEEPER .*NOTIFY_SOCKET is not set; .*FileDescriptorStore/);
+  expect(refusal({ NOTIFY_SOCKET: "vsock:2:1" }, keep)).toContain("vsock:2:1");
+  const nobody = { NOTIFY_SOCKET: "@postcopy-nobody-is-there" };
+  expect(refusal(nobody, keep)).toStartWith("NO_KEEPER systemd cannot be spoken to");
+  const check = (keeper: SystemdKeeper): void => keeper.check(3);
+  expect(refusal({ ...nobody, FDSTORE: "2" }, check)).toMatch(/^NOT_KEPT .*2 descriptors/);
+  expect(refusal({}, check)).toStartWith("NO_KEEPER");
+  new SystemdKeeper({ ...nobody, FDSTORE: "3" }, process.pid).check(3);
+  const take = (keeper: SystemdKeeper): unknown => keeper.takeBack();
+  expect(refusal({}, take)).toStartWith("NOTHING_KEPT");
+  const other = { LISTEN_PID: "1", LISTEN_FDS: "1", LISTEN_FDNAMES: "postcopy-userfault" };
+  expect(refusal(other, take)).toStartWith("NOTHING_KEPT");
+});
