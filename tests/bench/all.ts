@@ -11,6 +11,7 @@ import { replay } from "./replay.ts";
 import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
 import { start } from "./start.ts";
+import { uffd } from "./uffd.ts";
 
 /** What needs a QEMU, a compiler, or network namespaces beside this program. */
 const WITH_PEERS: readonly ListedBenchmark[] = [
@@ -27,6 +28,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "faults-gigabit", make: faultsGigabit },
   { id: "faults-delayed", make: faultsDelayed },
   { id: "faults-huge", make: faultsHuge },
+  { id: "uffd", make: uffd },
   { id: "round-trip", make: roundTrip },
   { id: "start", make: start },
 ];

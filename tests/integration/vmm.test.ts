@@ -192,3 +192,20 @@ vmmTest(
   },
   LONG_TEST_MS,
 );
+
+vmmTest(
+  "a VMM of 4 threads and a balloon is filled from a snapshot by one process (--from)",
+  async () => {
+    const { guest, file } = await keptMemory();
+    await using directory = new TemporaryDirectory("vmm-from");
+    const socket = directory.file("vmm");
+    await using dest = await startDest({ guest: `uffd:${socket}`, from: guest });
+    const words = ["--threads", "4", "--discard", "60", "--regions", "2"];
+    await using vmm = await startVmm(socket, "--expect", file, "--hold", ...words);
+    const { exitCode, stderr } = await dest.end();
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    vmm.writeLine("");
+    expect(await vmmReport(vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+  },
+  LONG_TEST_MS,
+);
