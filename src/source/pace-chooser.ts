@@ -15,7 +15,7 @@ const QUEUED_LOOKS = 2;
 const WAITING_SHARE = 0.5;
 /** Pace where there is a queue, as a part of what the peer has received meanwhile ... */
 const BELOW = 0.95;
-/** ... or of so much of the pace before: a thread that got no processor says nothing of the network. */
+/** ... or of so much of the pace: what a thread does that gets no processor says nothing of the network. */
 const LEAST_OF_PACE = 0.9;
 /** A queue of which more than this is left at the next look does not drain: a step further down. */
 const SHRUNK = 0.95;
@@ -77,15 +77,28 @@ export class PaceChooser {
 
   #consider(rate: number, waitingShare: number): void {
     if (waitingShare < WAITING_SHARE) this.#queued = 0;
-    if (this.#queued >= QUEUED_LOOKS) this.#paceBelow(rate);
+    if (this.#queued < QUEUED_LOOKS) return;
+    this.#knee = rate;
+    this.#stepDown();
   }
 
-  /** Each step in a row goes further down: a deep queue takes time to drain. */
   #slowDown(rate: number): void {
-    if (this.#steps < STEPS_MAX) {
-      this.#paceBelow(Math.max(rate, this.pace * LEAST_OF_PACE));
+    if (this.#steps === STEPS_MAX) {
+      this.#giveUp();
       return;
     }
+    if (this.#steps === 0) this.#knee = Math.max(rate, this.pace * LEAST_OF_PACE);
+    this.#stepDown();
+  }
+
+  /** Each step in a row goes further below the same knee: a deep queue takes time to drain. */
+  #stepDown(): void {
+    this.#steps++;
+    this.pace = this.#knee * BELOW ** this.#steps;
+    this.#growth = GROWTH;
+  }
+
+  #giveUp(): void {
     this.pace = 0;
     this.#steps = 0;
     this.#queued = 0;
@@ -93,21 +106,17 @@ export class PaceChooser {
     this.#nextRest = Math.min(2 * this.#nextRest, REST_LOOKS_MAX);
   }
 
-  #paceBelow(knee: number): void {
-    this.#steps++;
-    this.#knee = knee;
-    this.pace = knee * BELOW ** this.#steps;
-    this.#growth = GROWTH;
-  }
-
+  /** What was only to drain the queue is made up for at once. */
   #speedUp(rate: number): void {
+    this.#nextRest = REST_LOOKS;
     if (this.pace > IDLE_SHARE * rate) {
       this.pace = 0;
-      return;
+    } else if (this.#steps > 1) {
+      this.pace = this.#knee * BELOW;
+    } else {
+      if (this.pace > this.#knee) this.#growth = Math.min(2 * this.#growth, GROWTH_MAX);
+      this.pace *= 1 + this.#growth;
     }
     this.#steps = 0;
-    this.#nextRest = REST_LOOKS;
-    if (this.pace > this.#knee) this.#growth = Math.min(2 * this.#growth, GROWTH_MAX);
-    this.pace *= 1 + this.#growth;
   }
 }
