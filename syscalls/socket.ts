@@ -1,9 +1,9 @@
 /** Sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { IP, SOCKADDR_UN, SOCKET, TCP, UCRED } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, TCP, TCP_INFO_FIELDS, UCRED } from "./abi/socket.ts";
 import { check } from "./error.ts";
 import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
-import { mapScratch } from "./memory.ts";
+import { getU64, mapScratch } from "./memory.ts";
 import type { Scratch } from "./memory.ts";
 import { NR, syscall } from "./raw.ts";
 
@@ -199,7 +199,7 @@ export function tuneTcp(fd: number, linkTimeoutMs: number): void {
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_USER_TIMEOUT, Math.ceil(linkTimeoutMs));
 }
 
-/** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon. */
+/** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon; 0: no limit. */
 export function limitUnsent(fd: number, bytes: number): void {
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
 }
@@ -213,6 +213,44 @@ export function acknowledgeNow(fd: number): boolean {
   view.setInt32(0, 1, true);
   return syscall(NR.setsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_QUICKACK, address, 4) === 0;
 }
+
+/** Sends at most so many bytes a second on a socket, evenly (SO_MAX_PACING_RATE); 0: no limit. */
+export function limitPace(fd: number, bytesPerSecond: number): void {
+  const most = bytesPerSecond > 0 ? Math.min(Math.ceil(bytesPerSecond), PACE_MAX) : PACE_MAX;
+  setOption(fd, SOCKET.SOL_SOCKET, SOCKET.SO_MAX_PACING_RATE, most);
+}
+
+/** Stands for no limit, as a u32. */
+const PACE_MAX = 0xffff_ffff;
+
+/** What TCP knows of a connection (TCP_INFO). */
+export interface TcpState {
+  /** Bytes that the peer's kernel has received since the connection was made. */
+  ackedBytes: number;
+  /** Round trip in µs: of late, smoothed, and the shortest of the last minutes. */
+  rttUs: number;
+  minRttUs: number;
+}
+
+/** Room for as much of struct tcp_info as is read. */
+const TCP_INFO_BYTES = TCP_INFO_FIELDS.tcpi_min_rtt + 4;
+
+/** The state of a TCP connection; undefined where it is no such socket, or the kernel is too old. */
+export function readTcpState(fd: number): TcpState | undefined {
+  tcpInfo ??= mapScratch(TCP_INFO_BYTES + 4);
+  const { address, view } = tcpInfo;
+  view.setUint32(TCP_INFO_BYTES, TCP_INFO_BYTES, true);
+  const lengthAt = address + TCP_INFO_BYTES;
+  const result = syscall(NR.getsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_INFO, address, lengthAt);
+  if (result < 0 || view.getUint32(TCP_INFO_BYTES, true) < TCP_INFO_BYTES) return undefined;
+  return {
+    ackedBytes: getU64(view, TCP_INFO_FIELDS.tcpi_bytes_acked),
+    rttUs: view.getUint32(TCP_INFO_FIELDS.tcpi_rtt, true),
+    minRttUs: view.getUint32(TCP_INFO_FIELDS.tcpi_min_rtt, true),
+  };
+}
+
+let tcpInfo: Scratch | undefined;
 
 /** The address that a socket is bound to (the port that the kernel chose for port 0). */
 export function localAddress(fd: number): SocketAddress {

@@ -20,6 +20,7 @@ import { PushCompression } from "./push-compression.ts";
 import { ListedOrder } from "./push-order.ts";
 import { runsElsewhere } from "./receiver.ts";
 import type { PushOrder } from "./push-order.ts";
+import { PushPace } from "./push-pace.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
@@ -83,6 +84,8 @@ export function pushOwed(context: SourceContext): void {
   const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
   const compression = new PushCompression(context, writer);
+  const repeats = Atomics.load(shared.control, WORD.repeats) === 1;
+  const pace = new PushPace(channel, urgent && !repeats);
   const hurry = (): boolean => {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
@@ -107,6 +110,7 @@ export function pushOwed(context: SourceContext): void {
     const written = performance.now();
     bandwidth.spend(bytes, hurry);
     compression.after(bytes, performance.now() - written);
+    pace.keep(shared.counters.get(SOURCE.requestsReceived));
   }
   workingSet.send();
 }

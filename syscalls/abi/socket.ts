@@ -16,6 +16,7 @@ export const SOCKET = {
   SO_RCVBUF: 8,
   SO_KEEPALIVE: 9,
   SO_PEERCRED: 17,
+  SO_MAX_PACING_RATE: 47,
   SHUT_RD: 0,
   SHUT_WR: 1,
   SHUT_RDWR: 2,
@@ -49,6 +50,7 @@ export const TCP = {
   TCP_NODELAY: 1,
   TCP_KEEPIDLE: 4,
   TCP_KEEPINTVL: 5,
+  TCP_INFO: 11,
   TCP_QUICKACK: 12,
   TCP_USER_TIMEOUT: 18,
   TCP_NOTSENT_LOWAT: 25,
@@ -63,6 +65,27 @@ export const SOCKADDR_IN = {
 } as const;
 
 export const ABI_TCP = { header: "netinet/tcp.h", constants: TCP, structs: {} } satisfies AbiTable;
+
+/**
+ * Where fields of struct tcp_info lie. Its size grows with the kernel's age, and libc has an old one:
+ * getsockopt(2) says how much of it a kernel knows.
+ */
+export const TCP_INFO_FIELDS = {
+  tcpi_rtt: 68,
+  tcpi_bytes_acked: 120,
+  tcpi_min_rtt: 148,
+} as const;
+
+const TCP_INFO_OFFSETS = Object.entries(TCP_INFO_FIELDS).map(
+  ([field, offset]): [string, number] => [`offsetof(struct tcp_info, ${field})`, offset],
+);
+
+export const ABI_TCP_INFO = {
+  header: "linux/tcp.h",
+  constants: Object.fromEntries(TCP_INFO_OFFSETS),
+  structs: {},
+} satisfies AbiTable;
+
 /** Protocol numbers. */
 export const IP = { IPPROTO_TCP: 6 } as const;
 

@@ -12,6 +12,7 @@ import {
   bindAndListen,
   bindSocket,
   formatSocketAddress,
+  limitPace,
   limitUnsent,
   localAddress,
   makeDatagramSocket,
@@ -19,6 +20,7 @@ import {
   peekBytes,
   peerCredentials,
   peerProcess,
+  readTcpState,
   remoteAddress,
   shutdownSocket,
   startConnect,
@@ -228,6 +230,35 @@ test("TCP connections are tuned: no delay, and a dead peer is noticed in the tim
   expect([tcp(TCP.TCP_KEEPIDLE), tcp(TCP.TCP_KEEPINTVL)]).toEqual([1, 1]);
   const [unixSocket] = descriptors.pair();
   expect(() => limitUnsent(unixSocket, 1)).toThrow("setsockopt");
+});
+
+test("a pace is kept by the socket, until there is none any more", () => {
+  using descriptors = new Descriptors();
+  const [, address] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+  const fd = connectTo(descriptors, address);
+  const pace = (): number => option(fd, SOCKET.SOL_SOCKET, SOCKET.SO_MAX_PACING_RATE);
+  limitPace(fd, 125_000_000.5);
+  expect(pace()).toBe(125_000_001);
+  limitPace(fd, 0);
+  expect(pace()).toBe(-1);
+});
+
+test("TCP tells how much its peer has received, and how long a round trip takes", () => {
+  using descriptors = new Descriptors();
+  const [listener, address] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+  const fd = connectTo(descriptors, address);
+  ready(listener, POLL.POLLIN);
+  const peer = descriptors.add(acceptConnection(listener));
+  const before = readTcpState(fd);
+  expect(writeFrom(fd, scratch.address, 1000)).toBe(1000);
+  ready(peer, POLL.POLLIN);
+  const state = readTcpState(fd);
+  if (before === undefined || state === undefined) throw new Error("no state");
+  expect(state.ackedBytes - before.ackedBytes).toBe(1000);
+  expect(state.minRttUs).toBeGreaterThan(0);
+  expect(state.rttUs).toBeGreaterThanOrEqual(state.minRttUs);
+  const [unixSocket] = descriptors.pair();
+  expect(readTcpState(unixSocket)).toBeUndefined();
 });
 
 test("what a TCP connection has read is acknowledged at once, when that is asked for", () => {
