@@ -10,6 +10,7 @@ import { capture, restoreRate } from "./kept-guests.ts";
 import { replay } from "./replay.ts";
 import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
+import { slowLink } from "./slow-link.ts";
 import { start } from "./start.ts";
 
 /** What needs a QEMU, a compiler, or network namespaces beside this program. */
@@ -27,6 +28,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "faults-gigabit", make: faultsGigabit },
   { id: "faults-delayed", make: faultsDelayed },
   { id: "faults-huge", make: faultsHuge },
+  { id: "slow-link", make: slowLink, runs: 3 },
   { id: "round-trip", make: roundTrip },
   { id: "start", make: start },
 ];
