@@ -50,6 +50,15 @@ export const SOCKADDR_IN = {
 } as const;
 
 export const ABI_TCP = { header: "netinet/tcp.h", constants: TCP, structs: {} } satisfies AbiTable;
+
+export const SOCKIOS = { SIOCOUTQNSD: 0x894b } as const;
+
+export const ABI_SOCKIOS = {
+  header: "linux/sockios.h",
+  constants: SOCKIOS,
+  structs: {},
+} satisfies AbiTable;
+
 /** Protocol numbers. */
 export const IP = { IPPROTO_TCP: 6 } as const;
 

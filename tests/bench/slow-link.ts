@@ -10,11 +10,11 @@ import { startDest, startSource } from "../helpers/migration.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
 import { captureQemu, enablePostcopy } from "../helpers/qemu-snapshot.ts";
 import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
-import type { Qemu } from "../helpers/qemu.ts";
+import type { Qemu, QemuOptions } from "../helpers/qemu.ts";
 import { startQemu } from "../helpers/qemu.ts";
-import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { needTwoHosts, TwoHosts } from "../helpers/two-hosts.ts";
 import type { Host } from "../helpers/two-hosts.ts";
+import { MemoryDirectory } from "./memory-directory.ts";
 import { OUR_PROGRAM, OURS, qemuProgramName, qemuToQemu } from "./names.ts";
 import { isHere } from "./needs.ts";
 import { sendByPostcopy } from "./qemu-move.ts";
@@ -40,16 +40,22 @@ const MULTIFD = `${qemuToQemu(QEMU)}, precopy, multifd zstd`;
 export async function slowLink({ quick }: { quick: boolean }): Promise<Benchmark | undefined> {
   const needs = [needTwoHosts(), needUserfaultfd(), needQemuVersion(QEMU)];
   if (!isHere("slow-link", ...needs)) return undefined;
+  const directory = new MemoryDirectory();
+  process.once("exit", () => rmSync(directory.path, { recursive: true, force: true }));
   const contenders: Contender[] = [];
   for (const mbits of [100, 1000]) {
     const memoryMib = quick ? QUICK_MEMORY_MIB : (MEMORY_MIB[mbits] ?? QUICK_MEMORY_MIB);
-    contenders.push(...contendersAt(mbits, memoryMib, await keepGuest(memoryMib)));
+    const guest = { memoryMib, contents: directory.file(`contents-${mbits}`) };
+    await writeContents(guest);
+    const snapshot = directory.file(`kept-${mbits}`);
+    await keep(guest, snapshot);
+    contenders.push(...contendersAt(mbits, guest, snapshot));
   }
   return {
     id: "slow-link",
     title: "Compressible memory over a slow link",
     setting:
-      "A guest that stands still, of whose memory one byte in four is random and the others are zeros, " +
+      "A guest that stands still, whose memory is full of a program's file (Bun's executable), " +
       `moves between two network namespaces whose link is held to that rate (tbf, a queue of ` +
       `${QUEUE_MS} ms): ${MEMORY_MIB[100]} MiB over 100 Mbit/s, ${MEMORY_MIB[1000]} MiB over 1 Gbit/s.`,
     axis: { title: "link", unit: "Mbit/s" },
@@ -62,12 +68,13 @@ export async function slowLink({ quick }: { quick: boolean }): Promise<Benchmark
       "Ours sends the kept guest of a QEMU by post-copy to a dest that keeps it. QEMU's guest is stopped.",
       "QEMU compresses nothing in post-copy: multifd with zstd is its precopy. It is told beside it, as " +
         "the best that QEMU has for a guest that does not write.",
+      "Ours counts from the connection to the last page, QEMU's is its total-time.",
       `With multifd QEMU uses ${CHANNELS} channels and level 1 of zstd, which is ours as well.`,
     ],
   };
 }
 
-function contendersAt(mbits: number, memoryMib: number, snapshot: string): Contender[] {
+function contendersAt(mbits: number, guest: Guest, snapshot: string): Contender[] {
   const over = async (move: (hosts: TwoHosts) => Promise<Run>): Promise<Run> => {
     await using hosts = await TwoHosts.start();
     await hosts.limit((mbits * 1e6) / 8, QUEUE_MS);
@@ -79,14 +86,14 @@ function contendersAt(mbits: number, memoryMib: number, snapshot: string): Conte
   }));
   const qemus = ([POSTCOPY, MULTIFD] as const).map((name): Contender => ({
     ...{ name, program: qemuProgramName(QEMU), at: mbits },
-    run: async () => await over((hosts) => moveByQemu(hosts, memoryMib, name === MULTIFD)),
+    run: async () => await over((hosts) => moveByQemu(hosts, guest, name === MULTIFD)),
   }));
   return [...ours, ...qemus];
 }
 
 /** Between two of ours, from a snapshot into one. */
 async function moveByOurs({ one, other }: TwoHosts, guest: string, compress: string): Promise<Run> {
-  await using directory = new TemporaryDirectory("slow");
+  await using directory = new MemoryDirectory();
   const listen = `tcp:${one.address}:0`;
   const flags = ["--insecure"];
   const kept = `snapshot:${directory.file("guest")}`;
@@ -97,22 +104,16 @@ async function moveByOurs({ one, other }: TwoHosts, guest: string, compress: str
     flags: [...flags, ...how],
   });
   const [sent, arrived] = await Promise.all([source.end(), dest.end()]);
-  const { times, bytes } = sent.report;
-  if (times.toDrained === null) throw new Error(`${sent.stderr}${arrived.stderr}`);
-  const time = times.toDrained - (times.setup ?? 0);
-  return { values: { [TIME.id]: time, [WIRE.id]: bytes.postcopy + bytes.requested } };
+  const { toDrained } = arrived.report.times;
+  if (toDrained === null) throw new Error(`${sent.stderr}${arrived.stderr}`);
+  const { postcopy, requested } = sent.report.bytes;
+  return { values: { [TIME.id]: toDrained, [WIRE.id]: postcopy + requested } };
 }
 
 /** A QEMU with itself: by post-copy alone, or by precopy with several channels that compress. */
-async function moveByQemu(
-  { one, other }: TwoHosts,
-  memoryMib: number,
-  multifd: boolean,
-): Promise<Run> {
-  await using source = await startGuest(memoryMib, other);
-  await source.waitForRounds(1);
-  await source.qmp.execute("stop");
-  await using destination = await startGuest(memoryMib, one, "defer");
+async function moveByQemu({ one, other }: TwoHosts, guest: Guest, multifd: boolean): Promise<Run> {
+  await using source = await startFull(guest, other);
+  await using destination = await start(guest, one, { incoming: "defer", extraArguments: ["-S"] });
   for (const qemu of [source, destination]) {
     if (multifd) await enableMultifd(qemu);
     else await enablePostcopy(qemu, { "postcopy-preempt": true });
@@ -141,27 +142,49 @@ async function enableMultifd(qemu: Qemu): Promise<void> {
   });
 }
 
-/** The guest in a QEMU on one of the hosts; with `incoming` one that waits for it, and stays stopped. */
-async function startGuest(memoryMib: number, host?: Host, incoming?: string): Promise<Qemu> {
-  const range = { startAddress: MIB, endAddress: (memoryMib + 1) * MIB };
+/** A guest, and the file that its memory is full of. */
+interface Guest {
+  memoryMib: number;
+  contents: string;
+}
+
+/** A QEMU on one of the hosts, or on this one. */
+async function start(
+  { memoryMib }: Guest,
+  host: Pick<Host, "enter">,
+  more: Partial<QemuOptions>,
+): Promise<Qemu> {
   const { command, ...program } = qemuProgram(QEMU);
-  const waiting = incoming === undefined ? {} : { incoming, extraArguments: ["-S"] };
   return await startQemu({
-    program: { ...program, command: [...(host?.enter ?? []), ...command] },
+    program: { ...program, command: [...host.enter, ...command] },
     memoryMib: memoryMib + SPARE_MIB,
-    bootSector: buildBootSector(range, { filled: true, compressible: true }),
-    ...waiting,
+    bootSector: buildBootSector({ startAddress: MIB, endAddress: (memoryMib + 1) * MIB }),
+    ...more,
   });
 }
 
-/** The same guest, kept in a directory that goes with this process. */
-async function keepGuest(memoryMib: number): Promise<string> {
-  const directory = new TemporaryDirectory("slow");
-  process.once("exit", () => rmSync(directory.path, { recursive: true, force: true }));
-  await using source = await startGuest(memoryMib);
-  await source.waitForRounds(1);
+/** The same with the guest, which stands still once it has touched all of its memory. */
+async function startFull(guest: Guest, host: Pick<Host, "enter">): Promise<Qemu> {
+  const loader = `loader,file=${guest.contents},addr=0x${MIB.toString(16)},force-raw=on`;
+  const qemu = await start(guest, host, { extraArguments: ["-device", loader] });
+  await qemu.waitForRounds(1);
+  await qemu.qmp.execute("stop");
+  return qemu;
+}
+
+/** As much of a program's file as there is memory, from its beginning again where it ends. */
+async function writeContents({ memoryMib, contents }: Guest): Promise<void> {
+  const program = await Bun.file(process.execPath).bytes();
+  const writer = Bun.file(contents).writer();
+  for (let left = memoryMib * MIB; left > 0; left -= program.length) {
+    await writer.write(program.subarray(0, left));
+    await writer.flush();
+  }
+  await writer.end();
+}
+
+async function keep(guest: Guest, snapshot: string): Promise<void> {
+  await using source = await startFull(guest, { enter: [] });
   await enablePostcopy(source);
-  const snapshot = directory.file("guest");
   await captureQemu(source, snapshot);
-  return snapshot;
 }

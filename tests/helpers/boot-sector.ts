@@ -84,20 +84,11 @@ function enterProtectedMode(descriptorTableRegister: number): number[] {
 }
 
 /** Writes numbers that look random to the whole range, so that no page is zero or like another. */
-export function fillOnce(range: BootSectorRange, bits: 8 | 32 = 32): number[] {
-  // The upper bits are the random ones.
-  const store =
-    bits === 32
-      ? [0x89, 0x07] //                                 mov  [edi], eax
-      : [
-          ...[0x89, 0xc3], //                           mov  ebx, eax
-          ...[0xc1, 0xeb, 32 - bits], //                shr  ebx, 24
-          ...[0x89, 0x1f], //                           mov  [edi], ebx
-        ];
+export function fillOnce(range: BootSectorRange): number[] {
   const fill = [
     ...[0x69, 0xc0, ...u32(1_664_525)], //        fill: imul eax, eax, 1664525
     ...[0x05, ...u32(1_013_904_223)], //                add  eax, 1013904223
-    ...store,
+    ...[0x89, 0x07], //                                 mov  [edi], eax
     ...[0x83, 0xc7, 0x04], //                           add  edi, 4
     ...[0x81, 0xff, ...u32(range.endAddress)], //       cmp  edi, endAddress
     ...[0x72], //                                       jb   fill (the distance follows)
@@ -195,18 +186,17 @@ export function assembleBootSector(code: readonly number[]): Uint8Array {
 
 /**
  * The 512 bytes of the boot sector. With `filled`, the guest first fills the whole range with
- * numbers that look random, for measurements (`checkPattern` wants a guest that does not), of which
- * only one byte in four is not zero where they are to be `compressible`; with `random` it then touches pages at random instead of counting. A range that cannot be counted in is
+ * numbers that look random, for measurements (`checkPattern` wants a guest that does not); with
+ * `random` it then touches pages at random instead of counting. A range that cannot be counted in is
  * a RangeError.
  */
 export function buildBootSector(
   range: BootSectorRange = DEFAULT_RANGE,
-  options: { filled?: boolean; compressible?: boolean; random?: boolean } = {},
+  options: { filled?: boolean; random?: boolean } = {},
 ): Uint8Array {
-  const { filled = false, compressible = false } = options;
   assertRange(range);
   return assembleBootSector([
-    ...(filled ? fillOnce(range, compressible ? 8 : 32) : []),
+    ...(options.filled === true ? fillOnce(range) : []),
     ...(options.random === true ? touchAtRandom(range) : countForEver(range)),
   ]);
 }

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import type { Compression } from "../../../src/source/compression-chooser.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
 import { FEATURE, PING_WORKING_SET } from "../../../src/stream/hello.ts";
@@ -263,13 +264,14 @@ describe("a request for a page that has been pushed", () => {
   function bench(
     descriptors: Descriptors,
     guest: SendingGuest,
-    { repeats = true, hostPage = 5 } = {},
+    options: { repeats?: boolean; hostPage?: number; compression?: Compression } = {},
   ) {
+    const { repeats = true, hostPage = 5, compression = "auto" } = options;
     const [fd] = descriptors.pair();
     const [urgentFd, peerFd] = descriptors.pair();
     const stopFd = descriptors.event();
     const { shared, blocks } = guest;
-    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
+    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd, { compression });
     oweEverything(shared, blocks);
     shared.owed[0]?.claim(hostPage);
     Atomics.sub(shared.control, WORD.owed, 1);
@@ -314,6 +316,25 @@ describe("a request for a page that has been pushed", () => {
     // Of three pages one is zeros.
     const slots = [SOURCE.pagesRequested, SOURCE.pagesRequestedZero, SOURCE.pagesRepeated];
     expect(slots.map((slot) => counters.get(slot))).toEqual([11, 5, 16]);
+  });
+
+  test("brings it as it is, also where all that is pushed is compressed", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 16 * PAGE);
+    const { context, receiver, ask } = bench(descriptors, guest, {
+      hostPage: 2,
+      compression: "zstd",
+    });
+    const { control, counters } = guest.shared;
+    Atomics.store(control, WORD.pageRuns, 1);
+    Atomics.store(control, WORD.packedRuns, 1);
+    expect([ask(2, 16 * PAGE), ask(3, 16 * PAGE)]).toEqual([0, 1]);
+    expect(receiver.urgent()).toBe(true);
+    // Of their 32 pages 11 are zeros; each of the others is one word, again and again.
+    expect(counters.get(SOURCE.bytesRequested)).toBeGreaterThan(21 * PAGE);
+    pushOwed(context);
+    expect(counters.get(SOURCE.pagesPacked)).toBe(counters.get(SOURCE.pagesPushed));
+    expect(counters.get(SOURCE.bytesPostcopy)).toBeLessThan(PAGE);
   });
 
   test("brings nothing where the peer does not take that, as a QEMU", () => {
