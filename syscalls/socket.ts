@@ -1,6 +1,6 @@
 /** Sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { IP, SOCKADDR_UN, SOCKET, TCP, TCP_INFO_FIELDS, UCRED } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, SOCKIOS, TCP, TCP_INFO_FIELDS, UCRED } from "./abi/socket.ts";
 import { check } from "./error.ts";
 import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
 import { getU64, mapScratch } from "./memory.ts";
@@ -202,6 +202,13 @@ export function tuneTcp(fd: number, linkTimeoutMs: number): void {
 /** Keeps at most `bytes` unsent in the socket, so that what is written next is sent soon; 0: no limit. */
 export function limitUnsent(fd: number, bytes: number): void {
   setOption(fd, IP.IPPROTO_TCP, TCP.TCP_NOTSENT_LOWAT, bytes);
+}
+
+/** Bytes that wait in a TCP socket and have not been sent; undefined where it is no such socket. */
+export function unsentBytes(fd: number): number | undefined {
+  const { address, view } = addressScratch();
+  if (syscall(NR.ioctl, fd, SOCKIOS.SIOCOUTQNSD, address) < 0) return undefined;
+  return view.getInt32(0, true);
 }
 
 /**

@@ -14,6 +14,7 @@ const DOWNTIME: Figure = { id: "downtime", title: "downtime", unit: "ms", better
 const FAULT: Figure = { id: "fault", title: "remote fault, mean", unit: "us", better: "less" };
 const FAULT_P99: Figure = { id: "fault-p99", title: "99th percentile", unit: "us", better: "less" };
 const FAULTS: Figure = { id: "faults", title: "remote faults", unit: "count", better: "less" };
+const SHARE: Figure = { id: "share", title: "missing pages asked for", unit: "%", better: "less" };
 const OWED: Figure = { id: "owed", title: "owed at the switch", unit: "bytes", better: "less" };
 const DRAINED: Figure = { id: "drained", title: "switch to last page", unit: "ms", better: "less" };
 const RATE: Figure = { id: "rate", title: "postcopy's rate", unit: "bytes/s", better: "more" };
@@ -27,11 +28,12 @@ function valuesOf({ source, dest }: StressMove): Record<string, number> {
     [FAULT.id]: nsToUs(dest.faults.latencyNs?.mean),
     [FAULT_P99.id]: nsToUs(dest.faults.latencyNs?.p99),
     [FAULTS.id]: dest.faults.remote,
+    [SHARE.id]: (dest.faults.remoteShare ?? Number.NaN) * 100,
     [OWED.id]: source.pages.owed * PAGE,
     [DRAINED.id]: dest.times.postcopy,
     [RATE.id]: source.rates.postcopy,
   };
-  const known = Object.entries(values).filter(([, value]) => typeof value === "number");
+  const known = Object.entries(values).filter(([, value]) => Number.isFinite(value));
   return Object.fromEntries(known) as Record<string, number>;
 }
 
@@ -91,7 +93,7 @@ export function growthOfDirtyRate({ quick }: { quick: boolean }): Promise<Benchm
     title: "Growth with what the guest writes",
     setting: `A guest of ${size} with two threads, 90 % of whose writes go to a tenth of its memory. ${LOOPBACK}: two rounds of precopy, then post-copy.`,
     axis: { title: "dirtied a second", unit: "MiB/s" },
-    figures: [DOWNTIME, OWED, FAULTS, FAULT, DRAINED],
+    figures: [DOWNTIME, OWED, FAULTS, SHARE, FAULT, DRAINED],
     contenders: rates.map((mib) =>
       point(mib, `stress:size=${size},rate=${mib * 1024}KiB/s,duration=100ms`, [
         ...["--switchover", "rounds=2"],
@@ -111,7 +113,7 @@ export function growthOfWorkers({ quick }: { quick: boolean }): Promise<Benchmar
     title: "Growth with the threads that fault",
     setting: `A guest of ${size} that writes as fast as its threads can, everywhere alike. ${LOOPBACK} by post-copy alone.`,
     axis: { title: "threads", unit: "count" },
-    figures: [FAULT, FAULT_P99, FAULTS, DRAINED, RATE],
+    figures: [FAULT, FAULT_P99, FAULTS, SHARE, DRAINED, RATE],
     contenders: workers.map((count) =>
       point(
         count,

@@ -26,20 +26,26 @@ interface Amounts {
 const USUAL: Amounts = { calls: 100_000, pages: 4096, handOvers: 5000 };
 const QUICK: Amounts = { calls: 1000, pages: 256, handOvers: 50 };
 
+/** Whose checksums are used. */
+const BUN = `Bun ${Bun.version}`;
+
 /** Pages of one call: one, a run as it comes of a channel's buffer, and longer ones. */
 const RUNS = [1, 8, 32, 64] as const;
 const RUN_MAX = 64;
+/** Most that crypto.getRandomValues() gives at once. */
+const RANDOM_BYTES_MAX = 65_536;
 
 /** Times of the kernel's calls and of hand-overs between threads. */
 export function primitives({ quick }: { quick: boolean }): Promise<Benchmark> {
   const amounts = quick ? QUICK : USUAL;
   return Promise.resolve({
     id: "primitives",
-    title: "Calls of the kernel, and hand-overs between threads",
+    title: "Calls of the kernel, hand-overs between threads, and checksums",
     setting:
       "Each as this program makes it, in the mean of many: a system call that does nothing, a page " +
       "of random content placed into registered memory, alone and in runs, a page of zeros placed, " +
-      "and a thread that is handed something, spinning, parked on a word, or parked in poll(2).",
+      "a thread that is handed something, spinning, parked on a word, or parked in poll(2), and the sum " +
+      "of a page that no cache holds.",
     axis: null,
     figures: [{ id: FIGURE, title: "time", unit: "ns", better: "less" }],
     contenders: [
@@ -48,6 +54,8 @@ export function primitives({ quick }: { quick: boolean }): Promise<Benchmark> {
       contender("hand-over, spinning", () => measureHandOver("spin", amounts.handOvers)),
       contender("hand-over, parked", () => measureHandOver("park", amounts.handOvers)),
       contender("hand-over, in poll", () => measureHandOver("poll", amounts.handOvers)),
+      contender("CRC-32 of a page", () => timeSums(amounts.pages, Bun.hash.crc32), BUN),
+      contender("XXH3 of a page", () => timeSums(amounts.pages, Bun.hash.xxHash3), BUN),
     ],
     targets: [],
     notes: [
@@ -57,8 +65,11 @@ export function primitives({ quick }: { quick: boolean }): Promise<Benchmark> {
   });
 }
 
-function contender(name: string, time: () => number | Promise<number>): Contender {
-  const program = `Linux ${thisMachine().kernel}`;
+function contender(
+  name: string,
+  time: () => number | Promise<number>,
+  program = `Linux ${thisMachine().kernel}`,
+): Contender {
   return { name, program, run: async () => ({ values: { [FIGURE]: await time() } }) };
 }
 
@@ -90,6 +101,18 @@ function timeCalls(calls: number): number {
   const startedNs = Bun.nanoseconds();
   for (let call = 0; call < calls; call++) threadId();
   return (Bun.nanoseconds() - startedNs) / calls;
+}
+
+/** Nanoseconds a page, of `pages` pages of random content that are summed one by one. */
+function timeSums(pages: number, sum: (page: Uint8Array) => number | bigint): number {
+  using memory = mapAnonymous(pages * BASE_PAGE_BYTES);
+  fill(memory.address, memory.length);
+  const bytes = new Uint8Array(viewMemory(memory.address, memory.length));
+  const startedNs = Bun.nanoseconds();
+  for (let at = 0; at < bytes.length; at += BASE_PAGE_BYTES) {
+    sum(bytes.subarray(at, at + BASE_PAGE_BYTES));
+  }
+  return (Bun.nanoseconds() - startedNs) / pages;
 }
 
 /** Nanoseconds a page, of `pages` placed `run` at a time into memory where none is yet. */
@@ -124,5 +147,9 @@ function place(
 }
 
 function fill(address: number, length: number): void {
-  crypto.getRandomValues(new Uint32Array(viewMemory(address, length)));
+  const bytes = new Uint8Array(viewMemory(address, length));
+  // No more is given at once.
+  for (let at = 0; at < length; at += RANDOM_BYTES_MAX) {
+    crypto.getRandomValues(bytes.subarray(at, at + RANDOM_BYTES_MAX));
+  }
 }

@@ -38,6 +38,8 @@ const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
 /** Unsent bytes that may lie before a requested page where there is one channel only. */
 const UNSENT_BYTES_MAX = 128 * 1024;
+/** Copied bytes of a requested huge page that go at once: the rest is copied while these travel. */
+const REQUESTED_PIECE_BYTES = 128 * 1024;
 
 /** Counts host pages that are being sent off the recorded working set, if they belong to it. */
 function noteSent(shared: SourceShared, block: RamBlock, hostPage: number, count: number): void {
@@ -274,6 +276,7 @@ export class RequestServer {
     this.#shared = context.shared;
     this.#writer = context.makeWriter();
     this.#writer.kind = KIND.request;
+    this.#writer.pieceBytes = REQUESTED_PIECE_BYTES;
     this.#main = context.channel;
     this.#openUrgent = context.openChannel;
   }
@@ -309,8 +312,7 @@ export class RequestServer {
     const { counters } = this.#shared;
     const owed = this.#shared.owed[block.index];
     const writer = this.#writer;
-    // A small page is a record of its own either way.
-    writer.runs = Atomics.load(this.#shared.control, WORD.pageRuns) === 1;
+    this.#setWay(block);
     const before = channel.bytesWritten;
     const flush = (): void => {
       channel.writeAll(writer.finish());
@@ -347,14 +349,25 @@ export class RequestServer {
   #repeat(block: RamBlock, start: number, channel: Channel): void {
     const { control, counters } = this.#shared;
     if (Atomics.load(control, WORD.repeats) === 0 || Atomics.load(control, WORD.owed) <= 0) return;
-    // Of a larger page a part is there already, and its whole takes longer than the rest.
-    if (block.pageSize !== TARGET_PAGE_SIZE) return;
+    const writer = this.#writer;
+    this.#setWay(block);
     const before = channel.bytesWritten;
-    this.#writer.begin(undefined);
-    this.#writer.page(block, start);
-    channel.writeAll(this.#writer.finish());
-    counters.add(SOURCE.pagesRepeated, 1);
+    const flush = (): void => {
+      channel.writeAll(writer.finish());
+      counters.add(SOURCE.pagesRepeated, writer.normal + writer.zero);
+      writer.begin(undefined);
+    };
+    writer.begin(undefined);
+    addHostPages(writer, block, start / block.pageSize, 1, flush);
+    if (writer.normal + writer.zero > 0) flush();
     counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
+  }
+
+  /** A small page is copied into its one record; of a huge one the kernel takes runs where they lie. */
+  #setWay({ pageSize }: RamBlock): void {
+    const writer = this.#writer;
+    writer.runs = Atomics.load(this.#shared.control, WORD.pageRuns) === 1;
+    writer.copying = pageSize === TARGET_PAGE_SIZE || !writer.canGather;
   }
 
   /** Notes which page was asked for: what a guest touches first it touches first again. */

@@ -1,4 +1,9 @@
-/** Compression of the background push: whether the next chunk is compressed, and what came of it. */
+/**
+ * Compression of the background push: whether the next chunk is compressed, and what came of it. The
+ * link must not wait for a processor that is little faster: where it would, the chunk goes as it is, so
+ * that both have something to do all the time.
+ */
+import { unsentBytes } from "../../syscalls/socket.ts";
 import { targetPages } from "../ram/block.ts";
 import { PACKED_RUN_PAGES_MAX, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { CompressionChooser } from "./compression-chooser.ts";
@@ -7,6 +12,13 @@ import type { PushOrder } from "./push-order.ts";
 import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
+
+/**
+ * What the link is to have in store while a chunk is compressed: a chunk, as compression is no slower
+ * than the link. With one channel less is ever in store (`limitUnsent`), and chunks are smaller.
+ */
+const STORE_BYTES = 512 * 1024;
+const STORE_BYTES_ONE_CHANNEL = 64 * 1024;
 
 export class PushCompression {
   readonly #context: SourceContext;
@@ -18,12 +30,15 @@ export class PushCompression {
   #began = performance.now();
   /** What the channel had waited by then. */
   #waitedMs: number;
+  readonly #storeBytes: number;
 
   /** Between ends that did not choose it nothing is ever compressed. */
   constructor(context: SourceContext, writer: RamWriter) {
     this.#context = context;
     this.#writer = writer;
     this.#waitedMs = context.channel.waitedMs;
+    const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
+    this.#storeBytes = urgent ? STORE_BYTES : STORE_BYTES_ONE_CHANNEL;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
     this.#chooser = chosen ? new CompressionChooser(context.settings.compression) : undefined;
   }
@@ -38,7 +53,14 @@ export class PushCompression {
       chooser.decide(this.#packer.sum);
       Object.assign(this.#packer.sum, { before: 0, after: 0, ms: 0 });
     }
-    this.#writer.packer = chooser.compressing ? this.#packer : undefined;
+    this.#writer.packer = chooser.compressing && this.#hasTime() ? this.#packer : undefined;
+  }
+
+  /** Whether the link has enough to do until a chunk is compressed; a limit of the push waits anyway. */
+  #hasTime(): boolean {
+    const { settings, channel } = this.#context;
+    if (settings.compression === "zstd" || settings.maxPostcopyBandwidth > 0) return true;
+    return (unsentBytes(channel.fd) ?? Infinity) >= this.#storeBytes;
   }
 
   /** Notes a chunk of `bytes` bytes, once it is written and what a limit has it wait is over. */

@@ -45,6 +45,8 @@ export class RamWriter {
   kind: Kind = KIND.push;
   /** Whether consecutive pages go as one record, which only an end of ours that chose it reads. */
   runs = false;
+  /** Copies that are written at once: what is written, the peer can work on. */
+  pieceBytes = SCRATCH_BYTES;
   /** Compresses runs, where both ends chose that and the link is slow. */
   packer: RunPacker | undefined;
   readonly #pages: PageReader;
@@ -93,7 +95,7 @@ export class RamWriter {
   get hasRoom(): boolean {
     return (
       this.#list.room > TRAILER_PIECES + 2 &&
-      this.#used + PAGE_RUN_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < SCRATCH_BYTES
+      this.#used + PAGE_RUN_HEADER_BYTES_MAX + TARGET_PAGE_SIZE + TRAILER_BYTES < this.pieceBytes
     );
   }
 
@@ -160,7 +162,7 @@ export class RamWriter {
   #roomForPages(): number {
     if (!this.copying && this.canGather && this.packer === undefined) return RUN_PAGES_MAX;
     const most = this.packer === undefined ? RUN_PAGES_MAX : PACKED_RUN_PAGES_MAX;
-    const room = SCRATCH_BYTES - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
+    const room = this.pieceBytes - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
     return Math.min(most, Math.floor(room / TARGET_PAGE_SIZE));
   }
 

@@ -86,6 +86,14 @@ export const ABI_TCP_INFO = {
   structs: {},
 } satisfies AbiTable;
 
+export const SOCKIOS = { SIOCOUTQNSD: 0x894b } as const;
+
+export const ABI_SOCKIOS = {
+  header: "linux/sockios.h",
+  constants: SOCKIOS,
+  structs: {},
+} satisfies AbiTable;
+
 /** Protocol numbers. */
 export const IP = { IPPROTO_TCP: 6 } as const;
 

@@ -10,6 +10,7 @@ import { capture, restoreRate } from "./kept-guests.ts";
 import { replay } from "./replay.ts";
 import { restore, restoreClones, restoreGrowth } from "./restore.ts";
 import { roundTrip } from "./round-trip.ts";
+import { slowLink } from "./slow-link.ts";
 import { start } from "./start.ts";
 import { uffd } from "./uffd.ts";
 
@@ -29,6 +30,7 @@ const WITH_PEERS: readonly ListedBenchmark[] = [
   { id: "faults-delayed", make: faultsDelayed },
   { id: "faults-huge", make: faultsHuge },
   { id: "uffd", make: uffd },
+  { id: "slow-link", make: slowLink, runs: 3 },
   { id: "round-trip", make: roundTrip },
   { id: "start", make: start },
 ];

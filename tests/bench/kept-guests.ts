@@ -1,8 +1,4 @@
 /** How fast a QEMU's guest is taken into a snapshot, and sent from one into a QEMU again. */
-import { existsSync, mkdtempSync } from "node:fs";
-import { rm } from "node:fs/promises";
-import { join } from "node:path";
-import { tmpdir } from "node:os";
 import type { Benchmark, Contender } from "../../src/bench/contest.ts";
 import type { Target } from "../../src/bench/result.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
@@ -14,12 +10,10 @@ import { CpuMeter } from "./cpu-meter.ts";
 import { bulkMemoryMib, qemuContender, runOf } from "./bulk.ts";
 import { peerOf, startOurDest } from "./own-move.ts";
 import { CPU, OUR_PROGRAM, oursToQemu, qemuToOurs, qemuToQemu, RATE } from "./names.ts";
+import { MemoryDirectory } from "./memory-directory.ts";
 import { isHere, peers } from "./needs.ts";
 import { GIB, observeSource, sendByPostcopy, startDestination, startSource } from "./qemu-move.ts";
 import type { Move } from "./qemu-move.ts";
-
-/** Where no disk is waited for: what is measured is the migration. */
-const MEMORY_FILES = "/dev/shm";
 
 const NOTES = [
   "The guest is stopped at the source, and is not run where it arrives.",
@@ -131,19 +125,4 @@ async function restoreGuest(
   await destination.waitForMigration("completed");
   const cpuSecondsPerGib = (cpuSeconds / (bytes.postcopy + bytes.requested)) * GIB;
   return { bytesPerSecond: rates.postcopy ?? Number.NaN, cpuSecondsPerGib };
-}
-
-/** A directory in memory where there is a place for that, removed with everything in it. */
-class MemoryDirectory implements AsyncDisposable {
-  readonly #path = mkdtempSync(
-    join(existsSync(MEMORY_FILES) ? MEMORY_FILES : tmpdir(), "postcopy-"),
-  );
-
-  file(name: string): string {
-    return join(this.#path, name);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.#path, { recursive: true, force: true });
-  }
 }

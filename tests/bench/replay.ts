@@ -35,6 +35,7 @@ const LONG_MS = 120_000;
 
 const FIGURES: Figure[] = [
   { id: "faults", title: "Remote faults", unit: "count", better: "less" },
+  { id: "share", title: "Owed pages asked for", unit: "%", better: "less" },
   { id: "running", title: "Until the guest ran", unit: "ms", better: "less" },
   { id: "useful", title: "Until the working set was there", unit: "ms", better: "less" },
   { id: "work", title: `Until it had printed ${LINES} lines`, unit: "ms", better: "less" },
@@ -185,6 +186,7 @@ function figures({ times, requests, workingSet }: SourceReport): Record<string, 
   const since = (ms: number | null | undefined): number => (ms ?? Number.NaN) - (times.setup ?? 0);
   const all = {
     faults: requests.received,
+    share: (requests.remoteShare ?? Number.NaN) * 100,
     running: since(times.toRunning),
     useful: since(workingSet?.toInPlaceMs),
     whole: since(times.toDrained),

@@ -42,6 +42,17 @@ export function withFaults(
   ];
 }
 
+/** Words before a command that write its calls of ioctl(2) to `trace`. */
+export function tracedPlacing(trace: string): string[] {
+  return ["strace", "-f", "-q", "-e", "trace=ioctl", "-o", trace];
+}
+
+/** How many bytes each call that placed data into userfault memory was given, and placed. */
+export function lengthsPlaced(trace: string): number[] {
+  const calls = readFileSync(trace, "utf8").matchAll(/UFFDIO_COPY, .*len=(\w+).*copy=(\w+)/g);
+  return [...calls].map(([, length, placed]) => (length === placed ? Number(length) : 0));
+}
+
 /** The calls of a trace that concern what lies in `directory`, or it, in their order. */
 export function readCalls(trace: string, directory: string): TracedCall[] {
   const calls = readFileSync(trace, "utf8").matchAll(/^\d+ +(\w+)\((.*)$/gm);

@@ -1,9 +1,16 @@
 /** Guests on 2 MiB pages: discarded, asked for and placed whole, whatever is dirty in them. */
 import { expect } from "bun:test";
 
-import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
+import {
+  HUGE_PAGE_BYTES,
+  HugePages,
+  needHugePages,
+  PAGES_PER_HUGE_PAGE,
+} from "../helpers/huge-pages.ts";
 import { expectMoved, move, pages, startDest, startSource } from "../helpers/migration.ts";
-import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { needStrace, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { lengthsPlaced, tracedPlacing } from "../helpers/traced-calls.ts";
 
 /** Both ends are on this host, and each has the whole guest. */
 const POOL_PAGES = 32;
@@ -32,6 +39,24 @@ hugeTest("pure postcopy: a fault brings a whole huge page on the urgent channel"
   expect(urgentNormal + urgentZero).toBeGreaterThan(0);
   expect((urgentNormal + urgentZero) % 512).toBe(0);
 });
+
+const tracedTest = requireOrSkip(needUserfaultfd(), needHugePages(POOL_PAGES), needStrace());
+
+tracedTest(
+  "every huge page is placed by one call, whether it was asked for or pushed",
+  async () => {
+    await using _ = await HugePages.add(POOL_PAGES);
+    await using directory = new TemporaryDirectory("placing");
+    const trace = directory.file("calls");
+    await using dest = await startDest({ before: tracedPlacing(trace) });
+    const guest = "stress:size=32MiB,page-size=2M,rate=unlimited,duration=100ms";
+    await using source = startSource({ guest, to: dest.peer, flags: ["--switchover", "now"] });
+    const [sent, got] = await Promise.all([source.end(), dest.end()]);
+    expectMoved(sent, got, COUNT);
+    const count = COUNT / PAGES_PER_HUGE_PAGE;
+    expect(lengthsPlaced(trace)).toEqual(Array.from({ length: count }, () => HUGE_PAGE_BYTES));
+  },
+);
 
 hugeTest("a destination without huge pages says how to get them, and the guest stays", async () => {
   // Enough for the source, nothing for the destination.

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import type { Compression } from "../../../src/source/compression-chooser.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
 import { FEATURE, PING_WORKING_SET } from "../../../src/stream/hello.ts";
@@ -259,15 +260,20 @@ describe("a request", () => {
 });
 
 describe("a request for a page that has been pushed", () => {
-  /** A server with an urgent channel, over a guest of which all is owed but page 5, sent before. */
-  function bench(descriptors: Descriptors, guest: SendingGuest, { repeats = true } = {}) {
+  /** A server with an urgent channel, over a guest of which all is owed but one page, sent before. */
+  function bench(
+    descriptors: Descriptors,
+    guest: SendingGuest,
+    options: { repeats?: boolean; hostPage?: number; compression?: Compression } = {},
+  ) {
+    const { repeats = true, hostPage = 5, compression = "auto" } = options;
     const [fd] = descriptors.pair();
     const [urgentFd, peerFd] = descriptors.pair();
     const stopFd = descriptors.event();
     const { shared, blocks } = guest;
-    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd);
+    const context = sourceContext(blocks, shared, writing(fd, stopFd), stopFd, { compression });
     oweEverything(shared, blocks);
-    shared.owed[0]?.claim(5);
+    shared.owed[0]?.claim(hostPage);
     Atomics.sub(shared.control, WORD.owed, 1);
     Atomics.store(shared.control, WORD.urgentFd, urgentFd);
     Atomics.store(shared.control, WORD.repeats, repeats ? FEATURE.repeats : 0);
@@ -295,6 +301,42 @@ describe("a request for a page that has been pushed", () => {
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(62);
   });
 
+  test.each([false, true])("brings all of a huge page once more (in runs: %p)", (runs) => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 16 * PAGE);
+    const { receiver, ask } = bench(descriptors, guest, { hostPage: 2 });
+    Atomics.store(guest.shared.control, WORD.pageRuns, runs ? 1 : 0);
+    expect([ask(2, 16 * PAGE), ask(3, 16 * PAGE)]).toEqual([0, 1]);
+    expect(receiver.urgent()).toBe(true);
+    const asked = Array.from({ length: 32 }, (_, i) => `0:${32 + i}`);
+    expect(names(receiver.pages)).toEqual(asked);
+    expectEachOnce(receiver.pages, asked);
+    expect(receiver.torn).toEqual([]);
+    const { counters } = guest.shared;
+    // Of three pages one is zeros.
+    const slots = [SOURCE.pagesRequested, SOURCE.pagesRequestedZero, SOURCE.pagesRepeated];
+    expect(slots.map((slot) => counters.get(slot))).toEqual([11, 5, 16]);
+  });
+
+  test("brings it as it is, also where all that is pushed is compressed", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 16 * PAGE);
+    const { context, receiver, ask } = bench(descriptors, guest, {
+      hostPage: 2,
+      compression: "zstd",
+    });
+    const { control, counters } = guest.shared;
+    Atomics.store(control, WORD.pageRuns, 1);
+    Atomics.store(control, WORD.packedRuns, 1);
+    expect([ask(2, 16 * PAGE), ask(3, 16 * PAGE)]).toEqual([0, 1]);
+    expect(receiver.urgent()).toBe(true);
+    // Of their 32 pages 11 are zeros; each of the others is one word, again and again.
+    expect(counters.get(SOURCE.bytesRequested)).toBeGreaterThan(21 * PAGE);
+    pushOwed(context);
+    expect(counters.get(SOURCE.pagesPacked)).toBe(counters.get(SOURCE.pagesPushed));
+    expect(counters.get(SOURCE.bytesPostcopy)).toBeLessThan(PAGE);
+  });
+
   test("brings nothing where the peer does not take that, as a QEMU", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([64]);
@@ -312,15 +354,6 @@ describe("a request for a page that has been pushed", () => {
     finishUrgent(context);
     expect(ask(5)).toBe(0);
     expect(receiver.urgent()).toBe(false);
-    expect(receiver.pages).toEqual([]);
-  });
-
-  test("brings nothing of a huge page, of which a part is there", () => {
-    using descriptors = new Descriptors();
-    using guest = new SendingGuest([64], 4 * PAGE);
-    const { receiver, ask } = bench(descriptors, guest);
-    expect(ask(5, 4 * PAGE)).toBe(0);
-    expect(receiver.urgent()).toBe(true);
     expect(receiver.pages).toEqual([]);
   });
 });

@@ -27,6 +27,7 @@ import {
   takeSocketError,
   tuneTcp,
   UNIX_PATH_BYTES_MAX,
+  unsentBytes,
 } from "../../../syscalls/socket.ts";
 import type { SocketAddress } from "../../../syscalls/socket.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
@@ -274,4 +275,17 @@ test("what a TCP connection has read is acknowledged at once, when that is asked
   expect(acknowledgeNow(fd)).toBe(true);
   expect(option(fd, level, TCP.TCP_QUICKACK)).toBe(1);
   expect(acknowledgeNow(descriptors.pair()[0])).toBe(false);
+});
+
+test("what waits in a TCP socket is counted until it is sent", () => {
+  using descriptors = new Descriptors();
+  const [listener, address] = listenOn(descriptors, { family: "inet", host: "127.0.0.1", port: 0 });
+  const fd = connectTo(descriptors, address);
+  ready(listener, POLL.POLLIN);
+  descriptors.add(acceptConnection(listener));
+  expect(unsentBytes(fd)).toBe(0);
+  // Nobody reads: the peer takes what it has room for.
+  while (syscall(NR.write, fd, scratch.address, 4096) > 0);
+  expect(unsentBytes(fd)).toBeGreaterThan(0);
+  expect(unsentBytes(descriptors.pair()[0])).toBeUndefined();
 });
