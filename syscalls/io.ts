@@ -47,8 +47,9 @@ export function writeAt(fd: number, address: number, length: number, offset: num
 }
 
 /**
- * An array of struct iovec for writev(2), filled and sent by one thread. After a short write
- * `write` goes on from where the kernel stopped: `remaining` says how much is left.
+ * An array of struct iovec for writev(2), preadv(2) and pwritev(2), filled and used by one thread.
+ * After a call that was short the next one goes on from where the kernel stopped: `remaining` says how
+ * much is left.
  */
 export class GatherList {
   readonly #scratch: Scratch;
@@ -92,18 +93,33 @@ export class GatherList {
 
   /** One writev(2) of what remains: bytes written (the list moves on past them) or -errno. */
   write(fd: number): number {
+    return this.#call(NR.writev, fd);
+  }
+
+  /** One pwritev(2) of what remains to a file offset: as `write`. */
+  writeAt(fd: number, offset: number): number {
+    return this.#call(NR.pwritev, fd, offset);
+  }
+
+  /** One preadv(2) from a file offset into what remains: bytes read, 0 at the end, or -errno. */
+  readAt(fd: number, offset: number): number {
+    return this.#call(NR.preadv, fd, offset);
+  }
+
+  /** On 64 bits the kernel takes a file offset as one argument, and looks at no upper half. */
+  #call(number: number, fd: number, offset = 0): number {
     const address = this.#scratch.address + this.#first * IOVEC_BYTES;
     let result: number;
     do {
-      result = syscall(NR.writev, fd, address, this.#count - this.#first);
+      result = syscall(number, fd, address, this.#count - this.#first, offset);
     } while (result === -ERRNO.EINTR);
     if (result > 0) this.#advance(result);
     return result;
   }
 
-  #advance(written: number): void {
-    this.remaining -= written;
-    let left = written;
+  #advance(done: number): void {
+    this.remaining -= done;
+    let left = done;
     while (left > 0) {
       const at = this.#first * 4;
       const length = this.#words[at + 2] ?? 0;

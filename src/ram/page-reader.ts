@@ -1,5 +1,6 @@
 /** Where the pages of a guest that is sent come from: its memory, or what was stored of it. */
 import type { RamBlock } from "./block.ts";
+import type { Scratch } from "../../syscalls/memory.ts";
 import { MemoryWindows } from "./windows.ts";
 
 /** Target pages by block and offset. One thread uses a PageReader. */
@@ -11,6 +12,19 @@ export interface PageReader {
    * is not what was stored; what is in `target` then must not be sent.
    */
   copyPage(block: RamBlock, offset: number, target: Uint8Array, at: number): void;
+  /**
+   * Copies `count` consecutive pages, none of them zeros, the first to `target.bytes[at, at + 4096)` and
+   * each further one `stride` bytes behind the one before; throws as `copyPage` does. Where there is a
+   * cheaper way for many pages than one by one.
+   */
+  copyPages?(
+    block: RamBlock,
+    offset: number,
+    count: number,
+    target: Scratch,
+    at: number,
+    stride: number,
+  ): void;
   /**
    * Where the page lies in this process for as long as the guest is sent: a write can gather it
    * from there. Pages that are read from a file lie nowhere, and are always copied.

@@ -21,12 +21,14 @@ import {
 } from "../stream/constants.ts";
 import { PAGE_RUN_HEADER_BYTES_MAX, putPageRun } from "../stream/page-run.ts";
 import type { PageRun } from "../stream/page-run.ts";
-import { putNamedRamHeader, putRamHeader } from "../stream/ram-record.ts";
+import { putNamedRamHeader, putRamHeader, RAM_HEADER_BYTES_MAX } from "../stream/ram-record.ts";
 import type { RunPacker } from "./run-packer.ts";
 
 /** Headers, and copies of some 300 pages; memory that is not used is never touched. */
 const SCRATCH_BYTES = 1280 * 1024;
 const HEADER_BYTES = 8;
+/** A page of the block of the record before. */
+const RECORD_BYTES = HEADER_BYTES + TARGET_PAGE_SIZE;
 const SECTION_HEADER_BYTES = 5;
 /** Room kept for the end of a section: EOS and footer. */
 const TRAILER_BYTES = 16;
@@ -119,23 +121,24 @@ export class RamWriter {
 
   /**
    * Adds the first of `count` consecutive target pages at `offset` of a block: as many as are of one
-   * kind where runs are sent, else one. Returns how many it took; throws as `page` does.
+   * kind where runs are sent, or where pages are read together; else one. Returns how many it took;
+   * throws as `page` does.
    */
   pages(block: RamBlock, offset: number, count: number): number {
+    if (!this.runs && count > 1 && this.#pages.copyPages !== undefined) {
+      return this.#records(block, offset, count);
+    }
     if (!this.runs || (count === 1 && this.packer === undefined)) {
       this.page(block, offset);
       return 1;
     }
-    const pages = this.#pages;
-    const zero = pages.isZero(block, offset);
-    const most = Math.min(count, zero ? count : this.#roomForPages());
-    let taken = 1;
-    while (taken < most && pages.isZero(block, offset + taken * TARGET_PAGE_SIZE) === zero) taken++;
+    const zero = this.#pages.isZero(block, offset);
+    const taken = this.#alike(block, offset, zero ? count : Math.min(count, this.#roomForPages()));
     if (zero) {
       this.#runHeader(block, "zero", offset, taken);
       this.zero += taken;
     } else {
-      const frame = this.packer?.pack(pages, block, offset, taken);
+      const frame = this.packer?.pack(this.#pages, block, offset, taken);
       if (frame === undefined) {
         this.#runHeader(block, "plain", offset, taken);
         this.#data(block, offset, taken);
@@ -147,6 +150,37 @@ export class RamWriter {
       }
       this.normal += taken;
     }
+    this.#moved?.add(this.kind, block, offset, taken);
+    return taken;
+  }
+
+  /** How many of `count` pages, from the first on, are of its kind: zeros, or not. */
+  #alike(block: RamBlock, offset: number, count: number): number {
+    const pages = this.#pages;
+    const zero = pages.isZero(block, offset);
+    for (let alike = 1; alike < count; alike++) {
+      if (pages.isZero(block, offset + alike * TARGET_PAGE_SIZE) !== zero) return alike;
+    }
+    return Math.max(count, 1);
+  }
+
+  /** Adds pages as records of their own, whose data are read together; returns how many. */
+  #records(block: RamBlock, offset: number, count: number): number {
+    if (this.#pages.isZero(block, offset)) {
+      this.page(block, offset);
+      return 1;
+    }
+    const taken = this.#alike(block, offset, Math.min(count, this.#roomForRecords()));
+    this.#header(block, offset, RAM_FLAG.page);
+    const at = this.#used;
+    for (let page = 1; page < taken; page++) {
+      const flags = RAM_FLAG.page | RAM_FLAG.continue;
+      const header = at + page * RECORD_BYTES - HEADER_BYTES;
+      putRamHeader(this.#scratch.view, header, offset + page * TARGET_PAGE_SIZE, flags);
+    }
+    this.#pages.copyPages?.(block, offset, taken, this.#scratch, at, RECORD_BYTES);
+    this.#used = at + taken * RECORD_BYTES - HEADER_BYTES;
+    this.normal += taken;
     this.#moved?.add(this.kind, block, offset, taken);
     return taken;
   }
@@ -164,6 +198,12 @@ export class RamWriter {
     const most = this.packer === undefined ? RUN_PAGES_MAX : PACKED_RUN_PAGES_MAX;
     const room = this.pieceBytes - this.#used - PAGE_RUN_HEADER_BYTES_MAX - TRAILER_BYTES;
     return Math.min(most, Math.floor(room / TARGET_PAGE_SIZE));
+  }
+
+  /** The first may name its block. */
+  #roomForRecords(): number {
+    const room = SCRATCH_BYTES - this.#used - RAM_HEADER_BYTES_MAX - TRAILER_BYTES;
+    return Math.floor(room / RECORD_BYTES);
   }
 
   #runHeader(
@@ -185,6 +225,11 @@ export class RamWriter {
     if (!this.copying && pages.addressOf !== undefined) {
       this.#flush();
       this.#list.add(pages.addressOf(block, offset), count * TARGET_PAGE_SIZE);
+      return;
+    }
+    if (count > 1 && pages.copyPages !== undefined) {
+      pages.copyPages(block, offset, count, this.#scratch, this.#used, TARGET_PAGE_SIZE);
+      this.#used += count * TARGET_PAGE_SIZE;
       return;
     }
     for (let page = 0; page < count; page++) {

@@ -6,13 +6,10 @@ export function forEachZeroRun(
   sums: Uint32Array,
   visit: (page: number, count: number) => void,
 ): void {
-  for (let page = 0; page < sums.length;) {
-    if (sums[page] !== ZERO_PAGE_SUM) {
-      page++;
-      continue;
-    }
-    const first = page;
-    while (page < sums.length && sums[page] === ZERO_PAGE_SUM) page++;
-    visit(first, page - first);
+  for (let first = sums.indexOf(ZERO_PAGE_SUM); first >= 0;) {
+    let end = first + 1;
+    while (end < sums.length && sums[end] === ZERO_PAGE_SUM) end++;
+    visit(first, end - first);
+    first = sums.indexOf(ZERO_PAGE_SUM, end);
   }
 }

@@ -4,8 +4,9 @@
  * signal, and what is sent is the very copy that was checked.
  */
 import { SyscallError } from "../../../syscalls/error.ts";
-import { readAt } from "../../../syscalls/io.ts";
+import { GatherList, IOVEC_COUNT_MAX, readAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
+import type { Scratch } from "../../../syscalls/memory.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import type { PageReader } from "../../ram/page-reader.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
@@ -44,8 +45,7 @@ export class StoredPages implements PageReader {
   readonly #table: PageTable;
   readonly #scratch = mapScratch(AHEAD_BYTES);
   readonly #held: Buffer;
-  /** The page that is checked and handed out. */
-  readonly #page = new Uint8Array(TARGET_PAGE_SIZE);
+  readonly #list = new GatherList(IOVEC_COUNT_MAX);
   /** What the scratch memory holds: [#start, #end) of this file. */
   #fd = -1;
   #start = 0;
@@ -71,12 +71,63 @@ export class StoredPages implements PageReader {
     const held = fd === this.#fd && from >= this.#start && from + TARGET_PAGE_SIZE <= this.#end;
     if (!held) this.#read(fd, from, block, offset);
     const heldAt = from - this.#start;
-    this.#held.copy(this.#page, 0, heldAt, heldAt + TARGET_PAGE_SIZE);
-    const sum = this.#table.sumOf(block.index, page);
-    if (sum !== undefined && pageSum(this.#page) !== sum) {
-      throw this.#table.damaged(block, offset, "does not have its checksum");
+    this.#held.copy(target, at, heldAt, heldAt + TARGET_PAGE_SIZE);
+    this.#check(block, offset, target, at);
+  }
+
+  copyPages(
+    block: RamBlock,
+    offset: number,
+    count: number,
+    target: Scratch,
+    at: number,
+    stride: number,
+  ): void {
+    for (let done = 0; done < count;) {
+      const [from, to] = [offset + done * TARGET_PAGE_SIZE, at + done * stride];
+      const got = this.#readTogether(block, from, count - done, target.address + to, stride);
+      for (let page = 0; page < got; page++) {
+        this.#check(block, from + page * TARGET_PAGE_SIZE, target.bytes, to + page * stride);
+      }
+      // Alone, also where it cannot be read: that says why.
+      if (got === 0) this.copyPage(block, from, target.bytes, to);
+      done += Math.max(got, 1);
     }
-    target.set(this.#page, at);
+  }
+
+  /** What was read must be what was stored. */
+  #check(block: RamBlock, offset: number, bytes: Uint8Array, at: number): void {
+    const sum = this.#table.sumOf(block.index, offset / TARGET_PAGE_SIZE);
+    if (sum === undefined || pageSum(bytes.subarray(at, at + TARGET_PAGE_SIZE)) === sum) return;
+    throw this.#table.damaged(block, offset, "does not have its checksum");
+  }
+
+  /**
+   * Reads of `count` pages those which lie one behind the other in their file, the first to `address`,
+   * in one call. Returns how many could be read; 0 too where it is no more than one.
+   */
+  #readTogether(
+    block: RamBlock,
+    offset: number,
+    count: number,
+    address: number,
+    stride: number,
+  ): number {
+    const first = offset / TARGET_PAGE_SIZE;
+    const fd = this.#table.descriptorOf(block.index, first);
+    const from = this.#table.offsetOf(block.index, first);
+    const list = this.#list;
+    list.clear();
+    for (let page = 0; page < count && list.room > 0; page++) {
+      const place = this.#table.offsetOf(block.index, first + page);
+      const follows = place === from + page * TARGET_PAGE_SIZE;
+      if (!follows || this.#table.descriptorOf(block.index, first + page) !== fd) break;
+      list.add(address + page * stride, TARGET_PAGE_SIZE);
+    }
+    if (list.remaining === TARGET_PAGE_SIZE) return 0;
+    const got = list.readAt(fd, from);
+    if (got < TARGET_PAGE_SIZE || !this.#table.unchanged()) return 0;
+    return Math.floor(got / TARGET_PAGE_SIZE);
   }
 
   /**

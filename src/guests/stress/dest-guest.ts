@@ -12,6 +12,7 @@ import { checkDescriptors } from "./descriptors.ts";
 import { STRESS_DEVICE, STRESS_MACHINE, STRESS_UPDATE } from "./machine.ts";
 import { mapBlocks } from "./memory.ts";
 import type { StressParameters } from "./parameters.ts";
+import { openPool } from "./pattern.ts";
 import { continueStressSetup, openStressWorld } from "./setup.ts";
 import type { StressSetup, StressWorld } from "./setup.ts";
 import { decodeStressState, decodeStressUpdate } from "./state-codec.ts";
@@ -58,6 +59,8 @@ export class StressDestGuest implements DestGuest {
   constructor(expected: StressParameters | undefined, tell: (news: StressNews) => void) {
     this.#expected = expected;
     this.#tell = tell;
+    // The guest stands still when its first page is looked at.
+    openPool();
   }
 
   configure(configuration: StreamConfiguration | undefined): void {

@@ -8,9 +8,9 @@
  *
  * The pool exists so that a page is filled and checked by memmove and memcmp: a loop of 1024 words
  * takes five times as long. 65536 versions of a page in a row all start at different places, so a
- * page that is half old and half new is found as well. The pool is the same for all guests and made
- * when the thread loads this file, not while a guest stands still; a guest's seed chooses the scrambling
- * and the places. A page that was never written, or was discarded, holds zeros.
+ * page that is half old and half new is found as well. The pool is the same for all guests. A thread
+ * makes it with its first pattern, as threads of other guests load this file as well; a guest's seed
+ * chooses the scrambling and the places. A page that was never written, or was discarded, holds zeros.
  *
  * Hot: free functions, and Buffer methods that take offsets, because a view made for each page
  * would be garbage for each page.
@@ -33,8 +33,9 @@ const POOL_SEED = 0;
 const ROUND_KEY = 0x7f4a_7c15;
 
 const ZERO_PAGE = Buffer.from(new ArrayBuffer(STRESS_PAGE_BYTES));
-const POOL_WORDS = createPool();
-const POOL_BYTES = Buffer.from(POOL_WORDS.buffer);
+
+/** This thread's, once it has one. */
+let pool: PageWindow | undefined;
 
 /** A stretch of guest memory, or any memory, as words and as bytes. */
 export interface PageWindow {
@@ -46,6 +47,7 @@ export interface PageWindow {
 export interface Pattern {
   readonly pageKey: number;
   readonly versionKey: number;
+  readonly pool: PageWindow;
   /** Words 0 and 1 of the page that was last asked for: two results without an allocation. */
   first: number;
   second: number;
@@ -71,7 +73,7 @@ export function createPattern(seed: number): Pattern {
   seedGenerator(state, 0, seed, KEY_STREAM);
   const pageKey = nextRandom(state, 0) | 0;
   const versionKey = nextRandom(state, 0) | 0;
-  return { pageKey, versionKey, first: 0, second: 0 };
+  return { pageKey, versionKey, pool: openPool(), first: 0, second: 0 };
 }
 
 /** Writes the page of `version` at words[word, word + 1024) of the window. */
@@ -88,7 +90,12 @@ export function fillPage(
     return;
   }
   const place = poolPlace(pattern, page, version) * 4;
-  POOL_BYTES.copy(window.bytes, at + HEAD_BYTES, place + HEAD_BYTES, place + STRESS_PAGE_BYTES);
+  pattern.pool.bytes.copy(
+    window.bytes,
+    at + HEAD_BYTES,
+    place + HEAD_BYTES,
+    place + STRESS_PAGE_BYTES,
+  );
   scramble(pattern, page, version);
   window.words[word] = pattern.first;
   window.words[word + 1] = pattern.second;
@@ -111,7 +118,7 @@ export function checkPage(
   if (words[word] !== pattern.first) return 0;
   if (words[word + 1] !== pattern.second) return 1;
   const place = poolPlace(pattern, page, version);
-  const order = POOL_BYTES.compare(
+  const order = pattern.pool.bytes.compare(
     bytes,
     word * 4 + HEAD_BYTES,
     word * 4 + STRESS_PAGE_BYTES,
@@ -120,7 +127,7 @@ export function checkPage(
   );
   if (order === 0) return -1;
   for (let index = HEAD_WORDS; index < STRESS_PAGE_WORDS; index++) {
-    if (words[word + index] !== POOL_WORDS[place + index]) return index;
+    if (words[word + index] !== pattern.pool.words[place + index]) return index;
   }
   // Only when another thread repaired the page meanwhile: it was wrong, and nobody can say where.
   return HEAD_WORDS;
@@ -147,7 +154,7 @@ export function expectedWord(
   scramble(pattern, page, version);
   if (index === 0) return pattern.first;
   if (index === 1) return pattern.second;
-  return POOL_WORDS[poolPlace(pattern, page, version) + index]!;
+  return pattern.pool.words[poolPlace(pattern, page, version) + index]!;
 }
 
 /**
@@ -184,10 +191,16 @@ function poolPlace(pattern: Pattern, page: number, version: number): number {
   return (mix32(page + pattern.versionKey) + Math.imul(version, PLACE_STEP)) & (POOL_PLACES - 1);
 }
 
-function createPool(): Uint32Array {
+/** Makes the pool, unless this thread has it: that takes some milliseconds. */
+export function openPool(): PageWindow {
+  pool ??= createPool();
+  return pool;
+}
+
+function createPool(): PageWindow {
   const words = new Uint32Array(new ArrayBuffer((POOL_PLACES + STRESS_PAGE_WORDS) * 4));
   const state = new Int32Array(GENERATOR_WORDS);
   seedGenerator(state, 0, POOL_SEED, POOL_STREAM);
   for (let index = 0; index < words.length; index++) words[index] = nextRandom(state, 0);
-  return words;
+  return { words, bytes: Buffer.from(words.buffer) };
 }

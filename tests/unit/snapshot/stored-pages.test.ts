@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { closeSync, mkdirSync, openSync, truncateSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, truncateSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { mapScratch } from "../../../syscalls/memory.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import type { OpenedSnapshot } from "../../../src/guests/snapshot/open.ts";
 import { SnapshotTable } from "../../../src/guests/snapshot/page-table.ts";
@@ -83,14 +84,60 @@ test("any order of pages brings each as it was stored", () => {
   );
 });
 
-/** Reads pages in order until one is refused; which, and why. */
-function readUntilRefused(snapshot: OpenedSnapshot): { page: number; error: Error } {
+test("many pages at once come as one by one, wherever they are to go", () => {
+  const snapshot = keep("many");
+  const wish = fc.record({
+    index: fc.nat({ max: BLOCKS - 1 }),
+    page: fc.nat({ max: PAGES - 1 }),
+    count: fc.integer({ min: 1, max: 40 }),
+    gap: fc.constantFrom(0, 8),
+  });
+  const target = mapScratch(41 * (PAGE + 8));
+  fc.assert(
+    fc.property(fc.array(wish, { maxLength: 8 }), (wishes) => {
+      const pages = new StoredPages(new SnapshotTable(snapshot));
+      for (const { index, page: first, count: most, gap } of wishes) {
+        const count = Math.min(most, PAGES - first);
+        const stride = PAGE + gap;
+        target.bytes.fill(0xff);
+        pages.copyPages(block(snapshot, index), first * PAGE, count, target, 5, stride);
+        const expected = new Uint8Array(target.bytes.length).fill(0xff);
+        for (let n = 0; n < count; n++) {
+          const at = 5 + n * stride;
+          expected.fill(byteOf(index, first + n), at, at + PAGE);
+        }
+        expect(Buffer.compare(target.bytes, expected)).toBe(0);
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("of many pages at once each is compared with its checksum", () => {
+  const snapshot = keep("damaged");
+  const file = openSync(join(snapshot.directory, "ram-0.bin"), "r+");
+  writeSync(file, Uint8Array.of(99), 0, 1, 12 * PAGE + 77);
+  closeSync(file);
   const pages = new StoredPages(new SnapshotTable(snapshot));
-  const target = new Uint8Array(PAGE);
-  for (let page = 0; page < PAGES; page++) {
+  const target = mapScratch(8 * PAGE);
+  const read = (first: number): void => {
+    pages.copyPages(block(snapshot), first * PAGE, 4, target, 0, PAGE);
+  };
+  read(5);
+  expect(() => read(10)).toThrow(
+    `the page at ${12 * PAGE} of ram-0.bin (block0) does not have its checksum`,
+  );
+});
+
+/** Reads pages in order, so many at once, until one is refused; in which piece, and why. */
+function readUntilRefused(snapshot: OpenedSnapshot, atOnce = 1): { page: number; error: Error } {
+  const pages = new StoredPages(new SnapshotTable(snapshot));
+  const target = mapScratch(atOnce * PAGE);
+  for (let page = 0; page < PAGES; page += atOnce) {
     if (pages.isZero(block(snapshot), page * PAGE)) continue;
     try {
-      pages.copyPage(block(snapshot), page * PAGE, target, 0);
+      if (atOnce === 1) pages.copyPage(block(snapshot), page * PAGE, target.bytes, 0);
+      else pages.copyPages(block(snapshot), page * PAGE, atOnce, target, 0, PAGE);
     } catch (error) {
       return { page, error: error as Error };
     }
@@ -98,23 +145,23 @@ function readUntilRefused(snapshot: OpenedSnapshot): { page: number; error: Erro
   throw new Error("no page was refused");
 }
 
-describe("a file that changes while it is served", () => {
+describe.each([1, 2, 6])("a file that changes while it is served, %d pages at once,", (atOnce) => {
   test("is cut off: every page before the cut comes, the next one is named", () => {
-    const snapshot = keep("cut");
+    const snapshot = keep(`cut-${atOnce}`);
     // In the middle of a page, and of what is read ahead.
     truncateSync(join(snapshot.directory, "ram-0.bin"), 100 * PAGE + 1000);
-    const { page, error } = readUntilRefused(snapshot);
-    expect(page).toBe(100);
+    const { page, error } = readUntilRefused(snapshot, atOnce);
+    expect(page).toBe(100 - (100 % atOnce));
     expect(error).toMatchObject({ code: "DAMAGED_SNAPSHOT" });
     expect(error.message).toEndWith(`the page at ${100 * PAGE} of ram-0.bin (block0) is cut off`);
   });
 
   test("cannot be read: the page, the file and the disk's error are named", () => {
-    const snapshot = keep("unreadable");
+    const snapshot = keep(`unreadable-${atOnce}`);
     // Memory of this process where none is mapped: reading it is EIO, as on a bad disk.
     const fd = openSync("/proc/self/mem", "r");
     try {
-      const { page, error } = readUntilRefused({ ...snapshot, descriptors: [fd] });
+      const { page, error } = readUntilRefused({ ...snapshot, descriptors: [fd] }, atOnce);
       expect(page).toBe(0);
       expect(error).toMatchObject({ code: "DAMAGED_SNAPSHOT", cause: { code: "EIO" } });
       expect(error.message).toContain("the page at 0 of ram-0.bin (block0) cannot be read");

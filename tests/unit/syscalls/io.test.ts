@@ -128,6 +128,34 @@ describe("a gather list", () => {
   });
 });
 
+describe("pieces of a file", () => {
+  test("go to where they belong in one call, and come back into other pieces", async () => {
+    await using directory = new TemporaryDirectory("io");
+    const fd = openSync(directory.file("pieces"), "w+");
+    try {
+      const offset = 5 * 2 ** 30 + 3;
+      const list = new GatherList(8);
+      for (const at of [9000, 100, 500]) list.add(source.address + at, 70);
+      expect([list.writeAt(fd, offset), list.remaining]).toEqual([210, 0]);
+      list.clear();
+      received.bytes.fill(0);
+      for (const at of [0, 200]) list.add(received.address + at, 105);
+      expect([list.readAt(fd, offset), list.remaining]).toEqual([210, 0]);
+      const expected = [9000, 100, 500].flatMap((at) => [...source.bytes.subarray(at, at + 70)]);
+      const back = [0, 200].flatMap((at) => [...received.bytes.subarray(at, at + 105)]);
+      expect(back).toEqual(expected);
+      // A call that is short leaves the rest.
+      list.clear();
+      for (const at of [0, 200]) list.add(received.address + at, 105);
+      expect([list.readAt(fd, offset + 50), list.remaining]).toEqual([160, 50]);
+      expect(list.readAt(fd, offset + 210)).toBe(0);
+      expect([list.readAt(-1, 0), list.writeAt(-1, 0)]).toEqual([-ERRNO.EBADF, -ERRNO.EBADF]);
+    } finally {
+      closeSync(fd);
+    }
+  });
+});
+
 describe("read and write", () => {
   test("give counts, the end, and errnos as numbers", () => {
     expect(readInto(reader, received.address, 10)).toBe(-ERRNO.EAGAIN);
