@@ -126,7 +126,7 @@ export class StoredPages implements PageReader {
     }
     if (list.remaining === TARGET_PAGE_SIZE) return 0;
     const got = list.readAt(fd, from);
-    if (got < TARGET_PAGE_SIZE || !this.#table.unchanged()) return 0;
+    if (got < TARGET_PAGE_SIZE || !this.#table.unchanged(block.index, first)) return 0;
     return Math.floor(got / TARGET_PAGE_SIZE);
   }
 
