@@ -318,6 +318,27 @@ async function loseThread(thread: string): Promise<RoleEnd<DestReport>> {
   return end;
 }
 
+vmmTest(
+  "Ctrl-C at dest: the first is warned about, with the second the VMM is killed",
+  async () => {
+    await using directory = new TemporaryDirectory("vmm-interrupt");
+    const { socket, file } = await prepare(directory);
+    await using dest = await startDest({ guest: `uffd:${socket}` });
+    await using vmm = await startVmm(socket, "--expect", file);
+    await dest.event("handover");
+    // What is waited for is shown twice a second, once it is at work.
+    await dest.event("progress");
+    dest.program.kill("SIGINT");
+    await dest.program.stderr.waitForLine(/Interrupt once more/);
+    expect(vmm.running).toBe(true);
+    dest.program.kill("SIGINT");
+    const end = await dest.end();
+    expect(end.exitCode).toBe(130);
+    expect(warning(end, "VMM_KILLED")).toContain("no source has come");
+    expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  },
+);
+
 vmmTest("a thread of dest ends by itself: the VMM is killed", async () => {
   const threads = ["incoming", "listen", "fault", "main"].map(async (thread) => {
     const end = await loseThread(thread);
