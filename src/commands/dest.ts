@@ -90,6 +90,7 @@ export const dest = defineStrictCommand({
   example: [
     "postcopy dest --guest snapshot:/var/lib/vm1 --listen tcp:127.0.0.1:4444",
     "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 --onward tcp:127.0.0.1:5555",
+    "postcopy dest --guest uffd:/run/vm1/uffd.sock --from firecracker:vm.mem,vm.diff",
   ].join("\n"),
   check: (options) => {
     checkCommon(options);

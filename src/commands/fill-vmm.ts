@@ -107,7 +107,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
 
 /** Waits for a VMM that hands over. */
 async function takeOver(job: FillJob): Promise<Taken> {
-  const { socket, keeper } = job;
+  const { socket, keeper, interrupts } = job;
   if (keeper !== undefined) checkKeeper(keeper);
   const door = new VmmDoor(socket);
   try {
@@ -115,6 +115,8 @@ async function takeOver(job: FillJob): Promise<Taken> {
     log.info(`Waiting for a VMM on ${socket}`);
     return { vmm: await awaitVmm(door, job), kept: undefined };
   } finally {
+    // What stops the door is closed with it.
+    interrupts.exitOnInterrupt();
     door.close();
   }
 }
@@ -142,7 +144,10 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     const takenOver = kept?.state.isTakenOver ?? false;
     run = openRun(job, vmm, kept, takenOver);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
-    void watch?.ended.then(() => run?.giveUp(new VmmGoneError()));
+    void watch?.ended.then(
+      () => run?.giveUp(new VmmGoneError()),
+      (cause: unknown) => run?.giveUp(new Error("The VMM cannot be watched any more", { cause })),
+    );
     await feed.fill(run, takenOver);
     fate.settle();
     kept?.release(output);

@@ -56,6 +56,7 @@ export const hold = defineStrictCommand({
     log.info(`Waiting for descriptors on unix:${path}`);
     output.events.emit({ event: "listening", peer: `unix:${path}` });
     const end = await thread.run({ listenFd, stopFd, uid: effectiveUser() });
+    interrupts.exitOnInterrupt();
     rmSync(path, { force: true });
     [listenFd, stopFd].forEach(closeDescriptor);
     log.info(ENDS[end]);

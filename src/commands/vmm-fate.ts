@@ -5,6 +5,7 @@
  * where it stands. It is never let go on with pages that nobody filled.
  */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { SyscallError } from "../../syscalls/error.ts";
 import { killProcess } from "../../syscalls/pidfd.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import type { GuestMemory } from "../dest/context.ts";
@@ -99,8 +100,13 @@ export class VmmFate {
     const { vmm, output } = this.#options;
     // Said first: whoever sees the VMM end finds why.
     output.warn("VMM_KILLED", `${what}. It is killed`);
-    killProcess(vmm.processFd);
-    this.#isOver = true;
+    try {
+      killProcess(vmm.processFd);
+      this.#isOver = true;
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      output.warn("VMM_FROZEN", `It stands, as it could not be killed: ${error.message}`);
+    }
   }
 
   /** Gives back the descriptor of the VMM's process. */

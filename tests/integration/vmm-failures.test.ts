@@ -37,6 +37,14 @@ async function prepare(directory: TemporaryDirectory) {
   return { socket: directory.file("vmm"), ...(await keptMemory()) };
 }
 
+/** Starts a dest that fills a VMM from files, slowly: what it reads it asks for. */
+async function startFilling(socket: string, from: string): Promise<DestRole> {
+  const words = ["--guest", `uffd:${socket}`, "--from", from, ...SLOW];
+  const dest = new Role<DestReport>(spawn(postcopyCommand("dest", "--json", ...words)));
+  await dest.event("listening");
+  return dest;
+}
+
 /** The text of a warning; fails where there is none. */
 function warning(end: RoleEnd<unknown>, code: string): string {
   const found = end.events.find((event) => event.event === "warning" && event.code === code);
@@ -120,9 +128,7 @@ async function killAtDamage(): Promise<void> {
   const at = 5000 * 4096;
   ram[at] = (ram[at] ?? 0) ^ 1;
   writeFileSync(join(damaged, "ram-0.bin"), ram);
-  const words = ["--guest", `uffd:${socket}`, "--from", `snapshot:${damaged}`, ...SLOW];
-  await using dest = new Role<DestReport>(spawn(postcopyCommand("dest", "--json", ...words)));
-  await dest.event("listening");
+  await using dest = await startFilling(socket, `snapshot:${damaged}`);
   await using vmm = await startVmm(socket, "--expect", file);
   const got = await dest.end();
   expect(warning(got, "VMM_KILLED")).toContain("the page at 20480000 of ram-0.bin (pc.ram)");
@@ -246,38 +252,45 @@ vmmTest(
 vmmTest("dest is killed and nobody keeps the userfaultfd: the VMM stands, for ever", async () => {
   await using directory = new TemporaryDirectory("vmm-kill");
   const { socket, guest, file } = await prepare(directory);
-  await using dest = await startDest({ guest: `uffd:${socket}` });
+  await using dest = await startFilling(socket, guest);
   await using vmm = await startVmm(socket, "--expect", file, "--wait");
-  await dest.event("handover");
-  await using source = startSource({ guest, to: dest.peer, flags: SLOW });
   await dest.phase("postcopy");
   dest.program.kill();
   await dest.program.finish();
   vmm.writeLine("read");
   await expectFrozen(vmm);
-  source.program.kill();
 });
+
+/** A VMM is killed once `dest` is at some moment. */
+async function killVmm(
+  socket: string,
+  dest: DestRole,
+  moment: () => Promise<unknown>,
+): Promise<void> {
+  const { file } = await keptMemory();
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  await moment();
+  vmm.kill();
+  const end = await dest.end();
+  expect(end).toMatchObject({
+    exitCode: 4,
+    error: { code: "VMM_GONE", message: "The VMM whose memory is filled has ended" },
+    report: { outcome: "failed", error: { code: "VMM_GONE" } },
+  });
+  expect(end.stderr).not.toContain("is killed");
+}
 
 vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", async () => {
   await using directory = new TemporaryDirectory("vmm-death");
-  const { socket, guest, file } = await prepare(directory);
-  // Before a source has come, and while pages come.
-  for (const sends of [false, true]) {
-    await using dest = await startDest({ guest: `uffd:${socket}` });
-    await using vmm = await startVmm(socket, "--expect", file, "--wait");
-    await dest.event("handover");
-    await using source = sends ? startSource({ guest, to: dest.peer, flags: SLOW }) : undefined;
-    if (sends) await dest.phase("postcopy");
-    vmm.kill();
-    const end = await dest.end();
-    expect(end).toMatchObject({
-      exitCode: 4,
-      error: { code: "VMM_GONE", message: "The VMM whose memory is filled has ended" },
-      report: { outcome: "failed", error: { code: "VMM_GONE" } },
-    });
-    expect(end.stderr).not.toContain("is killed");
-    source?.program.kill();
-  }
+  const { guest, socket } = await prepare(directory);
+  const other = directory.file("other");
+  await using early = await startDest({ guest: `uffd:${other}` });
+  await using late = await startFilling(socket, guest);
+  await Promise.all([
+    killVmm(socket, late, () => late.phase("postcopy")),
+    // No source has come yet.
+    killVmm(other, early, () => early.event("handover")),
+  ]);
 });
 
 vmmTest(
@@ -301,22 +314,40 @@ async function loseThread(thread: string): Promise<RoleEnd<DestReport>> {
   await using directory = new TemporaryDirectory("vmm-mortal");
   const { socket, guest, file } = await prepare(directory);
   const die = directory.file("die");
-  const words = ["dest", "--json", "--guest", `uffd:${socket}`, "--listen", "tcp:127.0.0.1:0"];
+  const words = ["dest", "--json", "--guest", `uffd:${socket}`, "--from", guest, ...SLOW];
   const command = [process.execPath, MORTAL, thread, die, ...withJournal(words)];
   await using dest: DestRole = new Role<DestReport>(spawn(command));
-  const { peer } = await dest.event("listening");
+  await dest.event("listening");
   await using vmm = await startVmm(socket, "--expect", file, "--wait");
-  await dest.event("handover");
-  await using source = startSource({ guest, to: peer, flags: SLOW });
   await dest.event("running");
   writeFileSync(die, "");
   // Its faults are what the fault thread looks at next.
   vmm.writeLine("read");
   const end = await dest.end();
   expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
-  source.program.kill();
   return end;
 }
+
+vmmTest(
+  "Ctrl-C at dest: the first is warned about, with the second the VMM is killed",
+  async () => {
+    await using directory = new TemporaryDirectory("vmm-interrupt");
+    const { socket, file } = await prepare(directory);
+    await using dest = await startDest({ guest: `uffd:${socket}` });
+    await using vmm = await startVmm(socket, "--expect", file);
+    await dest.event("handover");
+    // What is waited for is shown twice a second, once it is at work.
+    await dest.event("progress");
+    dest.program.kill("SIGINT");
+    await dest.program.stderr.waitForLine(/Interrupt once more/);
+    expect(vmm.running).toBe(true);
+    dest.program.kill("SIGINT");
+    const end = await dest.end();
+    expect(end.exitCode).toBe(130);
+    expect(warning(end, "VMM_KILLED")).toContain("no source has come");
+    expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  },
+);
 
 vmmTest("a thread of dest ends by itself: the VMM is killed", async () => {
   const threads = ["incoming", "listen", "fault", "main"].map(async (thread) => {

@@ -1,6 +1,8 @@
 /** What outlives a dest that is killed: written by one process's threads, read by the next one's. */
 import { expect, test } from "bun:test";
-import { writeSync } from "node:fs";
+import fc from "fast-check";
+import { readSync, writeSync } from "node:fs";
+import { sealedLength } from "../../../syscalls/memfd.ts";
 import { EVENT_BUFFER_BYTES, openUserfault } from "../../../syscalls/userfaultfd.ts";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { mapAnonymous, putU64, scratchAt, viewMemory } from "../../../syscalls/memory.ts";
@@ -128,6 +130,32 @@ test("what is no state, another version's, or cut off is refused", () => {
   expect(damage(39, 1, reopen)).toContain("cut off");
   // The address of the first piece of memory, which becomes no whole number.
   expect(damage(4 * PAGE + 7 + 8 + halfBytes(), 0x7f, reopen)).toContain("a piece of memory");
+});
+
+test("whatever bytes are in it, it is opened or refused by name", () => {
+  using descriptors = new Descriptors();
+  const { fd } = KeptState.begin(123, REGIONS);
+  descriptors.add(fd);
+  new KeptState(fd).prepare(BLOCKS);
+  const whole = new Uint8Array(sealedLength(fd) ?? 0);
+  readSync(fd, whole, 0, whole.length, 0);
+  // Headers, texts, and the head of the map; bits mean what they say.
+  const place = fc.constantFrom(0, PAGE, 2 * PAGE, 3 * PAGE, 4 * PAGE).chain((page) => {
+    return fc.integer({ min: page, max: page + 200 });
+  });
+  const damage = fc.array(fc.tuple(place, fc.integer({ min: 0, max: 255 })), { maxLength: 4 });
+  fc.assert(
+    fc.property(damage, (bytes) => {
+      writeSync(fd, whole, 0, whole.length, 0);
+      for (const [at, byte] of bytes) writeSync(fd, Uint8Array.of(byte), 0, 1, at);
+      try {
+        new AddressMap(new KeptState(fd).reopen().map).pieces();
+      } catch (error) {
+        if (!(error instanceof PostcopyError)) throw error;
+      }
+    }),
+    { numRuns: 300 },
+  );
 });
 
 /** The list of pieces is written into its second half first. */
