@@ -23,10 +23,13 @@ export function withMainLock({ shared }: SourceContext, write: () => void): void
   }
 }
 
-/** Sends all that is owed, and the end of the stream. */
+/**
+ * Sends all that is owed, and the end of the stream. A peer that takes pages twice may ask for those
+ * that are under way until it has them all: it waits for no end of the urgent channel then.
+ */
 export function sendOwed(context: SourceContext): void {
   pushOwed(context);
-  finishUrgent(context);
+  if (Atomics.load(context.shared.control, WORD.repeats) === 0) finishUrgent(context);
   withMainLock(context, () => {
     sendRamEnd(context);
     Atomics.store(context.shared.control, WORD.ended, 1);

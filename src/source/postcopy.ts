@@ -3,6 +3,7 @@
  * at once. Both claim pages in the same bitmap, under the lock of the channel that will carry them,
  * so that no page is sent twice by chance: a QEMU destination pauses on a repeat.
  */
+import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -343,12 +344,11 @@ export class RequestServer {
 
   /**
    * Sends a page that has been sent before, where the peer takes one: it is under way among the push,
-   * behind all that was pushed before it. What is asked for when nothing is owed any more is not
-   * repeated: the channel may have ended (`finishUrgent`).
+   * behind all that was pushed before it.
    */
   #repeat(block: RamBlock, start: number, channel: Channel): void {
     const { control, counters } = this.#shared;
-    if (Atomics.load(control, WORD.repeats) === 0 || Atomics.load(control, WORD.owed) <= 0) return;
+    if (Atomics.load(control, WORD.repeats) === 0) return;
     const writer = this.#writer;
     this.#setWay(block);
     const before = channel.bytesWritten;
@@ -358,8 +358,14 @@ export class RequestServer {
       writer.begin(undefined);
     };
     writer.begin(undefined);
-    addHostPages(writer, block, start / block.pageSize, 1, flush);
-    if (writer.normal + writer.zero > 0) flush();
+    try {
+      addHostPages(writer, block, start / block.pageSize, 1, flush);
+      if (writer.normal + writer.zero > 0) flush();
+    } catch (error) {
+      // The page has come meanwhile, and it was the last: the peer is done.
+      if (error instanceof ChannelError && Atomics.load(control, WORD.ended) === 1) return;
+      throw error;
+    }
     counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
   }
 
@@ -381,8 +387,8 @@ export class RequestServer {
 }
 
 /**
- * Ends the urgent channel with the EOS that QEMU 7.2 waits for. Nothing is owed any more, and the
- * lock is taken, so no answer can come after it.
+ * Ends the urgent channel with the EOS that QEMU 7.2 waits for, where no page is sent twice. Nothing
+ * is owed any more, and the lock is taken, so no answer can come after it.
  */
 export function finishUrgent(context: SourceContext): void {
   const { shared } = context;

@@ -199,7 +199,10 @@ export function expectMoved(
   expectAgreement(source.report, dest.report, count);
 }
 
-/** What one end sent the other received; every owed page was sent once. */
+/**
+ * What one end sent the other received; every owed page was sent once. What was sent once more may be
+ * under way when the last page has come: nobody waits for it.
+ */
 export function expectAgreement(source: SourceReport, dest: DestReport, count: number): void {
   const sent = source.pages;
   const got = dest.pages;
@@ -212,13 +215,14 @@ export function expectAgreement(source: SourceReport, dest: DestReport, count: n
   expect(pushed + requested).toBe(sent.owed);
   const gotNormal = got.pushedNormal + got.urgentNormal;
   const gotZero = got.pushedZero + got.urgentZero;
-  expect(gotNormal + gotZero).toBe(pushed + requested + sent.repeated);
+  const owed = pushed + requested;
+  expect(gotNormal + gotZero).toBeWithin(owed, owed + sent.repeated + 1);
   expect(gotNormal).toBeGreaterThanOrEqual(sent.pushedNormal + sent.requestedNormal);
   expect(gotZero).toBeGreaterThanOrEqual(sent.pushedZero + sent.requestedZero);
   expect(dest.urgentChannel).toBe(source.urgentChannel);
   // Where requests have a channel of their own, exactly their pages came on it.
-  const urgent = source.urgentChannel ? requested + sent.repeated : 0;
-  expect(got.urgentNormal + got.urgentZero).toBe(urgent);
+  const urgent = source.urgentChannel ? requested : 0;
+  expect(got.urgentNormal + got.urgentZero).toBeWithin(urgent, urgent + sent.repeated + 1);
   const { received, served, duplicate } = source.requests;
   expect(served + duplicate).toBe(received);
   expect(received).toBeLessThanOrEqual(dest.faults.remote);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
+import { sendOwed } from "../../../src/source/ending.ts";
 import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import type { Compression } from "../../../src/source/compression-chooser.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
@@ -282,7 +283,7 @@ describe("a request for a page that has been pushed", () => {
     const ask = (page: number, pageSize = PAGE): number =>
       server.serve(guest.block(0), page * pageSize, pageSize);
     const server = new RequestServer(context, blocks);
-    return { context, receiver, ask };
+    return { context, receiver, ask, peerFd };
   }
 
   test("brings it once more on the urgent channel, where the peer takes that", () => {
@@ -346,15 +347,35 @@ describe("a request for a page that has been pushed", () => {
     expect(names(receiver.pages)).toEqual(["0:6"]);
   });
 
-  test("brings nothing when nothing is owed: nothing may come behind the end of the channel", () => {
+  test("brings it also when nothing is owed any more: the last pages are under way then", () => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([64]);
     const { context, receiver, ask } = bench(descriptors, guest);
-    pushOwed(context);
-    finishUrgent(context);
+    sendOwed(context);
+    expect(ask(5)).toBe(0);
+    expect(receiver.urgent()).toBe(true);
+    expect(names(receiver.pages)).toEqual(["0:5"]);
+  });
+
+  test("brings nothing behind the end of the channel, which others wait for", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { context, receiver, ask } = bench(descriptors, guest, { repeats: false });
+    sendOwed(context);
     expect(ask(5)).toBe(0);
     expect(receiver.urgent()).toBe(false);
     expect(receiver.pages).toEqual([]);
+  });
+
+  test("fails on a broken channel only while the peer is not done", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64]);
+    const { context, ask, peerFd } = bench(descriptors, guest);
+    descriptors.close(peerFd);
+    expect(() => ask(5)).toThrow("broke");
+    sendOwed(context);
+    expect(ask(5)).toBe(0);
+    expect(guest.shared.counters.get(SOURCE.pagesRepeated)).toBe(0);
   });
 });
 
