@@ -30,13 +30,16 @@ export class PushCompression {
   #began = performance.now();
   /** What the channel had waited by then. */
   #waitedMs: number;
+  /** What the link must have in store where a chunk is compressed, and what it has; undefined if unknown. */
   readonly #storeBytes: number;
+  #store: number | undefined;
 
   /** Between ends that did not choose it nothing is ever compressed. */
   constructor(context: SourceContext, writer: RamWriter) {
     this.#context = context;
     this.#writer = writer;
     this.#waitedMs = context.channel.waitedMs;
+    this.#store = unsentBytes(context.channel.fd);
     const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
     this.#storeBytes = urgent ? STORE_BYTES : STORE_BYTES_ONE_CHANNEL;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
@@ -58,18 +61,21 @@ export class PushCompression {
 
   /** Whether the link has enough to do until a chunk is compressed; a limit of the push waits anyway. */
   #hasTime(): boolean {
-    const { settings, channel } = this.#context;
+    const { settings } = this.#context;
     if (settings.compression === "zstd" || settings.maxPostcopyBandwidth > 0) return true;
-    return (unsentBytes(channel.fd) ?? Infinity) >= this.#storeBytes;
+    return (this.#store ?? Infinity) >= this.#storeBytes;
   }
 
   /** Notes a chunk of `bytes` bytes, once it is written and what a limit has it wait is over. */
   after(bytes: number, sleptMs: number): void {
     if (this.#chooser === undefined) return;
     const now = performance.now();
-    const waited = this.#context.channel.waitedMs;
+    const { fd, waitedMs: waited } = this.#context.channel;
     const waitedMs = waited - this.#waitedMs + sleptMs;
-    this.#due = this.#chooser.note({ bytes, ms: now - this.#began, waitedMs });
+    const store = unsentBytes(fd);
+    const taken = bytes - ((store ?? 0) - (this.#store ?? 0));
+    this.#due = this.#chooser.note({ bytes: taken, ms: now - this.#began, waitedMs });
+    this.#store = store;
     this.#began = now;
     this.#waitedMs = waited;
   }

@@ -59,7 +59,8 @@ describe("compression", () => {
     // The sample is packed quickly; under way this thread gets a fraction of a processor.
     send(chooser, { rate: 100, packing: 500, ratio: 0.5 }, 2);
     const sent = send(chooser, { rate: 100, packing: 50, ratio: 0.5 }, 10);
-    expect(sent).toEqual([true, ...Array.from({ length: 9 }, () => false)]);
+    // Twice, as the first window says little: buffers are emptied in it.
+    expect(sent).toEqual([true, true, ...Array.from({ length: 8 }, () => false)]);
   });
 
   test("is left when the link has become faster", () => {
