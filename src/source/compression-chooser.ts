@@ -52,6 +52,8 @@ export class CompressionChooser {
   #waitedMs = 0;
   /** Bytes a millisecond when last nothing was compressed. */
   #plainRate = 0;
+  /** Milliseconds that compression took a byte when last some was compressed. */
+  #packingMs = 0;
   /** Windows in a row in which the link held this thread up. */
   #heldUp = 0;
   /** Windows in a row in which compression brought nothing. */
@@ -73,9 +75,15 @@ export class CompressionChooser {
     return this.#ms >= WINDOW_MS && this.#bytes >= WINDOW_BYTES;
   }
 
+  /** Bytes that the link takes as they are while so many are compressed. */
+  takenWhile(bytes: number): number {
+    return bytes * this.#packingMs * this.#plainRate;
+  }
+
   /** Decides for the next window. `packing` is of all of this one, or of a sample if it was plain. */
   decide(packing: PackingCost): void {
     if (packing.before > 0) {
+      this.#packingMs = packing.ms / packing.before;
       this.#windows++;
       if (this.compressing) this.#judge(packing);
       else this.#consider(packing);

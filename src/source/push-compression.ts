@@ -13,12 +13,9 @@ import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
 
-/**
- * What the link is to have in store while a chunk is compressed: a chunk, as compression is no slower
- * than the link. With one channel less is ever in store (`limitUnsent`), and chunks are smaller.
- */
-const STORE_BYTES = 512 * 1024;
-const STORE_BYTES_ONE_CHANNEL = 64 * 1024;
+/** Bytes of a chunk where requests have a channel of their own, and where they have none. */
+const CHUNK_BYTES = 512 * 1024;
+const CHUNK_BYTES_ONE_CHANNEL = 128 * 1024;
 
 export class PushCompression {
   readonly #context: SourceContext;
@@ -30,8 +27,8 @@ export class PushCompression {
   #began = performance.now();
   /** What the channel had waited by then. */
   #waitedMs: number;
-  /** What the link must have in store where a chunk is compressed, and what it has; undefined if unknown. */
-  readonly #storeBytes: number;
+  readonly #chunkBytes: number;
+  /** What the link has in store; undefined where nobody knows. */
   #store: number | undefined;
 
   /** Between ends that did not choose it nothing is ever compressed. */
@@ -41,7 +38,7 @@ export class PushCompression {
     this.#waitedMs = context.channel.waitedMs;
     this.#store = unsentBytes(context.channel.fd);
     const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
-    this.#storeBytes = urgent ? STORE_BYTES : STORE_BYTES_ONE_CHANNEL;
+    this.#chunkBytes = urgent ? CHUNK_BYTES : CHUNK_BYTES_ONE_CHANNEL;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
     this.#chooser = chosen ? new CompressionChooser(context.settings.compression) : undefined;
   }
@@ -56,14 +53,15 @@ export class PushCompression {
       chooser.decide(this.#packer.sum);
       Object.assign(this.#packer.sum, { before: 0, after: 0, ms: 0 });
     }
-    this.#writer.packer = chooser.compressing && this.#hasTime() ? this.#packer : undefined;
+    const compressing = chooser.compressing && this.#hasTime(chooser);
+    this.#writer.packer = compressing ? this.#packer : undefined;
   }
 
   /** Whether the link has enough to do until a chunk is compressed; a limit of the push waits anyway. */
-  #hasTime(): boolean {
+  #hasTime(chooser: CompressionChooser): boolean {
     const { settings } = this.#context;
     if (settings.compression === "zstd" || settings.maxPostcopyBandwidth > 0) return true;
-    return (this.#store ?? Infinity) >= this.#storeBytes;
+    return (this.#store ?? Infinity) >= chooser.takenWhile(this.#chunkBytes);
   }
 
   /** Notes a chunk of `bytes` bytes, once it is written and what a limit has it wait is over. */
