@@ -17,6 +17,8 @@ const PROMISE = 1.2;
 const GAIN = 1.05;
 /** So many windows in a row it must have been: in the first one, buffers and bursts are filled. */
 const HELD_UP_WINDOWS = 2;
+/** So many windows in a row must have been in vain: in the first one they are emptied. */
+const VAIN_WINDOWS = 2;
 /** Windows until it is tried again after a vain try, and until the link without it is looked at. */
 const PATIENCE_WINDOWS = 16;
 
@@ -25,7 +27,7 @@ export type Compression = "auto" | "off" | "zstd";
 
 /** What was sent in a chunk. */
 export interface ChunkCost {
-  /** Bytes written. */
+  /** Bytes that the link took. */
   bytes: number;
   /** Time from its beginning to that of the next one, and the part of it spent waiting, in ms. */
   ms: number;
@@ -50,8 +52,12 @@ export class CompressionChooser {
   #waitedMs = 0;
   /** Bytes a millisecond when last nothing was compressed. */
   #plainRate = 0;
+  /** Milliseconds that compression took a byte when last some was compressed. */
+  #packingMs = 0;
   /** Windows in a row in which the link held this thread up. */
   #heldUp = 0;
+  /** Windows in a row in which compression brought nothing. */
+  #vain = 0;
   /** Windows since the way was changed, or since it was found to be in vain. */
   #windows = PATIENCE_WINDOWS;
 
@@ -69,9 +75,15 @@ export class CompressionChooser {
     return this.#ms >= WINDOW_MS && this.#bytes >= WINDOW_BYTES;
   }
 
+  /** Bytes that the link takes as they are while so many are compressed. */
+  takenWhile(bytes: number): number {
+    return bytes * this.#packingMs * this.#plainRate;
+  }
+
   /** Decides for the next window. `packing` is of all of this one, or of a sample if it was plain. */
   decide(packing: PackingCost): void {
     if (packing.before > 0) {
+      this.#packingMs = packing.ms / packing.before;
       this.#windows++;
       if (this.compressing) this.#judge(packing);
       else this.#consider(packing);
@@ -88,13 +100,15 @@ export class CompressionChooser {
     if (this.#heldUp < HELD_UP_WINDOWS || promised < PROMISE * this.#plainRate) return;
     if (this.#windows < PATIENCE_WINDOWS) return;
     this.compressing = true;
+    this.#vain = 0;
     this.#windows = 0;
   }
 
   #judge({ before, after }: PackingCost): void {
     // What was not packed, such as zeros, went as it would have gone.
     const rate = (this.#bytes + before - after) / this.#ms;
-    const inVain = rate < GAIN * this.#plainRate;
+    this.#vain = rate < GAIN * this.#plainRate ? this.#vain + 1 : 0;
+    const inVain = this.#vain >= VAIN_WINDOWS;
     const stale = this.#windows >= PATIENCE_WINDOWS;
     if (!inVain && !stale) return;
     this.compressing = false;

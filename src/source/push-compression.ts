@@ -13,12 +13,9 @@ import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
 
-/**
- * What the link is to have in store while a chunk is compressed: a chunk, as compression is no slower
- * than the link. With one channel less is ever in store (`limitUnsent`), and chunks are smaller.
- */
-const STORE_BYTES = 512 * 1024;
-const STORE_BYTES_ONE_CHANNEL = 64 * 1024;
+/** Bytes of a chunk where requests have a channel of their own, and where they have none. */
+const CHUNK_BYTES = 512 * 1024;
+const CHUNK_BYTES_ONE_CHANNEL = 128 * 1024;
 
 export class PushCompression {
   readonly #context: SourceContext;
@@ -30,15 +27,18 @@ export class PushCompression {
   #began = performance.now();
   /** What the channel had waited by then. */
   #waitedMs: number;
-  readonly #storeBytes: number;
+  readonly #chunkBytes: number;
+  /** What the link has in store; undefined where nobody knows. */
+  #store: number | undefined;
 
   /** Between ends that did not choose it nothing is ever compressed. */
   constructor(context: SourceContext, writer: RamWriter) {
     this.#context = context;
     this.#writer = writer;
     this.#waitedMs = context.channel.waitedMs;
+    this.#store = unsentBytes(context.channel.fd);
     const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
-    this.#storeBytes = urgent ? STORE_BYTES : STORE_BYTES_ONE_CHANNEL;
+    this.#chunkBytes = urgent ? CHUNK_BYTES : CHUNK_BYTES_ONE_CHANNEL;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
     this.#chooser = chosen ? new CompressionChooser(context.settings.compression) : undefined;
   }
@@ -53,23 +53,27 @@ export class PushCompression {
       chooser.decide(this.#packer.sum);
       Object.assign(this.#packer.sum, { before: 0, after: 0, ms: 0 });
     }
-    this.#writer.packer = chooser.compressing && this.#hasTime() ? this.#packer : undefined;
+    const compressing = chooser.compressing && this.#hasTime(chooser);
+    this.#writer.packer = compressing ? this.#packer : undefined;
   }
 
   /** Whether the link has enough to do until a chunk is compressed; a limit of the push waits anyway. */
-  #hasTime(): boolean {
-    const { settings, channel } = this.#context;
+  #hasTime(chooser: CompressionChooser): boolean {
+    const { settings } = this.#context;
     if (settings.compression === "zstd" || settings.maxPostcopyBandwidth > 0) return true;
-    return (unsentBytes(channel.fd) ?? Infinity) >= this.#storeBytes;
+    return (this.#store ?? Infinity) >= chooser.takenWhile(this.#chunkBytes);
   }
 
   /** Notes a chunk of `bytes` bytes, once it is written and what a limit has it wait is over. */
   after(bytes: number, sleptMs: number): void {
     if (this.#chooser === undefined) return;
     const now = performance.now();
-    const waited = this.#context.channel.waitedMs;
+    const { fd, waitedMs: waited } = this.#context.channel;
     const waitedMs = waited - this.#waitedMs + sleptMs;
-    this.#due = this.#chooser.note({ bytes, ms: now - this.#began, waitedMs });
+    const store = unsentBytes(fd);
+    const taken = bytes - ((store ?? 0) - (this.#store ?? 0));
+    this.#due = this.#chooser.note({ bytes: taken, ms: now - this.#began, waitedMs });
+    this.#store = store;
     this.#began = now;
     this.#waitedMs = waited;
   }
