@@ -47,6 +47,13 @@ function inFrontOf(sink: PageSink, count: Count): PageSink {
     },
     dropPart: () => sink.dropPart?.(),
   };
+  if (sink.scattered !== undefined) {
+    const scattered = sink.scattered.bind(sink);
+    counted.scattered = (block, offset, places, pages) => {
+      count(block, offset, pages);
+      scattered(block, offset, places, pages);
+    };
+  }
   if (sink.readPage !== undefined) counted.readPage = sink.readPage.bind(sink);
   return counted;
 }

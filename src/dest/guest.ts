@@ -19,6 +19,11 @@ import type { PageState, PageStateData } from "./shared.ts";
 export interface PageSink {
   /** Pages [offset, offset + count * 4096) of a block, with data from `at` of the buffer on. */
   pages(block: RamBlock, offset: number, at: number, count: number): void;
+  /**
+   * The same, where the data of each page lie at a place of their own: the first `count` of `places`.
+   * A sink that has no use for that is handed pages that were moved together.
+   */
+  scattered?(block: RamBlock, offset: number, places: Int32Array, count: number): void;
   /** The same range holds only zeros. */
   zeros(block: RamBlock, offset: number, count: number): void;
   /**

@@ -1,7 +1,7 @@
 /**
- * From RAM records to runs of pages. Consecutive pages are joined: their data are moved together in
- * the receive buffer (a copy within the cache), so that the sink gets one run and spends one system
- * call on it instead of one a page. One of our own sources sends runs as they are, which go to the
+ * From RAM records to runs of pages. Consecutive pages are joined, so that the sink gets one run and
+ * spends one system call on it instead of one a page: their data are moved together in the receive
+ * buffer (a copy within the cache), unless the sink can gather them. One of our own sources sends runs as they are, which go to the
  * sink from where they have arrived.
  */
 import type { Channel } from "../channel/channel.ts";
@@ -64,6 +64,8 @@ export class RamLoader {
   #runZero = false;
   #runOffset = 0;
   #runAt = 0;
+  /** Where its pages lie, for a sink that takes them from where they are. */
+  readonly #runPlaces = new Int32Array(JOINED_PAGES_MAX);
   #count = 0;
 
   /** The sinks used must be made for the same channel's buffer. */
@@ -179,9 +181,11 @@ export class RamLoader {
     const { offset, dataAt } = record;
     this.normal++;
     if (this.#count > 0 && !this.#runZero && this.#continues(block, offset)) {
-      const target = this.#runAt + this.#count * TARGET_PAGE_SIZE;
-      this.#reader.bytes.copyWithin(target, dataAt, dataAt + TARGET_PAGE_SIZE);
-      this.#count++;
+      if (this.sink?.scattered === undefined) {
+        const target = this.#runAt + this.#count * TARGET_PAGE_SIZE;
+        this.#reader.bytes.copyWithin(target, dataAt, dataAt + TARGET_PAGE_SIZE);
+      }
+      this.#runPlaces[this.#count++] = dataAt;
       return;
     }
     this.#start(block, offset, false, dataAt);
@@ -239,6 +243,7 @@ export class RamLoader {
     this.#runZero = zero;
     this.#runOffset = offset;
     this.#runAt = at;
+    this.#runPlaces[0] = at;
     this.#count = 1;
   }
 
@@ -250,7 +255,9 @@ export class RamLoader {
     const block = this.#runBlock;
     if (sink === undefined || block === undefined) throw new Error("pages without a sink");
     if (this.#runZero) sink.zeros(block, this.#runOffset, count);
-    else sink.pages(block, this.#runOffset, this.#runAt, count);
+    else if (count > 1 && sink.scattered !== undefined) {
+      sink.scattered(block, this.#runOffset, this.#runPlaces, count);
+    } else sink.pages(block, this.#runOffset, this.#runAt, count);
     this.handed?.();
   }
 

@@ -54,6 +54,13 @@ export class KeptGuest {
     sink.pages(this.block(index), page * PAGE_BYTES, 0, pages.length);
   }
 
+  /** The same with pages that lie apart, in no order. */
+  storeScattered(sink: StoreSink, index: number, page: number, all: readonly Uint8Array[]): void {
+    const places = Int32Array.from(all, (_, n) => (all.length - 1 - n) * (PAGE_BYTES + 8) + 13);
+    for (const [n, bytes] of all.entries()) this.#buffer.bytes.set(bytes, places[n]);
+    sink.scattered(this.block(index), page * PAGE_BYTES, places, all.length);
+  }
+
   /** The package arrives, all pages are there: the snapshot is complete. */
   finish(): void {
     this.finishWith(somePackage());

@@ -1,6 +1,7 @@
 /**
  * A guest of two blocks of which a part comes in precopy and the rest behind the switch, so that a
- * page which is taken for another state of itself is found out:
+ * page which is taken for another state of itself is found out. Pages of the second block are written
+ * as those that lie apart:
  *
  *     const kept = new KeptGuest(directory, LATE_SETUP);
  *     sendEarly(kept);
@@ -65,7 +66,8 @@ function send(
 ): void {
   const byte = byteOf(index, page);
   if (byte === 0) sink.zeros(kept.block(index), page * PAGE, 1);
-  else kept.store(sink, index, page, filledPage(byte));
+  else if (index === 0) kept.store(sink, index, page, filledPage(byte));
+  else kept.storeScattered(sink, index, page, [filledPage(byte)]);
 }
 
 /** The directory holds a snapshot, and every page of it is right. */

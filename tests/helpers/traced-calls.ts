@@ -7,7 +7,8 @@
 import { readFileSync } from "node:fs";
 
 /** Everything that changes a file or its name, or makes it durable. */
-const CHANGES = ["write", "pwrite64", "ftruncate", "fallocate", "fsync", "rename", "unlink"];
+const WRITES = ["write", "pwrite64", "pwritev"];
+const CHANGES = [...WRITES, "ftruncate", "fallocate", "fsync", "rename", "unlink"];
 
 /** What strace calls it: arm64 has renameat and unlinkat only. */
 function pattern(call: string): string {

@@ -2,7 +2,7 @@
  * Pages into the files of a snapshot. They are written with pwrite(2) rather than through a
  * mapping, so that a full disk is an error with a name instead of a signal.
  */
-import { readAt, writeAt } from "../../../syscalls/io.ts";
+import { GatherList, IOVEC_COUNT_MAX, readAt, writeAt } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import type { PageSink, ReceiveBuffer } from "../../dest/guest.ts";
 import { WORD } from "../../dest/shared.ts";
@@ -39,6 +39,7 @@ export class StoreSink implements PageSink {
   readonly #buffer: ReceiveBuffer;
   readonly #control: Int32Array<SharedArrayBuffer> | undefined;
   readonly #zeros = mapScratch(ZEROS_BYTES);
+  readonly #list = new GatherList(IOVEC_COUNT_MAX);
   readonly #written = mapScratch(SUMS_AT_ONCE * SUM_BYTES);
   readonly #copied = new Uint32Array(this.#written.bytes.buffer, 0, SUMS_AT_ONCE);
 
@@ -66,6 +67,20 @@ export class StoreSink implements PageSink {
     for (let i = 0; i < count && sums !== undefined; i++) {
       const from = at + i * TARGET_PAGE_SIZE;
       sums[first + i] = pageSum(this.#buffer.bytes.subarray(from, from + TARGET_PAGE_SIZE));
+    }
+    this.#note(block, first, count);
+  }
+
+  scattered(block: RamBlock, offset: number, places: Int32Array, count: number): void {
+    const { address, bytes } = this.#buffer;
+    this.#list.clear();
+    for (let i = 0; i < count; i++) this.#list.add(address + (places[i] ?? 0), TARGET_PAGE_SIZE);
+    this.#writeList(block, offset);
+    const sums = this.#sums[block.index];
+    const first = offset / TARGET_PAGE_SIZE;
+    for (let i = 0; i < count && sums !== undefined; i++) {
+      const from = places[i] ?? 0;
+      sums[first + i] = pageSum(bytes.subarray(from, from + TARGET_PAGE_SIZE));
     }
     this.#note(block, first, count);
   }
@@ -102,6 +117,21 @@ export class StoreSink implements PageSink {
     this.#write(this.#data.files[index] ?? -1, ramFile(index), address, length, offset);
   }
 
+  #writeList({ index }: RamBlock, offset: number): void {
+    const list = this.#list;
+    const fd = this.#data.files[index] ?? -1;
+    const end = offset + list.remaining;
+    while (list.remaining > 0) {
+      const at = end - list.remaining;
+      const result = list.writeAt(fd, at);
+      if (result <= 0) this.#fail(ramFile(index), "pwritev", -result, list.remaining, at);
+    }
+  }
+
+  #fail(name: string, syscall: string, errno: number, bytes: number, offset: number): never {
+    throw storeError(this.#data.directory, name, syscall, errno, `, ${bytes} bytes at ${offset}`);
+  }
+
   #writeSums({ index }: RamBlock, first: number, count: number): void {
     const sums = this.#sums[index];
     if (sums === undefined) throw new Error("no checksums");
@@ -116,10 +146,7 @@ export class StoreSink implements PageSink {
   #write(fd: number, name: string, address: number, length: number, offset: number): void {
     for (let done = 0; done < length;) {
       const result = writeAt(fd, address + done, length - done, offset + done);
-      if (result <= 0) {
-        const details = `, ${length - done} bytes at ${offset + done}`;
-        throw storeError(this.#data.directory, name, "pwrite", -result, details);
-      }
+      if (result <= 0) this.#fail(name, "pwrite", -result, length - done, offset + done);
       done += result;
     }
   }

@@ -61,18 +61,27 @@ class ModelSink implements PageSink {
   }
 }
 
+/** One that takes pages from where they have come. */
+class ScatteredSink extends ModelSink {
+  scattered(block: RamBlock, offset: number, places: Int32Array, count: number): void {
+    for (let i = 0; i < count; i++) this.pages(block, offset + i * PAGE, places[i] ?? -1, 1);
+    this.runs.splice(-count, count, count);
+  }
+}
+
 /** A loader over a buffer that a test fills. */
 class Bench {
   readonly buffer = mapScratch(BUFFER_BYTES + SIDE_BYTES);
   readonly reader = new StreamReader(this.buffer.bytes.subarray(0, BUFFER_BYTES), 0);
-  readonly sink = new ModelSink(this.buffer.bytes);
+  readonly sink: ModelSink;
   readonly loader = new RamLoader({
     reader: this.reader,
     buffer: this.buffer,
     sideAt: BUFFER_BYTES,
   });
 
-  constructor() {
+  constructor(Sink = ModelSink) {
+    this.sink = new Sink(this.buffer.bytes);
     this.loader.blocks = BLOCKS;
     this.loader.sink = this.sink;
     this.loader.runs = true;
@@ -182,12 +191,15 @@ function refusalOf(records: RamRecords, bench = new Bench()): string {
   throw new Error("nothing was refused");
 }
 
-describe("the pages of a stream", () => {
+describe.each([
+  ["joined", ModelSink],
+  ["where they have come", ScatteredSink],
+] as const)("the pages of a stream, %s,", (_way, Sink) => {
   test("are delivered once each, in order and unchanged, however they arrive", () => {
     fc.assert(
       fc.property(fc.array(stretch, { maxLength: 12 }), chunks, (stretches, sizes) => {
         const { bytes, deliveries, memory } = compose(stretches);
-        const bench = new Bench();
+        const bench = new Bench(Sink);
         expect(bench.feed(bytes, sizes)).toBe("end of section");
         expect(bench.sink.deliveries).toEqual(deliveries);
         for (const [key, data] of memory) {
@@ -207,12 +219,14 @@ describe("the pages of a stream", () => {
     for (let page = 4; page < 9; page++) records.zero("pc.ram", page * PAGE);
     for (let page = 9; page < 11; page++) records.page("pc.ram", page * PAGE, pageOf(9), true);
     records.page("vga.vram", 11 * PAGE, pageOf(3)).page("vga.vram", 13 * PAGE, pageOf(4));
-    const bench = new Bench();
+    const bench = new Bench(Sink);
     bench.feed(records.endOfSection().bytes);
     expect(bench.sink.runs).toEqual([4, 5, 2, 1, 1]);
     expect([bench.loader.normal, bench.loader.zero]).toEqual([8, 5]);
   });
+});
 
+describe("the pages of a stream", () => {
   test("go to the sink as they have come where they are sent as runs", () => {
     const data = Buffer.concat([1, 2, 3].map(pageOf));
     const records = new RamRecords().run("pc.ram", 4 * PAGE, data).zeroRun("pc.ram", 7 * PAGE, 90);

@@ -125,6 +125,27 @@ test("a page that comes twice in postcopy is kept as it came last, and its check
   expect([target[0], target[PAGE]]).toEqual([1, 9]);
 });
 
+test("pages that lie apart in the receive buffer are kept in their order, in any phase", async () => {
+  await using directory = new TemporaryDirectory("kept");
+  const kept = new KeptGuest(directory.path, SETUP);
+  const fills = [5, 0, 7, 8, 9];
+  for (const [sink, first] of [
+    [kept.precopy, 20],
+    [kept.postcopy, 3],
+  ] as const) {
+    kept.storeScattered(sink, 0, first, fills.map(filledPage));
+  }
+  kept.finish();
+  const pages = new StoredPages(new SnapshotTable(openSnapshot(directory.path)));
+  const target = new Uint8Array(PAGE);
+  for (const first of [20, 3]) {
+    for (const [n, fill] of fills.entries()) {
+      pages.copyPage(kept.block(0), (first + n) * PAGE, target, 0);
+      expect(Buffer.compare(target, filledPage(fill))).toBe(0);
+    }
+  }
+});
+
 test("a page with the CRC of zeros is not taken for zeros, when it comes or when it goes", async () => {
   const page = pageLikeZeros();
   expect(Bun.hash.crc32(page)).toBe(Bun.hash.crc32(new Uint8Array(PAGE)));

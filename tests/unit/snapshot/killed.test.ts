@@ -45,7 +45,7 @@ function lastOf(calls: readonly TracedCall[], path: string, ...names: string[]):
 function expectDurable(calls: readonly TracedCall[], directory: string, files: string[]): void {
   for (const file of files) {
     const path = join(directory, file);
-    const written = lastOf(calls, path, "write", "pwrite64", "ftruncate", "fallocate");
+    const written = lastOf(calls, path, "write", "pwrite64", "pwritev", "ftruncate", "fallocate");
     expect(lastOf(calls, path, "fsync"), `fsync of ${file}`).toBeGreaterThan(written);
     expect(lastOf(calls, directory, "fsync")).toBeGreaterThan(written);
   }
@@ -119,6 +119,7 @@ const ENDS = [
   { call: "rename", step: 1 },
   { call: "write", step: 4 },
   { call: "pwrite64", step: 11 },
+  { call: "pwritev", step: 4 },
 ];
 
 for (const { call, step } of ENDS) {
@@ -145,7 +146,7 @@ const FAILURES = [
   { fault: "ftruncate:error=EFBIG", file: "ram-1.bin", code: "CANNOT_STORE" },
   { fault: "pwrite64:error=EDQUOT", file: "ram-0.bin", code: "NO_SPACE" },
   { fault: "pwrite64:error=EIO", file: "ram-0.crc32", code: "CANNOT_STORE" },
-  { fault: "pwrite64:retval=0", file: "ram-1.bin", code: "CANNOT_STORE" },
+  { fault: "pwritev:retval=0", file: "ram-1.bin", code: "CANNOT_STORE" },
   { fault: "write:error=ENOSPC", file: "ram-0.crc32", code: "NO_SPACE" },
   { fault: "write:error=ENOSPC", file: "package.bin", code: "NO_SPACE" },
   { fault: "fsync:error=EIO", file: "ram-1.crc32", code: "CANNOT_STORE" },
