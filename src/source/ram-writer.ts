@@ -202,7 +202,7 @@ export class RamWriter {
 
   /** The first may name its block. */
   #roomForRecords(): number {
-    const room = SCRATCH_BYTES - this.#used - RAM_HEADER_BYTES_MAX - TRAILER_BYTES;
+    const room = this.pieceBytes - this.#used - RAM_HEADER_BYTES_MAX - TRAILER_BYTES;
     return Math.floor(room / RECORD_BYTES);
   }
 
