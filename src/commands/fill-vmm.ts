@@ -146,7 +146,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
     void watch?.ended.then(
       () => run?.giveUp(new VmmGoneError()),
-      (error: Error) => run?.giveUp(error),
+      (cause: unknown) => run?.giveUp(new Error("The VMM cannot be watched any more", { cause })),
     );
     await feed.fill(run, takenOver);
     fate.settle();
