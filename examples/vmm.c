@@ -558,10 +558,10 @@ int main(int count, char **words)
     map_regions(userfault);
     hand_over(userfault);
     if (wait_first)
-        (void)getchar();
+        read_line();
     run_threads(userfault);
     report();
     if (hold)
-        (void)getchar();
+        read_line();
     return wrong_pages == 0 ? 0 : 1;
 }
