@@ -13,6 +13,11 @@ const QUEUE_SHARE = 1 / 8;
 const QUEUED_LOOKS = 2;
 /** Nor is the network in the way of who waits for his socket for less of the time. */
 const WAITING_SHARE = 0.5;
+/**
+ * What arrives faster than this, in bytes a second, is not paced: round trips are long there for want
+ * of processors at the ends, as over the loopback of a busy host.
+ */
+const RATE_MAX = 250e6;
 /** Pace where there is a queue, as a part of what the peer has received meanwhile ... */
 const BELOW = 0.95;
 /** ... or of so much of the pace: what a thread does that gets no processor says nothing of the network. */
@@ -76,7 +81,7 @@ export class PaceChooser {
   }
 
   #consider(rate: number, waitingShare: number): void {
-    if (waitingShare < WAITING_SHARE) this.#queued = 0;
+    if (waitingShare < WAITING_SHARE || rate > RATE_MAX) this.#queued = 0;
     if (this.#queued < QUEUED_LOOKS) return;
     this.#knee = rate;
     this.#stepDown();
@@ -109,7 +114,7 @@ export class PaceChooser {
   /** What was only to drain the queue is made up for at once. */
   #speedUp(rate: number): void {
     this.#nextRest = REST_LOOKS;
-    if (this.pace > IDLE_SHARE * rate) {
+    if (this.pace > IDLE_SHARE * rate || this.pace > RATE_MAX) {
       this.pace = 0;
     } else if (this.#steps > 1) {
       this.pace = this.#knee * BELOW;
