@@ -94,26 +94,30 @@ export function pushOwed(context: SourceContext): void {
     return done || stopAsked(shared) || shared.finished.isSet;
   };
   const workingSet = new WorkingSetPing(context);
-  while (Atomics.load(shared.control, WORD.owed) > 0) {
-    checkStop(shared);
-    workingSet.send();
-    checkPeer(shared);
-    rest.followRequests();
-    const order = orders.find((each) => each.find());
-    if (order === undefined) continue;
-    writer.kind = order === recorded ? KIND.replay : KIND.push;
-    const before = channel.bytesWritten;
-    compression.before(order);
-    chooser.before(writer);
-    const pages = shared.counters.get(SOURCE.pagesPushed);
-    pushChunk(context, writer, order);
-    chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
-    const bytes = channel.bytesWritten - before;
-    shared.counters.add(SOURCE.bytesPostcopy, bytes);
-    const written = performance.now();
-    bandwidth.spend(bytes, hurry);
-    compression.after(bytes, performance.now() - written);
-    pace.keep(shared.counters.get(SOURCE.requestsReceived));
+  try {
+    while (Atomics.load(shared.control, WORD.owed) > 0) {
+      checkStop(shared);
+      workingSet.send();
+      checkPeer(shared);
+      rest.followRequests();
+      const order = orders.find((each) => each.find());
+      if (order === undefined) continue;
+      writer.kind = order === recorded ? KIND.replay : KIND.push;
+      const before = channel.bytesWritten;
+      compression.before(order);
+      chooser.before(writer);
+      const pages = shared.counters.get(SOURCE.pagesPushed);
+      pushChunk(context, writer, order);
+      chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
+      const bytes = channel.bytesWritten - before;
+      shared.counters.add(SOURCE.bytesPostcopy, bytes);
+      const written = performance.now();
+      bandwidth.spend(bytes, hurry);
+      compression.after(bytes, performance.now() - written);
+      pace.keep(shared.counters.get(SOURCE.requestsReceived));
+    }
+  } finally {
+    pace.end();
   }
   workingSet.send();
 }
