@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { sendOwed } from "../../../src/source/ending.ts";
-import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
 import type { Compression } from "../../../src/source/compression-chooser.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
