@@ -6,6 +6,7 @@
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
+import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { pagesBefore, targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
@@ -264,7 +265,7 @@ function claimPages(shared: SourceShared, order: PushOrder, most: number): numbe
   return count;
 }
 
-/** Answers page requests; owned by the thread that reads them. */
+/** Answers the page requests of one link; owned by the thread that reads them. */
 export class RequestServer {
   readonly #blocks: readonly RamBlock[];
   readonly #shared: SourceShared;
@@ -272,6 +273,8 @@ export class RequestServer {
   readonly #main: Channel;
   readonly #openUrgent: (fd: number) => Channel;
   #urgent: Channel | undefined;
+  /** One bit a host page, by block: those that were sent once more over this link. */
+  readonly #repeated: readonly PageBitmap[];
 
   constructor(
     context: Pick<SourceContext, "shared" | "makeWriter" | "channel" | "openChannel">,
@@ -284,6 +287,8 @@ export class RequestServer {
     this.#writer.pieceBytes = REQUESTED_PIECE_BYTES;
     this.#main = context.channel;
     this.#openUrgent = context.openChannel;
+    // Room for the smallest host pages: which the guest has may be chosen later.
+    this.#repeated = blocks.map((block) => new PageBitmap(targetPages(block)));
   }
 
   /**
@@ -348,11 +353,13 @@ export class RequestServer {
 
   /**
    * Sends a page that has been sent before, where the peer takes one: it is under way among the push,
-   * behind all that was pushed before it.
+   * behind all that was pushed before it. Once is enough, however often it is asked for.
    */
   #repeat(block: RamBlock, start: number, channel: Channel): void {
     const { control, counters } = this.#shared;
     if (Atomics.load(control, WORD.repeats) === 0) return;
+    const hostPage = start / block.pageSize;
+    if (this.#repeated[block.index]?.set(hostPage) !== true) return;
     const writer = this.#writer;
     this.#setWay(block);
     const before = channel.bytesWritten;
@@ -363,7 +370,7 @@ export class RequestServer {
     };
     writer.begin(undefined);
     try {
-      addHostPages(writer, block, start / block.pageSize, 1, flush);
+      addHostPages(writer, block, hostPage, 1, flush);
       if (writer.normal + writer.zero > 0) flush();
     } catch (error) {
       // The page has come meanwhile, and it was the last: the peer is done.

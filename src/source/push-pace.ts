@@ -115,7 +115,7 @@ export class PushPace {
   #choose(look: LinkLook): void {
     const chooser = this.#chooser;
     const { pace } = chooser;
-    if (look.ms <= LOOK_MS_MAX) chooser.look(look);
+    chooser.look(look);
     const chunkMs = chooser.pace === 0 ? 0 : (this.#chunkBytes / chooser.pace) * 1000;
     if (Math.max(look.ms, chunkMs) > LOOK_MS_MAX) this.#startAnew(pace);
     else if (chooser.pace !== pace) this.#socket.limitPace(this.#channel.fd, chooser.pace);
