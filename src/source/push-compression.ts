@@ -13,10 +13,6 @@ import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
 
-/** Bytes of a chunk where requests have a channel of their own, and where they have none. */
-const CHUNK_BYTES = 512 * 1024;
-const CHUNK_BYTES_ONE_CHANNEL = 128 * 1024;
-
 export class PushCompression {
   readonly #context: SourceContext;
   readonly #writer: RamWriter;
@@ -34,10 +30,14 @@ export class PushCompression {
   readonly #clock: () => number;
   readonly #unsent: typeof unsentBytes;
 
-  /** Between ends that did not choose it nothing is ever compressed. `clock` is in milliseconds. */
+  /**
+   * Between ends that did not choose it nothing is ever compressed. `chunkBytes` are those of a chunk as
+   * it is; `clock` is in milliseconds.
+   */
   constructor(
     context: SourceContext,
     writer: RamWriter,
+    chunkBytes: number,
     clock = () => performance.now(),
     unsent = unsentBytes,
   ) {
@@ -48,8 +48,7 @@ export class PushCompression {
     this.#writer = writer;
     this.#waitedMs = context.channel.waitedMs;
     this.#store = unsent(context.channel.fd);
-    const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
-    this.#chunkBytes = urgent ? CHUNK_BYTES : CHUNK_BYTES_ONE_CHANNEL;
+    this.#chunkBytes = chunkBytes;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
     this.#chooser = chosen ? new CompressionChooser(context.settings.compression) : undefined;
   }

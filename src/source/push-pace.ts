@@ -8,6 +8,7 @@
  *   for, unless the peer takes it twice. So little is kept unsent for a peer that does not.
  */
 import type { Channel } from "../channel/channel.ts";
+import { UNSENT_BYTES_MAX } from "../channel/tune.ts";
 import { limitPace, limitUnsent, readTcpState } from "../../syscalls/socket.ts";
 import type { TcpState } from "../../syscalls/socket.ts";
 import { PaceChooser } from "./pace-chooser.ts";
@@ -22,8 +23,6 @@ const LOOK_MS = 50;
 const LOOK_MS_MAX = 4 * LOOK_MS;
 /** So many looks without a request, and the push may take everything. */
 const CALM_LOOKS = 20;
-/** Bytes of the push that may be unsent in the socket meanwhile. */
-const UNSENT_BYTES_MAX = 128 * 1024;
 
 /** What is asked of the socket, and told to it. */
 export interface PacedSocket {

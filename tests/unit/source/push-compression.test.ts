@@ -41,6 +41,7 @@ function bench(descriptors: Descriptors, guest: SendingGuest, options: Partial<O
   const compression = new PushCompression(
     context,
     writer,
+    MIB / 2,
     () => now,
     () => store,
   );
