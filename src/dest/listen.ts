@@ -205,7 +205,8 @@ function account(context: ListenContext, loader: RamLoader): void {
 
 /**
  * The main channel has ended; requested pages may still be under way on an urgent one, which is
- * read by the fault thread. It has ended when it said so, or when nothing is missing.
+ * read by the fault thread. They have come when nothing is missing. A source that sends pages once more
+ * says no end of it, so that pages which never come are waited for until the link timeout.
  */
 function awaitUrgentPages(context: ListenContext): void {
   const { control } = context.shared;

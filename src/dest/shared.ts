@@ -25,7 +25,7 @@ export const WORD = {
   anyRemoved: 3,
   /** 1 once the source has said that requested pages come on an urgent channel. */
   urgentChosen: 4,
-  /** 1 once that channel has ended with EOS. */
+  /** 1 once that channel has ended with EOS, as it does where no page is sent once more. */
   urgentEnded: 5,
   /** 1 once a thread failed: who waits for it gives up. */
   failed: 6,

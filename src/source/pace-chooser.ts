@@ -63,8 +63,9 @@ export class PaceChooser {
   #rest = 0;
   #nextRest = REST_LOOKS;
 
-  /** Chooses the pace until the next look. */
+  /** Chooses the pace until the next look. That nothing came through says nothing of a rate. */
   look(look: LinkLook): void {
+    if (look.ackedBytes === 0) return;
     if (this.#rest > 0) {
       this.#rest--;
       return;
