@@ -38,10 +38,21 @@ export function requireNotPlaced(
   }
 }
 
-/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
-export function requireAllDiscarded({ unpopulated }: PageState): void {
-  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
-  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
+/**
+ * What stands still is discarded as a whole; else somebody may wait for a page that never comes. To be
+ * called before such a page counts as zeros: the VMM runs, and would be given them.
+ */
+export function requireAllDiscarded(
+  { received }: PageState,
+  discarded: readonly PageBitmap[],
+): void {
+  for (const [index, bits] of discarded.entries()) {
+    received[index]?.forEachClearRange((first, end) => {
+      if (bits.nextClear(first, end) >= end) return;
+      const what = "The source has pages that it neither sent nor discarded";
+      throw new StreamError("UNEXPECTED", what);
+    });
+  }
 }
 
 /**

@@ -435,8 +435,8 @@ export class IncomingMemory {
     placingLock.lock();
     try {
       const isCounted = this.#prepared && this.#foreign === undefined;
+      if (this.#foreign !== undefined) requireAllDiscarded(pages, this.#discarded);
       const missing = isCounted ? this.#missing : settleMissing(pages, this.#discarded);
-      if (this.#foreign !== undefined) requireAllDiscarded(pages);
       Atomics.store(control, WORD.missing, missing);
       counters.set(DEST.missingPages, missing);
     } finally {
