@@ -258,7 +258,8 @@ export class IncomingMemory {
     Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
     Atomics.store(control, WORD.anyRemoved, 1);
     if (kept?.again === true) {
-      takeLeftEvents({ shared: this.#context.shared, pages, map }, kept.eventsAt);
+      const { shared } = this.#context;
+      takeLeftEvents({ shared, blocks: this.#blocks, pages, map }, kept.eventsAt);
     } else if (kept === undefined && this.#pageData !== undefined) {
       coverOnly(map, this.#pageData.received, this.#pageData.removed, this.#blocks);
     }
