@@ -49,18 +49,21 @@ describe("the memory of a VMM that is filled", () => {
     expect(syscall(NR.munmap, at, PAGE)).toBe(0);
   });
 
-  foreignTest("fails by name where the kernel cannot unregister it, unless its VMM has ended", () => {
-    using arriving = new ArrivingMemory();
-    const stubborn = new Stubborn(arriving.memory.userfault.fd);
-    const release = (): void => releaseForeignMemory(stubborn, arriving.map, arriving.blocks);
-    let code: string | undefined;
-    try {
+  foreignTest(
+    "fails by name where the kernel cannot unregister it, unless its VMM has ended",
+    () => {
+      using arriving = new ArrivingMemory();
+      const stubborn = new Stubborn(arriving.memory.userfault.fd);
+      const release = (): void => releaseForeignMemory(stubborn, arriving.map, arriving.blocks);
+      let code: string | undefined;
+      try {
+        release();
+      } catch (error) {
+        if (error instanceof PostcopyError) ({ code } = error);
+      }
+      expect(code).toBe("STILL_REGISTERED");
+      stubborn.placing = -ERRNO.ESRCH;
       release();
-    } catch (error) {
-      if (error instanceof PostcopyError) ({ code } = error);
-    }
-    expect(code).toBe("STILL_REGISTERED");
-    stubborn.placing = -ERRNO.ESRCH;
-    release();
-  });
+    },
+  );
 });
