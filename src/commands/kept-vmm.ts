@@ -1,5 +1,5 @@
 /** The keeper of `dest --guest uffd:SOCKET`: what it is given, what comes back of it, and when it ends. */
-import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { KeptState } from "../guests/uffd/kept-state.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
 import { KeeperError, PROCESS_NAME } from "../keeper/keeper.ts";
@@ -64,6 +64,8 @@ export class KeptVmm {
     }
     const state = new KeptState(stateFd);
     await state.claim();
+    // The VMM has the same opening of it, and may have had it block again.
+    setNonBlocking(userfaultFd, true);
     const { pid, regions } = state;
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
     const names = back.map(({ name }) => name);

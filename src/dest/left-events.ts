@@ -14,13 +14,18 @@ import { WORD } from "./shared.ts";
 /**
  * Acts on what is left in the buffer at `eventsAt`, then wakes everybody. To be called before any page
  * is placed, and before it is counted how many are missing.
- * @throws PostcopyError VMM_FORKED.
+ * @throws PostcopyError VMM_FORKED, PART_OF_PAGE.
  */
 export function takeLeftEvents(memory: ChangingMemory, eventsAt: number): void {
   const fd = Atomics.load(memory.shared.control, WORD.userfaultFd);
   const userfault = new Userfault(fd, eventsAt);
   const changes = new MemoryChanges(memory, userfault);
-  userfault.leftEvents((event) => take(event, changes, memory.map));
+  userfault.leftEvents((event) => {
+    take(event, changes, memory.map);
+    // Who waits where nothing lies any more is in no piece.
+    if (event.kind === "unmap") userfault.wake(event.start, event.end - event.start);
+    if (event.kind === "remap") userfault.wake(event.from, event.length);
+  });
   for (const { address, length } of memory.map.pieces()) userfault.wake(address, length);
 }
 

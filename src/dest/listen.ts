@@ -221,12 +221,12 @@ function awaitUrgentPages(context: ListenContext): void {
 }
 
 /** Gives the memory back to the kernel: from now on it is memory like any other. */
-function releaseMemory({ shared, map, foreign }: ListenContext): void {
+function releaseMemory({ shared, map, blocks, foreign }: ListenContext): void {
   const fd = Atomics.load(shared.control, WORD.userfaultFd);
   if (fd < 0) return;
   const userfault = new Userfault(fd);
   if (foreign) {
-    releaseForeignMemory(userfault, map);
+    releaseForeignMemory(userfault, map, blocks);
   } else {
     for (const { address, length } of map.pieces()) userfault.unregister(address, length);
   }

@@ -1,6 +1,6 @@
 /** A VMM that comes: its connection, who it is, and what it hands over. */
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
-import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
+import { POLL, closeDescriptor, setNonBlocking } from "../../../syscalls/descriptor.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { openProcess } from "../../../syscalls/pidfd.ts";
 import { acceptConnection, peerProcess } from "../../../syscalls/socket.ts";
@@ -48,6 +48,8 @@ export function receiveVmm({ listenFd, stopFd, timeoutMs }: VmmWait): Vmm {
         const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
         throw new HandoverError("NOT_ENABLED", what);
       }
+      // One that blocks cannot be polled: it would be read with every lock held that placing takes.
+      setNonBlocking(handover.userfaultFd, true);
       return { handover, pid, connection, processFd: openVmmProcess(pid) };
     } catch (error) {
       closeDescriptor(handover.userfaultFd);

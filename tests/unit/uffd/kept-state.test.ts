@@ -195,7 +195,7 @@ userfaultTest("events that were read and not acted on are, and each of them once
   const shared = new DestShared(createDestShared());
   Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
   const take = (): void => {
-    takeLeftEvents({ shared, pages, map }, kept.eventsAt);
+    takeLeftEvents({ shared, blocks: BLOCKS, pages, map }, kept.eventsAt);
   };
   take();
   expect(pages.removed[0]?.count()).toBe(10 + 2);
