@@ -53,7 +53,10 @@ export class HolderKeeper implements Keeper {
   }
 
   release(): void {
-    this.#ask("release");
+    const { text, descriptors } = this.#ask("release");
+    descriptors.forEach(closeDescriptor);
+    if (text === "released") return;
+    throw new KeeperError("NOT_RELEASED", `The holder at ${this.#path} holds on: ${text}`);
   }
 
   #ask(text: string, descriptors: readonly number[] = []): Line {
