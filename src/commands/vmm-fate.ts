@@ -31,6 +31,8 @@ export interface FateOptions {
 export class VmmFate {
   readonly #options: FateOptions;
   readonly #keepsOwn: boolean | undefined;
+  /** No fault can have waited for longer. */
+  readonly #sinceNs = monotonicNs();
   #decided = false;
   #isOver = false;
   /** A process that ends in any other way, by a mistake of its own or a second Ctrl-C. */
@@ -65,7 +67,7 @@ export class VmmFate {
     if (this.#decided) return;
     this.settle();
     const { vmm, memory } = this.#options;
-    const waiting = describeWaiting(memory(), vmm.handover.regions, monotonicNs());
+    const waiting = describeWaiting(memory(), vmm.handover.regions, monotonicNs(), this.#sinceNs);
     const what = `The memory of the VMM (process ${vmm.pid}) is filled no more: ${cause}; ${waiting}`;
     if (this.#mayFreeze()) this.#freeze(what);
     else this.#kill(what);
