@@ -135,9 +135,10 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   const { vmm } = taken;
   let run: DestRun | undefined;
   const memory = (): GuestMemory | undefined => run?.memory;
-  const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
-  let watch: ProcessWatch | undefined;
   let { kept } = taken;
+  const isKept = (): boolean => kept?.isHeld ?? false;
+  const fate = new VmmFate({ vmm, onFailure, successor, isKept, output, memory });
+  let watch: ProcessWatch | undefined;
   try {
     if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);

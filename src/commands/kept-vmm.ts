@@ -73,6 +73,11 @@ export class KeptVmm {
     };
   }
 
+  /** Whether the keeper has it still, as far as it can be asked. */
+  get isHeld(): boolean {
+    return this.#keeper.holds(this.#names);
+  }
+
   /** The VMM has ended; so has a holder, or does it just now. */
   forget(): void {
     try {

@@ -52,6 +52,17 @@ export class HolderKeeper implements Keeper {
     throw new KeeperError("NOTHING_KEPT", `The holder at ${this.#path} ${what}`);
   }
 
+  holds(names: readonly string[]): boolean {
+    try {
+      const { text, descriptors } = this.#ask("give");
+      descriptors.forEach(closeDescriptor);
+      return text === ["given", ...names].join(" ") && descriptors.length === names.length;
+    } catch (error) {
+      if (error instanceof KeeperError) return false;
+      throw error;
+    }
+  }
+
   release(): void {
     const { text, descriptors } = this.#ask("release");
     descriptors.forEach(closeDescriptor);

@@ -68,12 +68,15 @@ test(
         kept.map(({ fd }) => fstatSync(fd).ino),
       );
     }
+    expect(keeper.holds(["userfault", "process"])).toBe(true);
+    expect(keeper.holds(["userfault"])).toBe(false);
     vmm.kill();
     const { exitCode, stderr } = await holder.finish();
     expect(exitCode).toBe(0);
     expect(stderr).toContain("The VMM has ended");
     expect(statSync(socket, { throwIfNoEntry: false })).toBeUndefined();
     expect(refusal(() => keeper.takeBack())).toContain("NO_KEEPER");
+    expect(keeper.holds(["userfault", "process"])).toBe(false);
   },
   LONG_TEST_MS,
 );
