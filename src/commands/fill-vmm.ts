@@ -72,6 +72,8 @@ export interface FillJob {
   keeper: KeeperWord | undefined;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
+  /** Which guest the pages are of (`storedIdentity`); undefined where a source will say nothing of it. */
+  identity: string | undefined;
   /** The command that goes on where this process ends; undefined if none can. */
   successor: string | undefined;
   output: Output;
@@ -122,8 +124,9 @@ async function takeOver(job: FillJob): Promise<Taken> {
 /** Takes the VMM of a process that was killed. */
 async function takeBack(job: FillJob): Promise<Taken> {
   if (job.keeper === undefined) throw new Error("nobody is known to have kept it");
-  const taken = await KeptVmm.takeBack(job.keeper);
-  sayOpen(job);
+  const taken = await KeptVmm.takeBack(job.keeper, job.identity);
+  const { feed, output } = job;
+  if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
   return taken;
 }
 
@@ -133,11 +136,12 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   const { vmm } = taken;
   let run: DestRun | undefined;
   const memory = (): GuestMemory | undefined => run?.memory;
-  const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
-  let watch: ProcessWatch | undefined;
   let { kept } = taken;
+  const isKept = (): boolean => kept?.isHeld ?? false;
+  const fate = new VmmFate({ vmm, onFailure, successor, isKept, output, memory });
+  let watch: ProcessWatch | undefined;
   try {
-    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
+    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm, job.identity);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;
     run = openRun(job, vmm, kept, takenOver);
