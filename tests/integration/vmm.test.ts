@@ -155,7 +155,7 @@ for (const [change, code] of [
   ["protect", "WRITE_PROTECTED"],
 ] as const) {
   vmmTest(
-    `a VMM that does what its memory cannot be filled under (${change}) is told by name`,
+    `a VMM that does what its memory cannot be filled under (${change}) is named, and killed`,
     async () => {
       const { guest } = await keptMemory();
       await using pair = await startPair(["--threads", "2", "--change", change]);
@@ -165,8 +165,9 @@ for (const [change, code] of [
       const { exitCode, error, events } = await pair.dest.end();
       expect({ exitCode, error }).toMatchObject({ exitCode: 1, error: { code } });
       expect(events).toContainEqual(
-        expect.objectContaining({ event: "warning", code: "VMM_FROZEN" }),
+        expect.objectContaining({ event: "warning", code: "VMM_KILLED" }),
       );
+      expect(await pair.vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "" });
       expect((await source.end()).exitCode).toBe(1);
     },
     LONG_TEST_MS,
