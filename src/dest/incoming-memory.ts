@@ -209,8 +209,6 @@ export class IncomingMemory {
     const advice = this.#advice;
     checkTables(setup, BYTES_A_PAGE);
     this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
-    // Not before: those who get no further than the opening are as many as they like.
-    this.#discards = new DiscardList();
     if (guest.memory === "foreign" && !this.sourceIsOurs) throw liveSource();
     this.#blocks = guest.prepareMemory(setup, advice);
     this.#foreign = guest.foreign?.();
@@ -224,6 +222,8 @@ export class IncomingMemory {
           `0x${summary.toString(16)}: postcopy needs the same on both sides`,
       );
     }
+    // Not before: those who are turned away are as many as they like.
+    this.#discards = new DiscardList();
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
     channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));

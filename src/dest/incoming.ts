@@ -18,8 +18,7 @@ import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { timeFor } from "../channel/time-limits.ts";
-import type { PostcopyError } from "../util/errors.ts";
-import { StreamError, errorChain } from "../util/errors.ts";
+import { PostcopyError, StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
@@ -35,6 +34,9 @@ const OPENING = "send the list of its guest's RAM blocks";
 const RESTARTED =
   "This host was restarted meanwhile: pages that were not on its disk yet are asked for again, " +
   "which a QEMU source with release-ram does not have any more";
+
+/** Failures beside those of the stream by which a source does not fit a VMM, or the host of one. */
+const UNFIT: ReadonlySet<string> = new Set(["OTHER_BLOCKS", "NO_MEMORY"]);
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -87,8 +89,9 @@ export class IncomingLoader {
     const { guest, othersMayCome } = this.#context;
     if (!othersMayCome || this.#memory.isKnown) return false;
     if (error instanceof ChannelError && error.code === "PEER_SLOW") return true;
-    if (guest.memory !== "foreign") return false;
-    return error instanceof StreamError || error instanceof ChannelError;
+    if (guest.memory !== "foreign" || !(error instanceof PostcopyError)) return false;
+    if (error instanceof StreamError || error instanceof ChannelError) return true;
+    return UNFIT.has(error.code);
   }
 
   #forget(): void {

@@ -14,6 +14,8 @@ import {
   WORD,
 } from "../../../src/dest/shared.ts";
 import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
+import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
+import type { Region } from "../../../src/guests/uffd/handover.ts";
 import { chosenValue, FEATURE, helloValue } from "../../../src/stream/hello.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
@@ -49,6 +51,14 @@ const HELLO: readonly Piece[] = [
 ];
 const CHOSEN = ping(chosenValue(FEATURE.smallPages));
 
+interface BenchOptions {
+  othersMayCome?: boolean;
+  /** Where the VMM's memory begins in the source's, in pages. */
+  offset?: number;
+  /** Another process was killed at this VMM, and knew a block of this name. */
+  keptBlock?: string;
+}
+
 /** A VMM with `pages` of the 16 pages that the source has, and all that reads the stream. */
 class ForeignBench implements Disposable {
   readonly shared = new DestShared(createDestShared());
@@ -62,16 +72,16 @@ class ForeignBench implements Disposable {
   /** Called when the other threads could be at work. */
   prepared: () => void = () => {};
 
-  constructor(pages: number, options: { othersMayCome?: boolean; offset?: number } = {}) {
-    const { othersMayCome = false, offset = 0 } = options;
+  constructor(pages: number, options: BenchOptions = {}) {
+    const { othersMayCome = false, offset = 0, keptBlock } = options;
     this.memory = new UserfaultMemory(pages, UFFD.UFFD_FEATURE_EVENT_REMOVE);
     const [fd, sourceFd] = this.#descriptors.pair();
     this.#sourceFd = sourceFd;
     const { address } = this.memory;
-    const guest = new UffdDestGuest({
-      regions: [{ address, length: pages * PAGE, offset: offset * PAGE, pageSize: PAGE }],
-      userfaultFd: this.memory.userfault.fd,
-    });
+    const regions = [{ address, length: pages * PAGE, offset: offset * PAGE, pageSize: PAGE }];
+    const userfaultFd = this.memory.userfault.fd;
+    const keptFd = keptBlock === undefined ? undefined : this.#keep(regions, keptBlock);
+    const guest = new UffdDestGuest({ regions, userfaultFd }, keptFd);
     const stopFd = this.#descriptors.event();
     this.#context = {
       channel: new Channel({ fd, stopFd, peer: "the source", bufferBytes: 65_536 }),
@@ -90,6 +100,14 @@ class ForeignBench implements Disposable {
     // The other threads are ready at once, and done with all that comes behind LISTEN.
     const { faultThreadSem, listenThreadSem, listenDone } = this.shared;
     for (const each of [faultThreadSem, listenThreadSem, listenDone]) each.post();
+  }
+
+  /** The state that a process leaves which was sent that block. */
+  #keep(regions: readonly Region[], name: string): number {
+    const kept = KeptState.begin(process.pid, regions);
+    this.#descriptors.add(kept.fd);
+    kept.prepare([{ index: 0, name, length: 16 * PAGE, pageSize: PAGE, address: 0 }]);
+    return kept.fd;
   }
 
   /** What a source that says this comes to. */
@@ -142,6 +160,20 @@ describe("the memory of a VMM", () => {
   foreignTest("whose source has too little of it waits for another one", () => {
     using bench = new ForeignBench(16, { othersMayCome: true, offset: 1 });
     expect(bench.take(...HELLO)).toMatchObject({ turnedAway: { code: "REGION_BEYOND_MEMORY" } });
+  });
+
+  foreignTest("nor ends it a source of more memory than this host can keep count of", () => {
+    using bench = new ForeignBench(16, { othersMayCome: true });
+    const [huge] = [{ name: HAND_MADE_BLOCK, length: 2 ** 47, pageSize: PAGE }];
+    const words = [...HELLO.slice(0, -1), ramStart([huge])];
+    expect(bench.take(...words)).toMatchObject({ turnedAway: { code: "NO_MEMORY" } });
+  });
+
+  foreignTest("nor one of other blocks than the source that began", () => {
+    using other = new ForeignBench(16, { othersMayCome: true, keptBlock: "pc.ram" });
+    expect(other.take(...HELLO)).toMatchObject({ turnedAway: { code: "OTHER_BLOCKS" } });
+    using same = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+    expect(same.take(...HELLO, CHOSEN, discard(), WHOLE)).toEqual({ completedIn: "postcopy" });
   });
 
   foreignTest("takes pages ahead of LISTEN, each once", () => {
