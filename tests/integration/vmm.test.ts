@@ -4,8 +4,21 @@
  */
 import { afterAll, expect } from "bun:test";
 import { existsSync } from "node:fs";
+import { readManifest } from "../../src/guests/snapshot/manifest.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { RAM_SECTION_ID } from "../../src/source/stream.ts";
+import { chosenValue, FEATURE, helloValue, tokenValues } from "../../src/stream/hello.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
+import { HandMadePeer } from "../helpers/hand-made-peer.ts";
+import {
+  advise,
+  discard,
+  opening,
+  openReturnPath,
+  ping,
+  ramStart,
+} from "../helpers/hand-made-stream.ts";
+import type { Piece } from "../helpers/hand-made-stream.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
@@ -188,6 +201,41 @@ vmmTest(
     await using right = startSource({ guest, to: pair.dest.peer });
     expect((await pair.dest.end()).exitCode).toBe(0);
     expect((await right.end()).exitCode).toBe(0);
+    pair.vmm.writeLine("");
+    expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+  },
+  LONG_TEST_MS,
+);
+
+/** What a source of the guest that was kept says before LISTEN. */
+function beginning(directory: string): Piece[] {
+  const blocks = readManifest(directory).blocks.map(({ name, length }) => {
+    return { name, length, pageSize: PAGE };
+  });
+  return [
+    ...[opening("pc"), openReturnPath, ping(helloValue(FEATURE.smallPages)), advise()],
+    ramStart(blocks, RAM_SECTION_ID),
+    ...[...tokenValues(1), chosenValue(FEATURE.smallPages | FEATURE.urgentChannel)].map(ping),
+    ...blocks.map(({ name, length }) => discard(name, { start: 0, length })),
+  ];
+}
+
+vmmTest(
+  "a source that is lost before LISTEN costs no VMM: the next one is taken",
+  async () => {
+    const { guest } = await keptMemory();
+    await using pair = await startPair(["--threads", "4", "--discard", "60"]);
+    for (const _ of [1, 2]) {
+      await using lost = await HandMadePeer.connect(pair.dest.peer);
+      lost.send(...beginning(guest.slice("snapshot:".length)));
+      lost.endWriting();
+      await lost.otherEnd();
+    }
+    await using right = startSource({ guest, to: pair.dest.peer });
+    const ends = await Promise.all([right.end(), pair.dest.end()]);
+    for (const { exitCode, stderr } of ends) {
+      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    }
     pair.vmm.writeLine("");
     expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
   },

@@ -2,6 +2,7 @@
 import { describe, expect } from "bun:test";
 import { setThreadNice } from "../../../syscalls/process.ts";
 import { threadNice } from "../../../syscalls/scheduling.ts";
+import { replaceDescriptor } from "../../../syscalls/descriptor.ts";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { GuestMemory, IncomingContext } from "../../../src/dest/context.ts";
@@ -66,7 +67,8 @@ class ForeignBench implements Disposable {
   readonly requests: number[] = [];
   readonly #context: IncomingContext;
   readonly #descriptors = new Descriptors();
-  readonly #sourceFd: number;
+  #sourceFd: number;
+  #loader: IncomingLoader | undefined;
   readonly #nice = threadNice();
   announced: GuestMemory | undefined;
   /** Called when the other threads could be at work. */
@@ -110,12 +112,24 @@ class ForeignBench implements Disposable {
     return kept.fd;
   }
 
-  /** What a source that says this comes to. */
+  /** What a source that says this, and is lost then, comes to. */
   take(...pieces: readonly Piece[]) {
     const bytes = bytesOf(...pieces);
     expect(writeBytes(this.#sourceFd, bytes)).toBe(bytes.length);
     this.#descriptors.close(this.#sourceFd);
-    return new IncomingLoader(this.#context).run();
+    if (this.#loader?.hasBegun !== true) this.#loader = new IncomingLoader(this.#context);
+    const outcome = this.#loader.run();
+    if ("turnedAway" in outcome) this.#connectNext();
+    return outcome;
+  }
+
+  #connectNext(): void {
+    const { channel } = this.#context;
+    const [fd, sourceFd] = this.#descriptors.pair();
+    this.#descriptors.release(fd);
+    replaceDescriptor(channel.fd, fd);
+    channel.startOver("the next source");
+    this.#sourceFd = sourceFd;
   }
 
   codeOf(...pieces: readonly Piece[]): string {
@@ -209,6 +223,35 @@ describe("the memory of a VMM", () => {
     const some = discard(HAND_MADE_BLOCK, { start: 0, length: PAGE });
     expect(second.codeOf(...HELLO, CHOSEN, some, WHOLE)).toBe("UNEXPECTED");
   });
+
+  foreignTest(
+    "waits for another source where one is lost before LISTEN, and forgets nothing",
+    () => {
+      using bench = new ForeignBench(16, { othersMayCome: true });
+      const { control } = bench.shared;
+      const begin = [...HELLO, CHOSEN, discard()];
+      const lost = bench.take(...begin, ramPart(page(3 * PAGE, 7), page(4 * PAGE)));
+      expect(lost).toMatchObject({ turnedAway: { code: "PEER_CLOSED" } });
+      const { announced, pages } = bench;
+      // The guest goes on: it gives a page back, and waits for another one.
+      for (const bits of [pages.removed[0], pages.received[0]]) bits?.set(9);
+      pages.requestedAt[0]?.set([1], 5);
+      const [other] = [{ name: "pc.ram", length: 16 * PAGE, pageSize: PAGE }];
+      expect(bench.take(...HELLO.slice(0, -1), ramStart([other]))).toMatchObject({
+        turnedAway: { code: "OTHER_BLOCKS" },
+      });
+      expect(bench.take(...HELLO.slice(0, -1), CHOSEN, WHOLE)).toMatchObject({
+        turnedAway: { code: "WRONG_STATE" },
+      });
+      const ahead = ramPart(page(3 * PAGE, 8), page(6 * PAGE, 8), page(9 * PAGE, 8));
+      expect(bench.take(...begin, ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
+      expect(bench.announced).toBe(announced);
+      expect([3, 6].map((at) => bench.memory.bytes(at)[0])).toEqual([7, 8]);
+      expect(Atomics.load(control, WORD.missing)).toBe(13);
+      expect(bench.requests).toEqual([5]);
+      expect(pages.removed[0]?.test(9)).toBe(true);
+    },
+  );
 
   foreignTest("is asked for from LISTEN on, also what was touched before", () => {
     using bench = new ForeignBench(16);
