@@ -111,6 +111,10 @@ const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
     ],
     "unix",
   ],
+  [
+    "1 thread and a balloon that leaves in its memory file what is there (MADV_DONTNEED)",
+    ["--memfd", "--discard", "60", "--dontneed"],
+  ],
 ];
 
 for (const [name, words, listen] of CASES) {
@@ -134,6 +138,20 @@ for (const [name, words, listen] of CASES) {
   );
 }
 
+/** The cases above have a part of it; all of it takes a quarter of a minute. */
+const matrixTest = process.env["POSTCOPY_VMM_MATRIX"] === "1" ? hugeTest : undefined;
+for (const pageSize of [PAGE, HUGE]) {
+  for (const threads of ["1", "4", "16"]) {
+    for (const balloon of [[], ["--discard", "60"]]) {
+      const what = `${threads} threads, ${balloon.length > 0 ? "a" : "no"} balloon`;
+      matrixTest?.(`a VMM of pages of ${pageSize} bytes is filled: ${what}`, async () => {
+        await using _pages = pageSize === HUGE ? await HugePages.add(HUGE_PAGES) : undefined;
+        await fill(["--page-size", String(pageSize), "--threads", threads, ...balloon]);
+      });
+    }
+  }
+}
+
 vmmTest(
   "what is in a VMM's memory file already is mapped at once, whatever is still to come",
   async () => {
@@ -153,10 +171,15 @@ hugeTest(
   async () => {
     await using _pages = await HugePages.add(HUGE_PAGES);
     const { bytes } = await keptMemory();
-    const balloon = ["--threads", "4", "--discard", "20", "--regions", "2"];
-    for (const words of [balloon, ["--memfd", "--cached", "3", "--threads", "16"]]) {
+    const balloon = ["--discard", "20", "--regions", "2"];
+    for (const words of [
+      ["--threads", "1", ...balloon, "--change", "unmap"],
+      ["--threads", "4", ...balloon, "--change", "remap"],
+      ["--threads", "16", "--memfd", "--cached", "3"],
+    ]) {
       const { vmm, dest } = await fill(["--page-size", String(HUGE), ...words]);
-      expect(vmm.pages).toBe(bytes / HUGE);
+      const share = words.includes("unmap") ? 3 / 4 : 1;
+      expect(vmm.pages).toBe((share * bytes) / HUGE);
       expect(dest.report.faults.remote).toBeLessThanOrEqual(bytes / HUGE);
     }
   },
