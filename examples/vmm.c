@@ -12,6 +12,7 @@
  *     --threads N        threads that read (1)
  *     --discard N        ranges that are given back meanwhile, as a balloon does (0)
  *     --pace N           microseconds from one such range to the next (0)
+ *     --dontneed         with --memfd: by MADV_DONTNEED, which leaves in the file what is there
  *     --memfd            the memory is a memory file, as it is shared with device back ends
  *     --cached N         every Nth page of that file is there before the handover (0: none)
  *     --change WHAT      once a quarter was read, the last region is: moved to another address
@@ -61,7 +62,7 @@ static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 4;
 static size_t piece_bytes = SIZE_MAX;
-static int hold, wait_first, in_file;
+static int hold, wait_first, in_file, discard_keeps;
 static unsigned cached, pace_us;
 static size_t first_pages = SIZE_MAX;
 static pthread_once_t line_was_read = PTHREAD_ONCE_INIT;
@@ -150,6 +151,9 @@ static void check_page(size_t page, int measure)
     uint8_t after = atomic_load(&state[page]);
     atomic_fetch_add(&pages_read, 1);
     int right = before != after || after == BEING_DISCARDED || (after == ZERO ? zero : as_saved);
+    /* It is in the file as it was saved, or never came: but it does not change. */
+    if (discard_keeps && after == BEING_DISCARDED)
+        right = as_saved || zero;
     if (right)
         return;
     if (atomic_fetch_add(&wrong_pages, 1) < 10)
@@ -203,15 +207,16 @@ static void *reader(void *argument)
     return NULL;
 }
 
-/* Gives a page back: from then on it is zeros. */
+/* Gives a page back: from then on it is zeros, unless a file has kept it. */
 static void discard_page(size_t page)
 {
     uint8_t was = AS_SAVED;
     /* One that is zero already is zero while it is discarded again. */
     atomic_compare_exchange_strong(&state[page], &was, BEING_DISCARDED);
-    if (madvise(page_at(page), page_size, in_file ? MADV_REMOVE : MADV_DONTNEED) != 0)
+    if (madvise(page_at(page), page_size, in_file && !discard_keeps ? MADV_REMOVE : MADV_DONTNEED) != 0)
         fail("madvise");
-    atomic_store(&state[page], ZERO);
+    if (!discard_keeps)
+        atomic_store(&state[page], ZERO);
 }
 
 /* The balloon: gives ranges back while others read. */
@@ -512,7 +517,7 @@ static void parse(int count, char **words)
         {"first", required_argument, NULL, 'f'},
         {"memfd", no_argument, NULL, 'm'},            {"cached", required_argument, NULL, 'c'},
         {"change", required_argument, NULL, 'w'},     {"pace", required_argument, NULL, 'a'},
-        {"wait", no_argument, NULL, 'l'},
+        {"wait", no_argument, NULL, 'l'},             {"dontneed", no_argument, NULL, 'n'},
         {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {
@@ -531,10 +536,11 @@ static void parse(int count, char **words)
         case 'w': change = change_named(optarg); break;
         case 'a': pace_us = (unsigned)number(optarg, UINT32_MAX); break;
         case 'l': wait_first = 1; break;
+        case 'n': discard_keeps = 1; break;
         default: exit(2);
         }
     }
-    int wrong = expect_path == NULL || region_count == 0 || thread_count == 0 || (cached > 0 && !in_file);
+    int wrong = expect_path == NULL || region_count == 0 || thread_count == 0 || ((cached > 0 || discard_keeps) && !in_file);
     /* What is about to change is not read before, so something else has to be. */
     wrong |= (change == REMAP || change == UNMAP) && region_count < 2;
     if (optind + 1 != count || wrong) {

@@ -89,18 +89,21 @@ export const dest = defineStrictCommand({
   name: "dest",
   description: "Receive a guest, and run it, keep it or send it on",
   flags: FLAGS,
+  notes:
+    "How a guest is sent (--switchover to --connect-timeout) is for --onward; for guest uffd it is the\n" +
+    "source's to say, or with --from without --preempt and --connect-timeout.",
   example: [
     "postcopy dest --guest snapshot:/var/lib/vm1 --listen tcp:127.0.0.1:4444",
     "postcopy dest --guest stress --listen tcp:127.0.0.1:4444 --onward tcp:127.0.0.1:5555",
     "postcopy dest --guest uffd:/run/vm1/uffd.sock --from firecracker:vm.mem,vm.diff",
   ].join("\n"),
-  check: (options) => {
+  check: (options, given) => {
     checkCommon(options);
     checkJournal(options);
     if (options.guest.kind === "uffd") checkFilling(options);
     else checkNoFilling(options);
     const { guest, listen, onward } = options;
-    checkFrom(options);
+    checkFrom(options, given);
     checkSecurity(options, listen, onward);
     checkAllow(options.allow, listen, guest.kind === "qemu");
     if (onward === undefined || guest.kind === "stress") return;

@@ -1,37 +1,43 @@
 /** `dest --from GUEST` in place of `--listen PEER`: what goes with it, and what does not. */
 import type { Peer } from "../channel/address.ts";
-import type { AllowRule } from "../channel/allow.ts";
 import { UsageError } from "../util/errors.ts";
 import type { GuestWord } from "./guest-words.ts";
-import type { SecurityOptions } from "./security.ts";
 import { isStored } from "./stored-guest.ts";
-import type { StoredOptions } from "./stored-guest.ts";
 
 /** Flags that say how another process is reached, or how it is found again. */
-const LINK_FLAGS = ["tls", "tlsHostname", "insecure", "allow", "recoverTimeout"] as const;
+const LINK_FLAGS = ["tls", "tls-hostname", "insecure", "allow", "recover-timeout"];
+/** Flags of whoever connects to another process. */
+const CALLER_FLAGS = ["preempt", "connect-timeout"];
 /** Flags of whoever sends a kept guest. */
-const SENDER_FLAGS = ["noRecord", "noReplay", "replayLimit"] as const;
+const SENDER_FLAGS = ["no-record", "no-replay", "replay-limit"];
+/** Flags of whoever sends any guest. */
+const SOURCE_ONLY_FLAGS = [
+  ...["switchover", "max-bandwidth", "max-postcopy-bandwidth", "compress", "downtime-limit"],
+  ...CALLER_FLAGS,
+];
 
-/** What of the flags of `dest` is looked at here. */
-type FromOptions = StoredOptions &
-  Pick<SecurityOptions, "tls" | "tlsHostname" | "insecure"> & {
-    guest: GuestWord;
-    listen: Peer | undefined;
-    from: GuestWord | undefined;
-    allow: readonly AllowRule[];
-    recoverTimeout: number | undefined;
-  };
+/** What of the options of `dest` is looked at here. */
+interface FromOptions {
+  guest: GuestWord;
+  listen: Peer | undefined;
+  from: GuestWord | undefined;
+}
 
-/** Pages come from a source or from files: what is for the one is nothing for the other. */
-export function checkFrom(options: FromOptions): void {
-  const { guest, listen, from } = options;
+/**
+ * Pages come from a source or from files: what is for the one is nothing for the other. `given` are the
+ * flags that were written.
+ */
+export function checkFrom({ guest, listen, from }: FromOptions, given: ReadonlySet<string>): void {
   if (from === undefined) {
     if (listen === undefined) {
       throw new UsageError("MISSING_FLAG", "Flag --listen is missing", {
         hint: "say where the source connects: --listen tcp:HOST:PORT; or, of uffd:, --from GUEST",
       });
     }
-    refuseFlags(options, SENDER_FLAGS, "for --from");
+    refuseFlags(given, SENDER_FLAGS, "for --from");
+    // A VMM's guest goes nowhere from here.
+    const why = "for who sends a guest: give it to the source";
+    if (guest.kind === "uffd") refuseFlags(given, SOURCE_ONLY_FLAGS, why);
     return;
   }
   if (listen !== undefined) {
@@ -51,20 +57,13 @@ export function checkFrom(options: FromOptions): void {
       },
     );
   }
-  refuseFlags(options, LINK_FLAGS, "for a source that connects, and not for --from");
+  refuseFlags(given, LINK_FLAGS, "for a source that connects, and not for --from");
+  refuseFlags(given, CALLER_FLAGS, "for another process, and not for --from");
 }
 
 /** Refuses those flags that were given. */
-function refuseFlags(
-  options: FromOptions,
-  names: readonly (typeof LINK_FLAGS | typeof SENDER_FLAGS)[number][],
-  why: string,
-): void {
-  for (const name of names) {
-    const value = options[name];
-    if (value === undefined || value === false || (Array.isArray(value) && value.length === 0))
-      continue;
-    const flag = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new UsageError("CONTRADICTION", `Flag --${flag} is ${why}`);
+function refuseFlags(given: ReadonlySet<string>, flags: readonly string[], why: string): void {
+  for (const flag of flags) {
+    if (given.has(flag)) throw new UsageError("CONTRADICTION", `Flag --${flag} is ${why}`);
   }
 }

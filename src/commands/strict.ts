@@ -98,8 +98,8 @@ export interface StrictDefinition<Table extends Flags> {
   notes?: string;
   /** A whole working example, which ends the help. */
   example: string;
-  /** Throws a UsageError when flags contradict each other. */
-  check?: (options: OptionsOf<Table>) => void;
+  /** Throws a UsageError when flags contradict each other; `given`: those that were written. */
+  check?: (options: OptionsOf<Table>, given: ReadonlySet<string>) => void;
   /** Resolves to the exit code; nothing means 0. */
   run: (options: OptionsOf<Table>) => Promise<number | void>;
 }
@@ -118,9 +118,9 @@ export function defineStrictCommand<const Table extends Flags>(
   definition: StrictDefinition<Table>,
 ): StrictCommand {
   const parse = (argv: readonly string[]): OptionsOf<Table> => {
-    const options = readOptions(splitArguments(argv, definition.flags), definition.flags);
-    const typed = options as OptionsOf<Table>;
-    definition.check?.(typed);
+    const raw = splitArguments(argv, definition.flags);
+    const typed = readOptions(raw, definition.flags) as OptionsOf<Table>;
+    definition.check?.(typed, new Set(raw.keys()));
     return typed;
   };
   const citty = defineCommand({

@@ -22,9 +22,12 @@ import { DiscardLimit } from "../stream/discard-limit.ts";
 import { FEATURE, KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
+import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import { checkRamSection } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { HostError, StreamError } from "../util/errors.ts";
+import { forgetReceived, requireSameList } from "./begun-memory.ts";
+import type { BegunMemory } from "./begun-memory.ts";
 import { awaitThread } from "./context.ts";
 import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
@@ -62,7 +65,7 @@ export class IncomingMemory {
   /** Machine type of the stream's configuration. */
   machine = "";
   readonly #context: IncomingContext;
-  readonly #loader: RamLoader;
+  #loader: RamLoader;
   /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
   #discards: DiscardList | undefined;
   /** Target pages that the source ever discarded, by block. */
@@ -85,6 +88,9 @@ export class IncomingMemory {
   #blocks: readonly RamBlock[] = [];
   #pageData: PageStateData | undefined;
   #pages: PageState | undefined;
+  /** Of a VMM: what is there of it after a source that was lost before LISTEN. */
+  #begun: BegunMemory | undefined;
+  #takenOver = false;
   /** Undefined for a source that has no multifd channels. */
   #multifd: IncomingContext["multifd"];
 
@@ -133,6 +139,31 @@ export class IncomingMemory {
   /** Whether the list of RAM blocks has come. */
   get isKnown(): boolean {
     return this.#pages !== undefined;
+  }
+
+  /** The same, or that of a source before: the other threads know of this memory. */
+  get hasBegun(): boolean {
+    return this.isKnown || this.#begun !== undefined;
+  }
+
+  /** LISTEN: what is missing is all that is to come. */
+  get isTakenOver(): boolean {
+    return this.#takenOver;
+  }
+
+  /** The source of a VMM's memory is lost before LISTEN: another one begins from the start. */
+  beginAnew(): void {
+    const { sink } = this.#loader;
+    if (this.#pages !== undefined && this.#pageData !== undefined && sink !== undefined) {
+      const ramSectionId = this.#ramSectionId ?? 0;
+      const [blocks, pages, pageData] = [this.#blocks, this.#pages, this.#pageData];
+      this.#begun = { blocks, pages, pageData, sink, ramSectionId };
+    }
+    this.#loader = new RamLoader(this.#context.channel);
+    this.complete = this.sourceIsOurs = false;
+    this.#chosen = 0;
+    this.#blocks = [];
+    this.#pages = this.#pageData = this.#advice = this.#ramSectionId = undefined;
   }
 
   /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
@@ -209,9 +240,11 @@ export class IncomingMemory {
     const advice = this.#advice;
     checkTables(setup, BYTES_A_PAGE);
     this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
-    // Not before: those who get no further than the opening are as many as they like.
-    this.#discards = new DiscardList();
     if (guest.memory === "foreign" && !this.sourceIsOurs) throw liveSource();
+    if (this.#begun !== undefined) {
+      this.#goOnWith(this.#begun, setup);
+      return;
+    }
     this.#blocks = guest.prepareMemory(setup, advice);
     this.#foreign = guest.foreign?.();
     const summary = pageSizeSummary(this.#blocks);
@@ -224,6 +257,8 @@ export class IncomingMemory {
           `0x${summary.toString(16)}: postcopy needs the same on both sides`,
       );
     }
+    // Not before: those who are turned away are as many as they like.
+    this.#discards = new DiscardList();
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
     channel.allowAnyTime();
     this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
@@ -245,6 +280,18 @@ export class IncomingMemory {
       ramSectionId: this.#ramSectionId ?? 0,
       sinkData: guest.sinkData(),
     });
+  }
+
+  /** Another source has begun before: the other threads are at work on its blocks, and stay so. */
+  #goOnWith(begun: BegunMemory, setup: readonly RamSetupBlock[]): void {
+    requireSameList(begun, { setup, ramSectionId: this.#ramSectionId ?? 0 });
+    this.#context.channel.allowAnyTime();
+    forgetReceived(begun.pages, this.#context.shared.placingLock);
+    ({ blocks: this.#blocks, pages: this.#pages, pageData: this.#pageData } = begun);
+    this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
+    begun.sink.dropPart?.();
+    this.#loader.blocks = this.#blocks;
+    this.#loader.sink = begun.sink;
   }
 
   /**
@@ -419,6 +466,7 @@ export class IncomingMemory {
     this.forgetDiscarded();
     if (this.#foreign !== undefined) this.#requireChoice(guest.needs ?? 0);
     this.#settle(this.#pages);
+    this.#takenOver = true;
     guest.takeOver?.(this.#pages, {
       ramSectionId: this.#ramSectionId ?? 0,
       sourceIsOurs: this.sourceIsOurs,

@@ -18,14 +18,13 @@ import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { timeFor } from "../channel/time-limits.ts";
-import type { PostcopyError } from "../util/errors.ts";
-import { StreamError, errorChain } from "../util/errors.ts";
+import { PostcopyError, StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
-import { WORD } from "./shared.ts";
+import { HELD, WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
 /** What a source has to do at once, with its first bytes. */
@@ -35,6 +34,9 @@ const OPENING = "send the list of its guest's RAM blocks";
 const RESTARTED =
   "This host was restarted meanwhile: pages that were not on its disk yet are asked for again, " +
   "which a QEMU source with release-ram does not have any more";
+
+/** Failures beside those of the stream by which a source does not fit a VMM, or the host of one. */
+const UNFIT: ReadonlySet<string> = new Set(["OTHER_BLOCKS", "NO_MEMORY"]);
 
 /** How the guest came here. */
 export interface IncomingOutcome {
@@ -48,8 +50,10 @@ export interface TurnedAway {
 
 export class IncomingLoader {
   readonly #context: IncomingContext;
-  readonly #state = new StateMachine();
+  #state = new StateMachine();
   readonly #memory: IncomingMemory;
+  /** What this end can do (FEATURE of stream/hello.ts). */
+  #features: number;
   /** The source is one of ours and wants to be told when the guest runs. */
   #tellsRunning = false;
   /** Halves of the urgent channel's token, as far as they have come. */
@@ -58,11 +62,17 @@ export class IncomingLoader {
 
   constructor(context: IncomingContext) {
     this.#context = context;
+    this.#features = context.features;
     this.#memory = new IncomingMemory(context);
   }
 
+  /** A source has given its list of RAM blocks: whoever comes after it has to be received here as well. */
+  get hasBegun(): boolean {
+    return this.#memory.hasBegun;
+  }
+
   /**
-   * Receives the guest, to the end, unless who has connected is turned away.
+   * Receives the guest, to the end, unless who has connected is turned away. May be called again then.
    * @throws StreamError, ChannelError, HostError, StoppedError.
    */
   run(): IncomingOutcome | TurnedAway {
@@ -81,22 +91,34 @@ export class IncomingLoader {
 
   /**
    * Whoever dribbles must not hold the door while the source waits before it. A VMM waits, and goes on
-   * waiting, for the source that has its memory: one that has another is not worth its life.
+   * waiting, for the source that has its memory: before LISTEN one that is lost, or has another guest, is
+   * not worth its life.
    */
   #isNobody(error: unknown): error is PostcopyError {
     const { guest, othersMayCome } = this.#context;
-    if (!othersMayCome || this.#memory.isKnown) return false;
-    if (error instanceof ChannelError && error.code === "PEER_SLOW") return true;
-    if (guest.memory !== "foreign") return false;
-    return error instanceof StreamError || error instanceof ChannelError;
+    if (!othersMayCome || !(error instanceof PostcopyError)) return false;
+    if (guest.memory !== "foreign") return !this.#memory.isKnown && error.code === "PEER_SLOW";
+    if (this.#memory.isTakenOver) return false;
+    if (error instanceof StreamError || error instanceof ChannelError) return true;
+    return UNFIT.has(error.code);
   }
 
   #forget(): void {
     const { control } = this.#context.shared;
-    const { pageRuns, packedRuns, returnPathOpen, urgentChosen, urgentToken } = WORD;
-    for (const word of [pageRuns, packedRuns, returnPathOpen, urgentChosen, urgentToken]) {
+    const { pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen, urgentToken } = WORD;
+    for (const word of [pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen]) {
       Atomics.store(control, word, 0);
     }
+    if (!this.hasBegun) {
+      Atomics.store(control, urgentToken, 0);
+      return;
+    }
+    // The fault thread is not to take the next source for the urgent channel of this one.
+    Atomics.store(control, WORD.requestsHeld, HELD.noLink);
+    this.#features &= ~FEATURE.urgentChannel;
+    this.#state = new StateMachine();
+    this.#tellsRunning = false;
+    this.#memory.beginAnew();
   }
 
   /** Goes on with a guest that an earlier process took over, which was decided to run by then. */
@@ -236,7 +258,7 @@ export class IncomingLoader {
     if (hello !== undefined) this.#takeHello(hello);
     // What was sent ahead of the switchover is done, then, and not only read.
     if (isAheadPing(value)) this.#memory.forgetDiscarded();
-    const answer = hello?.kind === "hello" ? answerValue(this.#context.features) : value;
+    const answer = hello?.kind === "hello" ? answerValue(this.#features) : value;
     this.#context.returnPath.send({ kind: "pong", value: answer });
   }
 

@@ -124,6 +124,7 @@ function receive(task: IncomingTask, tell: (news: IncomingNews) => void): Incomi
   });
   const accept = openArrival(task, warnings);
   let line: Line | undefined;
+  let loader: IncomingLoader | undefined;
   for (;;) {
     const { main, others } = accept();
     const peer = describePeer(main);
@@ -135,11 +136,14 @@ function receive(task: IncomingTask, tell: (news: IncomingNews) => void): Incomi
       line.channel.startOver(peer);
     }
     const { fd } = line.channel;
+    // Where a source has begun before, the other threads have theirs, and get no more.
+    if (loader?.hasBegun === true) others.splice(0).forEach(closeDescriptor);
+    else loader = openLoader(task, line, tell);
     tell({ kind: "connected", fd, others, peer });
-    const outcome = openLoader(task, line, tell).run();
+    const outcome = loader.run();
     if ("completedIn" in outcome) return outcome;
     shutdownSocket(fd);
-    others.forEach(closeDescriptor);
+    if (!loader.hasBegun) others.forEach(closeDescriptor);
     // Their numbers may be another's from here on: main is not to close them too.
     tell({ kind: "turnedAway" });
     const who = peer === THE_SOURCE ? "Somebody" : peer;

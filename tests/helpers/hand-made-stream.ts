@@ -86,12 +86,15 @@ export function discard(block = HAND_MADE_BLOCK, ...ranges: ByteRange[]): Piece 
 const endOfRecords: Piece = (writer) => writer.u64(RAM_FLAG.endOfSection);
 
 /** RAM's START with the list of blocks. */
-export function ramStart(blocks: readonly RamSetupBlock[] = BLOCKS): Piece {
+export function ramStart(
+  blocks: readonly RamSetupBlock[] = BLOCKS,
+  sectionId: number = RAM_ID,
+): Piece {
   return (writer) => {
-    writeStartSection(writer, { sectionId: RAM_ID, ...RAM_SECTION });
+    writeStartSection(writer, { sectionId, ...RAM_SECTION });
     encodeRamSetup(writer, blocks);
     endOfRecords(writer);
-    writeFooter(writer, RAM_ID);
+    writeFooter(writer, sectionId);
   };
 }
 

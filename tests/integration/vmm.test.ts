@@ -4,8 +4,21 @@
  */
 import { afterAll, expect } from "bun:test";
 import { existsSync } from "node:fs";
+import { readManifest } from "../../src/guests/snapshot/manifest.ts";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
+import { RAM_SECTION_ID } from "../../src/source/stream.ts";
+import { chosenValue, FEATURE, helloValue, tokenValues } from "../../src/stream/hello.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
+import { HandMadePeer } from "../helpers/hand-made-peer.ts";
+import {
+  advise,
+  discard,
+  opening,
+  openReturnPath,
+  ping,
+  ramStart,
+} from "../helpers/hand-made-stream.ts";
+import type { Piece } from "../helpers/hand-made-stream.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { NO_RECOVERY, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
@@ -98,6 +111,10 @@ const CASES: [name: string, words: readonly string[], listen?: "unix"][] = [
     ],
     "unix",
   ],
+  [
+    "1 thread and a balloon that leaves in its memory file what is there (MADV_DONTNEED)",
+    ["--memfd", "--discard", "60", "--dontneed"],
+  ],
 ];
 
 for (const [name, words, listen] of CASES) {
@@ -125,6 +142,20 @@ for (const [name, words, listen] of CASES) {
   );
 }
 
+/** The cases above have a part of it; all of it takes a quarter of a minute. */
+const matrixTest = process.env["POSTCOPY_VMM_MATRIX"] === "1" ? hugeTest : undefined;
+for (const pageSize of [PAGE, HUGE]) {
+  for (const threads of ["1", "4", "16"]) {
+    for (const balloon of [[], ["--discard", "60"]]) {
+      const what = `${threads} threads, ${balloon.length > 0 ? "a" : "no"} balloon`;
+      matrixTest?.(`a VMM of pages of ${pageSize} bytes is filled: ${what}`, async () => {
+        await using _pages = pageSize === HUGE ? await HugePages.add(HUGE_PAGES) : undefined;
+        await fill(["--page-size", String(pageSize), "--threads", threads, ...balloon]);
+      });
+    }
+  }
+}
+
 vmmTest(
   "what is in a VMM's memory file already is mapped at once, whatever is still to come",
   async () => {
@@ -144,10 +175,15 @@ hugeTest(
   async () => {
     await using _pages = await HugePages.add(HUGE_PAGES);
     const { bytes } = await keptMemory();
-    const balloon = ["--threads", "4", "--discard", "20", "--regions", "2"];
-    for (const words of [balloon, ["--memfd", "--cached", "3", "--threads", "16"]]) {
+    const balloon = ["--discard", "20", "--regions", "2"];
+    for (const words of [
+      ["--threads", "1", ...balloon, "--change", "unmap"],
+      ["--threads", "4", ...balloon, "--change", "remap"],
+      ["--threads", "16", "--memfd", "--cached", "3"],
+    ]) {
       const { vmm, dest } = await fill(["--page-size", String(HUGE), ...words]);
-      expect(vmm.pages).toBe(bytes / HUGE);
+      const share = words.includes("unmap") ? 3 / 4 : 1;
+      expect(vmm.pages).toBe((share * bytes) / HUGE);
       expect(dest.report.faults.remote).toBeLessThanOrEqual(bytes / HUGE);
     }
   },
@@ -159,7 +195,7 @@ for (const [change, code] of [
   ["protect", "WRITE_PROTECTED"],
 ] as const) {
   vmmTest(
-    `a VMM that does what its memory cannot be filled under (${change}) is told by name`,
+    `a VMM that does what its memory cannot be filled under (${change}) is named, and killed`,
     async () => {
       const { guest } = await keptMemory();
       await using pair = await startPair(["--threads", "2", "--change", change]);
@@ -171,6 +207,7 @@ for (const [change, code] of [
       expect(events).toContainEqual(
         expect.objectContaining({ event: "warning", code: "VMM_KILLED" }),
       );
+      expect(await pair.vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "" });
       expect((await source.end()).exitCode).toBe(1);
     },
     LONG_TEST_MS,
@@ -191,6 +228,41 @@ vmmTest(
     await using right = startSource({ guest, to: pair.dest.peer });
     expect((await pair.dest.end()).exitCode).toBe(0);
     expect((await right.end()).exitCode).toBe(0);
+    pair.vmm.writeLine("");
+    expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
+  },
+  LONG_TEST_MS,
+);
+
+/** What a source of the guest that was kept says before LISTEN. */
+function beginning(directory: string): Piece[] {
+  const blocks = readManifest(directory).blocks.map(({ name, length }) => {
+    return { name, length, pageSize: PAGE };
+  });
+  return [
+    ...[opening("pc"), openReturnPath, ping(helloValue(FEATURE.smallPages)), advise()],
+    ramStart(blocks, RAM_SECTION_ID),
+    ...[...tokenValues(1), chosenValue(FEATURE.smallPages | FEATURE.urgentChannel)].map(ping),
+    ...blocks.map(({ name, length }) => discard(name, { start: 0, length })),
+  ];
+}
+
+vmmTest(
+  "a source that is lost before LISTEN costs no VMM: the next one is taken",
+  async () => {
+    const { guest } = await keptMemory();
+    await using pair = await startPair(["--threads", "4", "--discard", "60"]);
+    for (const _ of [1, 2]) {
+      await using lost = await HandMadePeer.connect(pair.dest.peer);
+      lost.send(...beginning(guest.slice("snapshot:".length)));
+      lost.endWriting();
+      await lost.otherEnd();
+    }
+    await using right = startSource({ guest, to: pair.dest.peer });
+    const ends = await Promise.all([right.end(), pair.dest.end()]);
+    for (const { exitCode, stderr } of ends) {
+      expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+    }
     pair.vmm.writeLine("");
     expect(await vmmReport(pair.vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
   },

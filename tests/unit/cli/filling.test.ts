@@ -42,3 +42,8 @@ test("other guests have nothing of it", () => {
   expect(refusal(...UFFD, "--on-failure", "pause")).toContain("is not one of kill, freeze");
   expect(refusal(...UFFD, "--keep-fd", "drawer")).toContain("There is no keeper");
 });
+
+test("a flag that means nothing there is refused also where it says what is so anyway", () => {
+  expect(dest.parse(UFFD)).toMatchObject({ connectTimeout: 10_000 });
+  expect(refusal(...UFFD, "--connect-timeout", "10s")).toContain("Flag --connect-timeout is for");
+});

@@ -9,17 +9,12 @@ type Options = Parameters<typeof checkFrom>[0];
 const LISTEN = { kind: "tcp", host: "127.0.0.1", port: 0 } as const;
 const VMM: GuestWord = { kind: "uffd", socket: "/run/vm1" };
 const KEPT: GuestWord = { kind: "snapshot", directory: "/var/lib/vm1" };
-const PLAIN: Options = {
-  ...{ guest: VMM, listen: undefined, from: undefined },
-  ...{ noRecord: false, noReplay: false, replayLimit: undefined },
-  ...{ tls: undefined, tlsHostname: undefined, insecure: false, allow: [] },
-  recoverTimeout: undefined,
-};
+const PLAIN: Options = { guest: VMM, listen: undefined, from: undefined };
 
-/** What is said to these, beside PLAIN; "" if nothing. */
-function said(options: Partial<Options>): string {
+/** What is said to these, beside PLAIN, where `given` were written; "" if nothing. */
+function said(options: Partial<Options>, ...given: string[]): string {
   try {
-    checkFrom({ ...PLAIN, ...options });
+    checkFrom({ ...PLAIN, ...options }, new Set(given));
     return "";
   } catch (error) {
     if (error instanceof UsageError) return `${error.code}: ${error.message}`;
@@ -29,7 +24,7 @@ function said(options: Partial<Options>): string {
 
 test("a VMM's memory comes from a source, or from files", () => {
   expect(said({ listen: LISTEN })).toBe("");
-  expect(said({ from: KEPT, noRecord: true, replayLimit: 4096 })).toBe("");
+  expect(said({ from: KEPT }, "no-record", "replay-limit")).toBe("");
   expect(said({ from: { kind: "stream", file: "saved" } })).toBe("");
   expect(said({ from: { kind: "firecracker", files: ["mem"] } })).toBe("");
   expect(said({})).toStartWith("MISSING_FLAG: Flag --listen is missing");
@@ -43,23 +38,26 @@ test("only a VMM is filled from files, and only from a guest that was kept", () 
 });
 
 test("what is about a link to a source goes with --listen, about its files with --from", () => {
-  const link: [Partial<Options>, string][] = [
-    [{ tls: "pki" }, "--tls"],
-    [{ tlsHostname: "host" }, "--tls-hostname"],
-    [{ insecure: true }, "--insecure"],
-    [{ allow: [{ address: "192.0.2.7", prefix: 32 }] }, "--allow"],
-    [{ recoverTimeout: 0 }, "--recover-timeout"],
-  ];
-  for (const [options, flag] of link) {
-    expect(said({ ...options, from: KEPT })).toStartWith(`CONTRADICTION: Flag ${flag} is for`);
-    expect(said({ ...options, listen: LISTEN })).toBe("");
+  for (const flag of ["tls", "tls-hostname", "insecure", "allow", "recover-timeout"]) {
+    const refusal = `CONTRADICTION: Flag --${flag} is for a source that connects`;
+    expect(said({ from: KEPT }, flag)).toStartWith(refusal);
+    expect(said({ listen: LISTEN }, flag)).toBe("");
   }
-  const files: [Partial<Options>, string][] = [
-    [{ noRecord: true }, "--no-record"],
-    [{ noReplay: true }, "--no-replay"],
-    [{ replayLimit: 4096 }, "--replay-limit"],
-  ];
-  for (const [options, flag] of files) {
-    expect(said({ ...options, listen: LISTEN })).toBe(`CONTRADICTION: Flag ${flag} is for --from`);
+  for (const flag of ["no-record", "no-replay", "replay-limit"]) {
+    const refusal = `CONTRADICTION: Flag --${flag} is for --from`;
+    expect(said({ listen: LISTEN }, flag)).toBe(refusal);
+  }
+});
+
+test("how a guest is sent is said where it is sent: of a VMM nobody sends it onward", () => {
+  const here = ["switchover", "max-bandwidth", "max-postcopy-bandwidth", "compress"];
+  for (const flag of [...here, "downtime-limit", "preempt", "connect-timeout"]) {
+    const refusal = `CONTRADICTION: Flag --${flag} is for who sends a guest`;
+    expect(said({ listen: LISTEN }, flag)).toStartWith(refusal);
+    expect(said({ listen: LISTEN, guest: KEPT }, flag)).toBe("");
+  }
+  for (const flag of here) expect(said({ from: KEPT }, flag)).toBe("");
+  for (const flag of ["preempt", "connect-timeout"]) {
+    expect(said({ from: KEPT }, flag)).toContain(`--${flag} is for another process`);
   }
 });

@@ -2,6 +2,7 @@
 import { describe, expect } from "bun:test";
 import { setThreadNice } from "../../../syscalls/process.ts";
 import { threadNice } from "../../../syscalls/scheduling.ts";
+import { replaceDescriptor } from "../../../syscalls/descriptor.ts";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { GuestMemory, IncomingContext } from "../../../src/dest/context.ts";
@@ -14,6 +15,8 @@ import {
   WORD,
 } from "../../../src/dest/shared.ts";
 import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
+import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
+import type { Region } from "../../../src/guests/uffd/handover.ts";
 import { chosenValue, FEATURE, helloValue } from "../../../src/stream/hello.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
@@ -49,6 +52,14 @@ const HELLO: readonly Piece[] = [
 ];
 const CHOSEN = ping(chosenValue(FEATURE.smallPages));
 
+interface BenchOptions {
+  othersMayCome?: boolean;
+  /** Where the VMM's memory begins in the source's, in pages. */
+  offset?: number;
+  /** Another process was killed at this VMM, and knew a block of this name. */
+  keptBlock?: string;
+}
+
 /** A VMM with `pages` of the 16 pages that the source has, and all that reads the stream. */
 class ForeignBench implements Disposable {
   readonly shared = new DestShared(createDestShared());
@@ -56,22 +67,23 @@ class ForeignBench implements Disposable {
   readonly requests: number[] = [];
   readonly #context: IncomingContext;
   readonly #descriptors = new Descriptors();
-  readonly #sourceFd: number;
+  #sourceFd: number;
+  #loader: IncomingLoader | undefined;
   readonly #nice = threadNice();
   announced: GuestMemory | undefined;
   /** Called when the other threads could be at work. */
   prepared: () => void = () => {};
 
-  constructor(pages: number, options: { othersMayCome?: boolean; offset?: number } = {}) {
-    const { othersMayCome = false, offset = 0 } = options;
+  constructor(pages: number, options: BenchOptions = {}) {
+    const { othersMayCome = false, offset = 0, keptBlock } = options;
     this.memory = new UserfaultMemory(pages, UFFD.UFFD_FEATURE_EVENT_REMOVE);
     const [fd, sourceFd] = this.#descriptors.pair();
     this.#sourceFd = sourceFd;
     const { address } = this.memory;
-    const guest = new UffdDestGuest({
-      regions: [{ address, length: pages * PAGE, offset: offset * PAGE, pageSize: PAGE }],
-      userfaultFd: this.memory.userfault.fd,
-    });
+    const regions = [{ address, length: pages * PAGE, offset: offset * PAGE, pageSize: PAGE }];
+    const userfaultFd = this.memory.userfault.fd;
+    const keptFd = keptBlock === undefined ? undefined : this.#keep(regions, keptBlock);
+    const guest = new UffdDestGuest({ regions, userfaultFd }, keptFd);
     const stopFd = this.#descriptors.event();
     this.#context = {
       channel: new Channel({ fd, stopFd, peer: "the source", bufferBytes: 65_536 }),
@@ -92,12 +104,32 @@ class ForeignBench implements Disposable {
     for (const each of [faultThreadSem, listenThreadSem, listenDone]) each.post();
   }
 
-  /** What a source that says this comes to. */
+  /** The state that a process leaves which was sent that block. */
+  #keep(regions: readonly Region[], name: string): number {
+    const kept = KeptState.begin(process.pid, regions);
+    this.#descriptors.add(kept.fd);
+    kept.prepare([{ index: 0, name, length: 16 * PAGE, pageSize: PAGE, address: 0 }]);
+    return kept.fd;
+  }
+
+  /** What a source that says this, and is lost then, comes to. */
   take(...pieces: readonly Piece[]) {
     const bytes = bytesOf(...pieces);
     expect(writeBytes(this.#sourceFd, bytes)).toBe(bytes.length);
     this.#descriptors.close(this.#sourceFd);
-    return new IncomingLoader(this.#context).run();
+    if (this.#loader?.hasBegun !== true) this.#loader = new IncomingLoader(this.#context);
+    const outcome = this.#loader.run();
+    if ("turnedAway" in outcome) this.#connectNext();
+    return outcome;
+  }
+
+  #connectNext(): void {
+    const { channel } = this.#context;
+    const [fd, sourceFd] = this.#descriptors.pair();
+    this.#descriptors.release(fd);
+    replaceDescriptor(channel.fd, fd);
+    channel.startOver("the next source");
+    this.#sourceFd = sourceFd;
   }
 
   codeOf(...pieces: readonly Piece[]): string {
@@ -144,6 +176,20 @@ describe("the memory of a VMM", () => {
     expect(bench.take(...HELLO)).toMatchObject({ turnedAway: { code: "REGION_BEYOND_MEMORY" } });
   });
 
+  foreignTest("nor ends it a source of more memory than this host can keep count of", () => {
+    using bench = new ForeignBench(16, { othersMayCome: true });
+    const [huge] = [{ name: HAND_MADE_BLOCK, length: 2 ** 47, pageSize: PAGE }];
+    const words = [...HELLO.slice(0, -1), ramStart([huge])];
+    expect(bench.take(...words)).toMatchObject({ turnedAway: { code: "NO_MEMORY" } });
+  });
+
+  foreignTest("nor one of other blocks than the source that began", () => {
+    using other = new ForeignBench(16, { othersMayCome: true, keptBlock: "pc.ram" });
+    expect(other.take(...HELLO)).toMatchObject({ turnedAway: { code: "OTHER_BLOCKS" } });
+    using same = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+    expect(same.take(...HELLO, CHOSEN, discard(), WHOLE)).toEqual({ completedIn: "postcopy" });
+  });
+
   foreignTest("takes pages ahead of LISTEN, each once", () => {
     using bench = new ForeignBench(16);
     const ahead = ramPart(page(3 * PAGE, 7), page(4 * PAGE));
@@ -181,6 +227,35 @@ describe("the memory of a VMM", () => {
       expect(bits?.count()).toBe(0);
     }
   });
+
+  foreignTest(
+    "waits for another source where one is lost before LISTEN, and forgets nothing",
+    () => {
+      using bench = new ForeignBench(16, { othersMayCome: true });
+      const { control } = bench.shared;
+      const begin = [...HELLO, CHOSEN, discard()];
+      const lost = bench.take(...begin, ramPart(page(3 * PAGE, 7), page(4 * PAGE)));
+      expect(lost).toMatchObject({ turnedAway: { code: "PEER_CLOSED" } });
+      const { announced, pages } = bench;
+      // The guest goes on: it gives a page back, and waits for another one.
+      for (const bits of [pages.removed[0], pages.received[0]]) bits?.set(9);
+      pages.requestedAt[0]?.set([1], 5);
+      const [other] = [{ name: "pc.ram", length: 16 * PAGE, pageSize: PAGE }];
+      expect(bench.take(...HELLO.slice(0, -1), ramStart([other]))).toMatchObject({
+        turnedAway: { code: "OTHER_BLOCKS" },
+      });
+      expect(bench.take(...HELLO.slice(0, -1), CHOSEN, WHOLE)).toMatchObject({
+        turnedAway: { code: "WRONG_STATE" },
+      });
+      const ahead = ramPart(page(3 * PAGE, 8), page(6 * PAGE, 8), page(9 * PAGE, 8));
+      expect(bench.take(...begin, ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
+      expect(bench.announced).toBe(announced);
+      expect([3, 6].map((at) => bench.memory.bytes(at)[0])).toEqual([7, 8]);
+      expect(Atomics.load(control, WORD.missing)).toBe(13);
+      expect(bench.requests).toEqual([5]);
+      expect(pages.removed[0]?.test(9)).toBe(true);
+    },
+  );
 
   foreignTest("is asked for from LISTEN on, also what was touched before", () => {
     using bench = new ForeignBench(16);
