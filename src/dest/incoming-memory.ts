@@ -31,6 +31,7 @@ import type { BegunMemory } from "./begun-memory.ts";
 import { awaitThread } from "./context.ts";
 import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
+import { pauseForEvents } from "./events-pause.ts";
 import { coverOnly, liveSource, requireAllDiscarded, requireNotPlaced } from "./foreign-memory.ts";
 import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts";
 import { releaseRequests } from "./held-requests.ts";
@@ -51,9 +52,6 @@ const BYTES_A_PAGE = 5;
 /** Favour of this thread from the switchover on, where the host allows it: whom it wakes would take its
  * processor, and the guest waits for this thread alone. */
 const SWITCH_NICE = -10;
-
-/** How long this thread leaves the fault thread alone with events that keep it from placing. */
-const EVENTS_PAUSE_MS = 0.05;
 
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
@@ -357,11 +355,10 @@ export class IncomingMemory {
   #placingSink(pages: PageState): Placer | undefined {
     if (this.#foreign === undefined) return undefined;
     const { channel, shared } = this.#context;
-    const pause = new Int32Array(new SharedArrayBuffer(4));
     this.#placer = new Placer({
       ...{ shared, pages, buffer: channel.buffer, times: shared.listenTimes },
       ...{ map: this.#foreign.map, foreign: true, urgent: false },
-      drainEvents: () => Atomics.wait(pause, 0, 0, EVENTS_PAUSE_MS),
+      drainEvents: pauseForEvents,
     });
     return this.#placer;
   }
