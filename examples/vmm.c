@@ -310,11 +310,8 @@ static int open_userfaultfd(void)
     if (userfault < 0)
         fail("userfaultfd");
     /* Whoever fills the memory must hear what else becomes of it. */
-    uint64_t features = UFFD_FEATURE_EVENT_REMOVE;
-    if (change == REMAP)
-        features |= UFFD_FEATURE_EVENT_REMAP;
-    if (change == UNMAP)
-        features |= UFFD_FEATURE_EVENT_UNMAP;
+    uint64_t features =
+        UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP;
     if (change == FORK)
         features |= UFFD_FEATURE_EVENT_FORK;
     if (change == PROTECT)
@@ -564,10 +561,10 @@ int main(int count, char **words)
     map_regions(userfault);
     hand_over(userfault);
     if (wait_first)
-        (void)getchar();
+        read_line();
     run_threads(userfault);
     report();
     if (hold)
-        (void)getchar();
+        read_line();
     return wrong_pages == 0 ? 0 : 1;
 }

@@ -57,7 +57,7 @@ export class GatherList {
   readonly #capacity: number;
   #first = 0;
   #count = 0;
-  /** Bytes that are still to be written. */
+  /** Bytes that are still to be written, or read. */
   remaining = 0;
 
   constructor(capacity: number) {

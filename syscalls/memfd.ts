@@ -44,7 +44,7 @@ export function sealedLength(fd: number): number | undefined {
 
 /**
  * Maps `length` bytes of a file from `offset` on, shared, readable and writable, with all of its pages
- * there already: the kernel can write into it at any time without a fault. @throws SyscallError ENOMEM.
+ * there at first; what is to stay there takes mlock(2). @throws SyscallError ENOMEM.
  */
 export function mapFile(fd: number, length: number, offset = 0): Mapping {
   const protection = MMAN.PROT_READ | MMAN.PROT_WRITE;

@@ -171,6 +171,20 @@ export function peerProcess(fd: number): number {
   return peerCredentials(fd).pid;
 }
 
+/**
+ * A descriptor (pidfd) of the process of `peerCredentials`, also of one in another pid namespace, which
+ * is the caller's to close; or -errno: ENOPROTOOPT before Linux 6.5, ESRCH when it has ended.
+ */
+export function openPeerProcess(fd: number): number {
+  const { address, view } = addressScratch();
+  view.setUint32(4, 4, true);
+  const [level, option] = [SOCKET.SOL_SOCKET, SOCKET.SO_PEERPIDFD];
+  const result = syscall(NR.getsockopt, fd, level, option, address, address + 4);
+  // Linux up to 6.15 calls the end of the process an invalid argument.
+  if (result === -ERRNO.EINVAL) return -ERRNO.ESRCH;
+  return result < 0 ? result : view.getInt32(0, true);
+}
+
 function setOption(fd: number, level: number, option: number, value: number): void {
   const { address, view } = addressScratch();
   view.setInt32(0, value, true);

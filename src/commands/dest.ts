@@ -5,18 +5,20 @@ import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.
 import { readManifest } from "../guests/snapshot/manifest.ts";
 import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import type { DestGuestData } from "../guests/registry.ts";
-import { keeperText } from "./kept-vmm.ts";
 import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { choiceSchema, durationSchema } from "../util/schemas.ts";
+import { shellLine } from "../util/shell.ts";
+import { PROGRAM } from "../util/version.ts";
 import { mlockall } from "../../syscalls/memory.ts";
 import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
+import { storedIdentity } from "./earlier-sends.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
 import { guestSchema } from "./guest-words.ts";
@@ -239,6 +241,7 @@ async function receiveIntoVmm(
   const job = {
     ...{ socket, ...waits(options), output, interrupts },
     ...{ onFailure, keeper, resume, successor },
+    identity: from !== undefined && isStored(from) ? storedIdentity(from).content : undefined,
   };
   if (listen !== undefined) {
     const feed = await openFeed(listen, options, output);
@@ -251,12 +254,14 @@ async function receiveIntoVmm(
 }
 
 /** The command that goes on where this process ends, if somebody keeps the VMM's userfaultfd. */
-function successorOf({ guest, listen, from, keepFd }: DestOptions): string | undefined {
-  if (guest.kind !== "uffd" || keepFd === undefined) return undefined;
-  const pages =
-    listen === undefined ? `--from ${from?.kind ?? ""}:...` : `--listen ${formatPeer(listen)}`;
-  const keeper = keeperText(keepFd);
-  return `postcopy dest --guest uffd:${guest.socket} ${pages} --keep-fd ${keeper} --resume`;
+function successorOf({ listen, from, keepFd }: DestOptions): string | undefined {
+  if (keepFd === undefined) return undefined;
+  const words = process.argv.slice(2).filter((word) => word !== "--resume");
+  const command = shellLine([PROGRAM, ...words, "--resume"]);
+  if (from === undefined && !listens(listen)) {
+    return `${command} (and, in place of this --listen, one of tcp: or unix:)`;
+  }
+  return keepFd.kind === "systemd" ? `the service, started again as: ${command}` : command;
 }
 
 /** How a guest that was kept runs again. */

@@ -18,7 +18,7 @@ import type { Output } from "./common.ts";
 import type { StoredWord } from "./stored-guest.ts";
 
 /** How the journal knows a guest in files: by its place, whatever leads there, and what it is. */
-export function storedIdentity(word: StoredWord): JournalGuest {
+export function storedIdentity(word: StoredWord): Extract<JournalGuest, { kind: "stored" }> {
   const path = placeOfGuest(word);
   try {
     return { kind: "stored", path: realpathSync(path), content: contentOf(word) };

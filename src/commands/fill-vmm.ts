@@ -1,7 +1,5 @@
 /** `dest --guest uffd:SOCKET`: fills the memory of a VMM that hands it over, while that runs. */
-import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
-import { enabledFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Peer } from "../channel/address.ts";
 import type { GuestMemory } from "../dest/context.ts";
 import { VMM_GONE, VmmGoneError } from "../dest/place-failure.ts";
@@ -11,7 +9,6 @@ import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { formatBytes } from "../util/units.ts";
 import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
@@ -20,6 +17,7 @@ import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 import { DestRun, sayListening } from "./run-dest.ts";
 import { VmmFate } from "./vmm-fate.ts";
 import type { OnFailure } from "./vmm-fate.ts";
+import { sayHandover } from "./vmm-handover.ts";
 
 /** Where pages come from: a source that connects, or one in this process (own-source.ts). */
 export interface PageFeed {
@@ -74,6 +72,8 @@ export interface FillJob {
   keeper: KeeperWord | undefined;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
+  /** Which guest the pages are of (`storedIdentity`); undefined where a source will say nothing of it. */
+  identity: string | undefined;
   /** The command that goes on where this process ends; undefined if none can. */
   successor: string | undefined;
   output: Output;
@@ -124,8 +124,9 @@ async function takeOver(job: FillJob): Promise<Taken> {
 /** Takes the VMM of a process that was killed. */
 async function takeBack(job: FillJob): Promise<Taken> {
   if (job.keeper === undefined) throw new Error("nobody is known to have kept it");
-  const taken = await KeptVmm.takeBack(job.keeper);
-  sayOpen(job);
+  const taken = await KeptVmm.takeBack(job.keeper, job.identity);
+  const { feed, output } = job;
+  if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
   return taken;
 }
 
@@ -135,11 +136,12 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   const { vmm } = taken;
   let run: DestRun | undefined;
   const memory = (): GuestMemory | undefined => run?.memory;
-  const fate = new VmmFate({ vmm, onFailure, successor, output, memory });
-  let watch: ProcessWatch | undefined;
   let { kept } = taken;
+  const isKept = (): boolean => kept?.isHeld ?? false;
+  const fate = new VmmFate({ vmm, onFailure, successor, isKept, output, memory });
+  let watch: ProcessWatch | undefined;
   try {
-    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
+    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm, job.identity);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;
     run = openRun(job, vmm, kept, takenOver);
@@ -191,18 +193,4 @@ async function awaitVmm(door: VmmDoor, { linkTimeoutMs, interrupts }: FillJob): 
     return true;
   });
   return await door.open(linkTimeoutMs);
-}
-
-function sayHandover({ handover, pid }: Vmm, how: string, output: Output): void {
-  const bytes = handover.regions.reduce((sum, { length }) => sum + length, 0);
-  const regions = handover.regions.length;
-  output.events.emit({ event: "handover", pid, regions, bytes });
-  const what = `${formatBytes(bytes)} in ${regions} region${regions === 1 ? "" : "s"}`;
-  log.info(`The VMM (process ${pid}) ${how} ${what}`);
-  const features = enabledFeatures(handover.userfaultFd) ?? 0;
-  if ((features & UFFD.UFFD_FEATURE_EVENT_REMOVE) !== 0) return;
-  const message =
-    "The VMM has not asked for UFFD_FEATURE_EVENT_REMOVE: its guest must give no memory back " +
-    "(balloon, free page reporting) until all of it is there";
-  output.warn("VMM_UNHEARD", message);
 }

@@ -1,5 +1,5 @@
 /** The keeper of `dest --guest uffd:SOCKET`: what it is given, what comes back of it, and when it ends. */
-import { closeDescriptor } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { KeptState } from "../guests/uffd/kept-state.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
 import { KeeperError, PROCESS_NAME } from "../keeper/keeper.ts";
@@ -30,10 +30,18 @@ export class KeptVmm {
     this.state = state;
   }
 
-  /** Has a VMM kept that has handed its memory over. @throws KeeperError. */
-  static async keep(word: KeeperWord, { handover, pid, processFd }: Vmm): Promise<KeptVmm> {
+  /**
+   * Has a VMM kept that has handed its memory over; `identity` is of the guest whose memory it gets,
+   * if that is known. @throws KeeperError.
+   */
+  static async keep(
+    word: KeeperWord,
+    { handover, pid, processFd }: Vmm,
+    identity: string | undefined,
+  ): Promise<KeptVmm> {
     const keeper = openKeeper(word);
     const state = KeptState.begin(pid, handover.regions);
+    state.fillFrom(identity);
     await state.claim();
     const kept: Kept[] = [
       { name: USERFAULT_NAME, fd: handover.userfaultFd },
@@ -50,10 +58,13 @@ export class KeptVmm {
   }
 
   /**
-   * Takes a VMM over from a process that was killed.
-   * @throws KeeperError; PostcopyError BAD_KEPT_STATE, STILL_FILLED.
+   * Takes a VMM over from a process that was killed; `identity` is as it is at `keep`.
+   * @throws KeeperError; PostcopyError BAD_KEPT_STATE, STILL_FILLED, OTHER_GUEST.
    */
-  static async takeBack(word: KeeperWord): Promise<{ vmm: Vmm; kept: KeptVmm }> {
+  static async takeBack(
+    word: KeeperWord,
+    identity: string | undefined,
+  ): Promise<{ vmm: Vmm; kept: KeptVmm }> {
     const keeper = openKeeper(word);
     const back = keeper.takeBack();
     const taken = new Map(back.map(({ name, fd }) => [name, fd]));
@@ -64,6 +75,9 @@ export class KeptVmm {
     }
     const state = new KeptState(stateFd);
     await state.claim();
+    // The VMM has the same opening of it, and may have had it block again.
+    setNonBlocking(userfaultFd, true);
+    state.fillFrom(identity);
     const { pid, regions } = state;
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
     const names = back.map(({ name }) => name);
@@ -71,6 +85,11 @@ export class KeptVmm {
       vmm: { ...vmm, processFd: taken.get(PROCESS_NAME) ?? -1 },
       kept: new KeptVmm(keeper, names, state),
     };
+  }
+
+  /** Whether the keeper has it still, as far as it can be asked. */
+  get isHeld(): boolean {
+    return this.#keeper.holds(this.#names);
   }
 
   /** The VMM has ended; so has a holder, or does it just now. */
@@ -92,9 +111,4 @@ export class KeptVmm {
       output.warn("KEPT_ON", `The VMM's userfaultfd is kept on: ${errorChain(error)}`);
     }
   }
-}
-
-/** What of `--keep-fd` a successor is started with. */
-export function keeperText(word: KeeperWord): string {
-  return word.kind === "systemd" ? "systemd" : `holder:${word.path}`;
 }

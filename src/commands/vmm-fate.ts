@@ -11,7 +11,7 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import type { GuestMemory } from "../dest/context.ts";
 import { describeWaiting } from "../guests/uffd/waiting.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
-import { keepsUserfault } from "../guests/uffd/vmm-process.ts";
+import { keepsUserfault, userfaultIdentity } from "../guests/uffd/vmm-process.ts";
 import type { Output } from "./common.ts";
 
 /** What --on-failure may be. */
@@ -21,8 +21,10 @@ export type OnFailure = (typeof ON_FAILURE)[number];
 export interface FateOptions {
   vmm: Vmm;
   onFailure: OnFailure;
-  /** Somebody keeps the userfaultfd; how another process goes on with it. */
+  /** How another process goes on with a VMM of which the userfaultfd is kept. */
   successor: string | undefined;
+  /** Whether somebody keeps it now. */
+  isKept: () => boolean;
   output: Output;
   /** The guest's memory as far as it is known. */
   memory: () => GuestMemory | undefined;
@@ -30,7 +32,10 @@ export interface FateOptions {
 
 export class VmmFate {
   readonly #options: FateOptions;
-  readonly #keepsOwn: boolean | undefined;
+  /** Of its userfaultfd, which may be closed here when it is asked for. */
+  readonly #identity: number;
+  /** No fault can have waited for longer. */
+  readonly #sinceNs = monotonicNs();
   #decided = false;
   #isOver = false;
   /** A process that ends in any other way, by a mistake of its own or a second Ctrl-C. */
@@ -38,8 +43,9 @@ export class VmmFate {
 
   constructor(options: FateOptions) {
     this.#options = options;
-    this.#keepsOwn = keepsUserfault(options.vmm.pid);
-    if (this.#keepsOwn === false && options.successor === undefined) {
+    const { pid, handover } = options.vmm;
+    this.#identity = userfaultIdentity(handover.userfaultFd);
+    if (keepsUserfault(pid, this.#identity) === false && options.successor === undefined) {
       const message =
         "The VMM has closed its own userfaultfd: should this process be killed, what is missing of " +
         "its memory becomes zeros (--keep-fd keeps a duplicate)";
@@ -65,9 +71,10 @@ export class VmmFate {
     if (this.#decided) return;
     this.settle();
     const { vmm, memory } = this.#options;
-    const waiting = describeWaiting(memory(), vmm.handover.regions, monotonicNs());
+    const waiting = describeWaiting(memory(), vmm.handover.regions, monotonicNs(), this.#sinceNs);
     const what = `The memory of the VMM (process ${vmm.pid}) is filled no more: ${cause}; ${waiting}`;
-    if (this.#mayFreeze()) this.#freeze(what);
+    const isKept = this.#options.isKept();
+    if (this.#mayFreeze(isKept)) this.#freeze(what, isKept);
     else this.#kill(what);
   }
 
@@ -76,20 +83,29 @@ export class VmmFate {
     return this.#isOver;
   }
 
-  /** With the last userfaultfd its memory would be its own again, and what is missing zeros. */
-  #mayFreeze(): boolean {
-    const { vmm, onFailure, successor } = this.#options;
-    if (vmm.processFd < 0) return true;
-    return onFailure === "freeze" && (successor !== undefined || this.#keepsOwn !== false);
+  /** One in another pid namespace cannot be reached from here. */
+  get #mayKill(): boolean {
+    const { pid, processFd } = this.#options.vmm;
+    return pid !== 0 && processFd >= 0;
   }
 
-  #freeze(what: string): void {
+  /**
+   * With the last userfaultfd its memory would be its own again, and what is missing zeros. It may have
+   * closed its own since the handover; what cannot be seen is not there.
+   */
+  #mayFreeze(isKept: boolean): boolean {
+    if (!this.#mayKill) return true;
+    const { vmm, onFailure } = this.#options;
+    return onFailure === "freeze" && (isKept || keepsUserfault(vmm.pid, this.#identity) === true);
+  }
+
+  #freeze(what: string, isKept: boolean): void {
     const { vmm, successor, output } = this.#options;
-    const end =
-      vmm.processFd < 0
-        ? "It is in no pid namespace of this process, and has to be ended there"
-        : `End it with: kill -KILL ${vmm.pid}`;
-    const way = successor === undefined ? "" : `; what is missing is filled by: ${successor}`;
+    const end = this.#mayKill
+      ? `End it with: kill -KILL ${vmm.pid}`
+      : "It is in no pid namespace of this process, and has to be ended there";
+    const isGoneOnWith = isKept && successor !== undefined;
+    const way = isGoneOnWith ? `; what is missing is filled by: ${successor}` : "";
     const message =
       `${what}. It is left as it is: whatever touches a page that is not there stands there for ` +
       `ever. ${end}${way}`;

@@ -15,6 +15,7 @@ import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { pauseForEvents } from "./events-pause.ts";
+import { pinEvents } from "./left-events.ts";
 import { LocalPages } from "./local-pages.ts";
 import { MemoryChanges } from "./memory-changes.ts";
 import type { ReturnPath } from "./return-path.ts";
@@ -66,6 +67,8 @@ export class FaultThread {
     this.#favour = new Favour(context.shared.control, WORD.favour);
     this.#favour.beFirst();
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
+    // Here, as postcopy begins with the end of --mlock.
+    if (context.eventsAt !== undefined) pinEvents(context.eventsAt, context.warn);
     this.#userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);

@@ -7,13 +7,13 @@ import { check } from "../../syscalls/error.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import type { Userfault, UserfaultEvent } from "../../syscalls/userfaultfd.ts";
-import type { AddressMap, AddressPiece } from "../ram/address-map.ts";
+import type { AddressMap } from "../ram/address-map.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { SharedBytes } from "../ram/shared-bytes.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { StreamError } from "../util/errors.ts";
+import { PostcopyError, StreamError } from "../util/errors.ts";
 import { pauseForEvents } from "./events-pause.ts";
 import type { PageState } from "./shared.ts";
 
@@ -39,10 +39,21 @@ export function requireNotPlaced(
   }
 }
 
-/** What stands still is discarded as a whole; else somebody may wait for a page that never comes. */
-export function requireAllDiscarded({ unpopulated }: PageState): void {
-  if (unpopulated.every((bits) => bits.nextSet(0) < 0)) return;
-  throw new StreamError("UNEXPECTED", "The source has pages that it neither sent nor discarded");
+/**
+ * What stands still is discarded as a whole; else somebody may wait for a page that never comes. To be
+ * called before such a page counts as zeros: the VMM runs, and would be given them.
+ */
+export function requireAllDiscarded(
+  { received }: PageState,
+  discarded: readonly PageBitmap[],
+): void {
+  for (const [index, bits] of discarded.entries()) {
+    received[index]?.forEachClearRange((first, end) => {
+      if (bits.nextClear(first, end) >= end) return;
+      const what = "The source has pages that it neither sent nor discarded";
+      throw new StreamError("UNEXPECTED", what);
+    });
+  }
 }
 
 /**
@@ -64,24 +75,61 @@ export function coverOnly(
   }
 }
 
-/** Unregisters all of it, and lets every thread of the VMM go on that waits. */
-export function releaseForeignMemory(userfault: Userfault, map: AddressMap): void {
+/**
+ * Unregisters all of it, and lets every thread of the VMM go on that waits.
+ * @throws PostcopyError STILL_REGISTERED where the kernel lets it not be.
+ */
+export function releaseForeignMemory(
+  userfault: Userfault,
+  map: AddressMap,
+  blocks: readonly RamBlock[],
+): void {
+  const unregisterAll = (): boolean =>
+    map.pieces().every(({ address, length, block }) => {
+      const pageSize = blocks[block]?.pageSize ?? TARGET_PAGE_SIZE;
+      return unregister(userfault, address, length, pageSize);
+    });
   // What is moved just now is where it was no more, and not yet known to be where it is.
-  while (unregisterPieces(userfault, map.pieces()) && finishEvents(userfault, map));
+  while (unregisterAll() && finishEvents(userfault, map));
 }
 
-/** False when the VMM has ended. */
-function unregisterPieces(userfault: Userfault, pieces: readonly AddressPiece[]): boolean {
-  for (const { address, length } of pieces) {
-    const result = userfault.tryUnregister(address, length);
-    // With all of its pages a VMM may end when it likes: the kernel says so by ENOMEM here.
-    if (result === -ERRNO.ENOMEM || result === -ERRNO.ESRCH) return false;
-    // What it has unmapped meanwhile is registered no more.
-    if (result !== -ERRNO.EINVAL) {
-      check("ioctl", result, `UFFDIO_UNREGISTER, ${length} bytes`);
-    }
+/**
+ * False when the VMM has ended. The kernel refuses as a whole (EINVAL) where nothing is mapped, but also
+ * where one mapping among others is of a kind that no userfaultfd can have, as a VMM may have put it in
+ * the place of its memory unheard: halves are tried, down to the pages that are none.
+ */
+function unregister(
+  userfault: Userfault,
+  address: number,
+  length: number,
+  pageSize: number,
+): boolean {
+  const result = userfault.tryUnregister(address, length);
+  if (result === -ERRNO.EINVAL) {
+    if (length <= pageSize) return true;
+    const half = Math.ceil(length / pageSize / 2) * pageSize;
+    return (
+      unregister(userfault, address, half, pageSize) &&
+      unregister(userfault, address + half, length - half, pageSize)
+    );
   }
+  if (result === -ERRNO.ESRCH) return false;
+  if (result === -ERRNO.ENOMEM) {
+    // With all of its pages a VMM may end when it likes; placing says ESRCH then. What is missing now
+    // was given back: it is zeros.
+    if (userfault.zero(address, BASE_PAGE_BYTES) === -ERRNO.ESRCH) return false;
+    throw stillRegistered(address, length);
+  }
+  check("ioctl", result, `UFFDIO_UNREGISTER, ${length} bytes`);
   return true;
+}
+
+function stillRegistered(address: number, length: number): PostcopyError {
+  const where = `0x${address.toString(16)}`;
+  const what = `The kernel has no room to unregister ${length} bytes at ${where} of the VMM`;
+  return new PostcopyError("STILL_REGISTERED", `${what}: it may have too many mappings`, {
+    hint: "sysctl vm.max_map_count; register each region as a mapping of its own",
+  });
 }
 
 /**

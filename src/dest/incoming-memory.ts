@@ -303,7 +303,8 @@ export class IncomingMemory {
     Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
     Atomics.store(control, WORD.anyRemoved, 1);
     if (kept?.again === true) {
-      takeLeftEvents({ shared: this.#context.shared, pages, map }, kept.eventsAt);
+      const { shared } = this.#context;
+      takeLeftEvents({ shared, blocks: this.#blocks, pages, map }, kept.eventsAt);
     } else if (kept === undefined && this.#pageData !== undefined) {
       coverOnly(map, this.#pageData.received, this.#pageData.removed, this.#blocks);
     }
@@ -480,8 +481,8 @@ export class IncomingMemory {
     placingLock.lock();
     try {
       const isCounted = this.#prepared && this.#foreign === undefined;
+      if (this.#foreign !== undefined) requireAllDiscarded(pages, this.#discarded);
       const missing = isCounted ? this.#missing : settleMissing(pages, this.#discarded);
-      if (this.#foreign !== undefined) requireAllDiscarded(pages);
       Atomics.store(control, WORD.missing, missing);
       counters.set(DEST.missingPages, missing);
     } finally {

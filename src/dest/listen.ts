@@ -205,7 +205,8 @@ function account(context: ListenContext, loader: RamLoader): void {
 
 /**
  * The main channel has ended; requested pages may still be under way on an urgent one, which is
- * read by the fault thread. It has ended when it said so, or when nothing is missing.
+ * read by the fault thread. They have come when nothing is missing. A source that sends pages once more
+ * says no end of it, so that pages which never come are waited for until the link timeout.
  */
 function awaitUrgentPages(context: ListenContext): void {
   const { control } = context.shared;
@@ -220,12 +221,12 @@ function awaitUrgentPages(context: ListenContext): void {
 }
 
 /** Gives the memory back to the kernel: from now on it is memory like any other. */
-function releaseMemory({ shared, map, foreign }: ListenContext): void {
+function releaseMemory({ shared, map, blocks, foreign }: ListenContext): void {
   const fd = Atomics.load(shared.control, WORD.userfaultFd);
   if (fd < 0) return;
   const userfault = new Userfault(fd);
   if (foreign) {
-    releaseForeignMemory(userfault, map);
+    releaseForeignMemory(userfault, map, blocks);
   } else {
     for (const { address, length } of map.pieces()) userfault.unregister(address, length);
   }

@@ -5,14 +5,18 @@
  */
 import type { Userfault } from "../../syscalls/userfaultfd.ts";
 import type { AddressMap } from "../ram/address-map.ts";
+import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { PostcopyError } from "../util/errors.ts";
+import { formatBytes } from "../util/units.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
 /** What is changed. */
 export interface ChangingMemory {
   shared: DestShared;
+  blocks: readonly RamBlock[];
   pages: PageState;
   map: AddressMap;
 }
@@ -26,9 +30,13 @@ export class MemoryChanges {
     this.#userfault = userfault;
   }
 
-  /** The pages of [start, end) are zero from now on, whatever the source still sends. */
+  /**
+   * The pages of [start, end) are zero from now on, whatever the source still sends.
+   * @throws PostcopyError PART_OF_PAGE, before anything is noted.
+   */
   noteRemoved(start: number, end: number): void {
     const { shared, pages, map } = this.#memory;
+    map.forEachPart(start, end, (block, offset, length) => this.#checkWhole(block, offset, length));
     map.forEachPart(start, end, (block, offset, length) => {
       const first = offset / TARGET_PAGE_SIZE;
       const count = length / TARGET_PAGE_SIZE;
@@ -46,6 +54,19 @@ export class MemoryChanges {
       if (awaited) this.#userfault?.wake(map.addressOf(block, offset), length);
     });
     Atomics.store(shared.control, WORD.anyRemoved, 1);
+  }
+
+  /**
+   * A part of a huge page that is discarded is zeros where the page is there already (MADV_REMOVE of
+   * hugetlbfs); where it is not, the rest of it is still to come, and nothing can place a part.
+   */
+  #checkWhole(index: number, offset: number, length: number): void {
+    const { name, pageSize } = this.#memory.blocks[index] ?? { name: "", pageSize: 1 };
+    if (offset % pageSize === 0 && length % pageSize === 0) return;
+    const what = `The VMM gives ${formatBytes(length)} at ${offset} of ${name} back`;
+    throw new PostcopyError("PART_OF_PAGE", `${what}, whose pages have ${formatBytes(pageSize)}`, {
+      hint: "give whole huge pages back until all of the memory is there",
+    });
   }
 
   /** [start, end) is no memory any more: what still comes of it goes nowhere. */

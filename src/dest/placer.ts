@@ -11,7 +11,8 @@ import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
-import { Userfault } from "../../syscalls/userfaultfd.ts";
+import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
+import { enabledFeatures, Userfault } from "../../syscalls/userfaultfd.ts";
 import type { AddressMap } from "../ram/address-map.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { targetPagesPerHostPage } from "../ram/block.ts";
@@ -21,7 +22,7 @@ import type { Histogram } from "../report/histogram.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
 import type { PageSink, ReceiveBuffer } from "./guest.ts";
-import { checkPlaced } from "./place-failure.ts";
+import { checkPlaced, notRegistered, VmmGoneError } from "./place-failure.ts";
 import { ticksSince, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
@@ -40,7 +41,7 @@ export interface PlacerOptions {
   pages: PageState;
   /** Where the guest's memory lies. */
   map: AddressMap;
-  /** It is the memory of a VMM, which may have taken back a part of it without a word. */
+  /** It is the memory of a VMM, which may have unmapped a part of it without a word. */
   foreign: boolean;
   /** The channel's receive buffer. */
   buffer: ReceiveBuffer;
@@ -55,6 +56,9 @@ export interface PlacerOptions {
   drainEvents: () => void;
 }
 
+/** The events without which memory may be gone from where it was. */
+const GONE_EVENTS = UFFD.UFFD_FEATURE_EVENT_UNMAP | UFFD.UFFD_FEATURE_EVENT_REMAP;
+
 export class Placer implements PageSink {
   readonly counts: PlaceCounts = { exists: 0, retries: 0, dropped: 0 };
   readonly #options: PlacerOptions;
@@ -64,6 +68,8 @@ export class Placer implements PageSink {
   #staging: Scratch | undefined;
   #stagedBlock: RamBlock | undefined;
   #stagedPage = -1;
+  /** Whether the VMM tells of all memory that it unmaps and moves. */
+  #isHeard: boolean | undefined;
   #staged = 0;
 
   constructor(options: PlacerOptions) {
@@ -210,11 +216,13 @@ export class Placer implements PageSink {
       this.#userfault.wake(target, block.pageSize);
       return block.pageSize;
     }
-    if (result === -ERRNO.ENOENT && foreign) {
+    if (result === -ERRNO.ENOENT && foreign && this.#isUnmapped(target, block.pageSize)) {
       this.counts.dropped += targetPagesPerHostPage(block);
       this.#noteReceived(block, offset, block.pageSize);
+      this.#userfault.wake(target, block.pageSize);
       return block.pageSize;
     }
+    if (result === -ERRNO.ENOENT && foreign) throw notRegistered(target, offset, block);
     checkPlaced(result, `UFFDIO_COPY, ${part} bytes at ${offset} of ${block.name}`);
     return part;
   }
@@ -227,6 +235,19 @@ export class Placer implements PageSink {
   #attemptAgain(target: number, source: number, pageSize: number): number {
     const result = this.#attempt(target, source, pageSize);
     return result === -ERRNO.ENOENT ? this.#attempt(target, source, pageSize) : result;
+  }
+
+  /**
+   * Whether the VMM has unmapped a page without a word, as it can where it has not asked for the events:
+   * else the map had no such page by now. UFFDIO_UNREGISTER finds out, and changes nothing where nothing
+   * is registered. A page that is mapped and not registered the VMM would read as zeros.
+   */
+  #isUnmapped(target: number, pageSize: number): boolean {
+    this.#isHeard ??= ((enabledFeatures(this.#userfault.fd) ?? 0) & GONE_EVENTS) === GONE_EVENTS;
+    if (this.#isHeard) return false;
+    const result = this.#userfault.tryUnregister(target, pageSize);
+    if (result === -ERRNO.ENOMEM) throw new VmmGoneError();
+    return result === -ERRNO.EINVAL;
   }
 
   #attempt(target: number, source: number, length: number): number {

@@ -25,7 +25,7 @@ export const WORD = {
   anyRemoved: 3,
   /** 1 once the source has said that requested pages come on an urgent channel. */
   urgentChosen: 4,
-  /** 1 once that channel has ended with EOS. */
+  /** 1 once that channel has ended with EOS, as it does where no page is sent once more. */
   urgentEnded: 5,
   /** 1 once a thread failed: who waits for it gives up. */
   failed: 6,
@@ -214,6 +214,8 @@ export function attachPageState(data: PageStateData, blocks: readonly RamBlock[]
 
 /** Length of a tick in nanoseconds: 32 bits of them last for seven minutes. */
 const TICK_NS = 100;
+/** A request that has waited for longer looks as if it had waited for so much less. */
+export const TICKS_PERIOD_NS = TICK_NS * 2 ** 32;
 
 /** A time of the monotonic clock as the non-zero ticks that `requestedAt` holds. */
 export function requestTicks(nowNs: number): number {
@@ -221,7 +223,7 @@ export function requestTicks(nowNs: number): number {
   return ticks === 0 ? -1 : ticks;
 }
 
-/** Nanoseconds from a request to now. */
+/** Nanoseconds from a request to now, modulo TICKS_PERIOD_NS. */
 export function ticksSince(ticks: number, nowNs: number): number {
   return ((Math.floor(nowNs / TICK_NS) - ticks) >>> 0) * TICK_NS;
 }

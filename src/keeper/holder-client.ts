@@ -52,8 +52,22 @@ export class HolderKeeper implements Keeper {
     throw new KeeperError("NOTHING_KEPT", `The holder at ${this.#path} ${what}`);
   }
 
+  holds(names: readonly string[]): boolean {
+    try {
+      const { text, descriptors } = this.#ask("give");
+      descriptors.forEach(closeDescriptor);
+      return text === ["given", ...names].join(" ") && descriptors.length === names.length;
+    } catch (error) {
+      if (error instanceof KeeperError) return false;
+      throw error;
+    }
+  }
+
   release(): void {
-    this.#ask("release");
+    const { text, descriptors } = this.#ask("release");
+    descriptors.forEach(closeDescriptor);
+    if (text === "released") return;
+    throw new KeeperError("NOT_RELEASED", `The holder at ${this.#path} holds on: ${text}`);
   }
 
   #ask(text: string, descriptors: readonly number[] = []): Line {

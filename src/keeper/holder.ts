@@ -20,6 +20,15 @@ import { receiveLine, sendLine } from "./line.ts";
 
 /** How long one that has connected may take to say what it wants: it keeps all others waiting. */
 const REQUEST_LIMIT_MS = 500;
+/** How long nobody is let in when this process, or its host, has no room for a connection. */
+const FULL_PAUSE_MS = 100;
+/** What accept4(2) answers then: it passes, and what is held is needed still. */
+const FULL: ReadonlySet<number> = new Set([
+  ERRNO.EMFILE,
+  ERRNO.ENFILE,
+  ERRNO.ENOMEM,
+  ERRNO.ENOBUFS,
+]);
 
 export interface HolderOptions {
   /** A listening unix socket. */
@@ -51,6 +60,7 @@ class Holder {
   readonly #processSlot: number;
   #kept: Kept[] = [];
   #released = false;
+  #isFull = false;
 
   constructor(options: HolderOptions) {
     this.#options = options;
@@ -61,10 +71,10 @@ class Holder {
 
   run(): HolderEnd {
     while (!this.#released) {
-      this.#poll.wait(Infinity);
+      this.#poll.wait(this.#isFull ? FULL_PAUSE_MS : Infinity);
       if (this.#poll.ready(0) !== 0) return "stopped";
       if (this.#poll.ready(this.#processSlot) !== 0) return "process ended";
-      if (this.#poll.ready(1) !== 0) this.#accept();
+      if (this.#isFull || this.#poll.ready(1) !== 0) this.#accept();
     }
     return "released";
   }
@@ -75,7 +85,8 @@ class Holder {
 
   #accept(): void {
     const fd = acceptConnection(this.#options.listenFd);
-    if (fd === -ERRNO.EAGAIN) return;
+    this.#setFull(FULL.has(-fd));
+    if (fd === -ERRNO.EAGAIN || this.#isFull) return;
     if (fd < 0) throw new SyscallError("accept4", -fd, "the holder's socket");
     try {
       this.#serve(fd);
@@ -86,6 +97,14 @@ class Holder {
     } finally {
       closeDescriptor(fd);
     }
+  }
+
+  /** Whoever waits to be let in is looked at again after a pause. */
+  #setFull(isFull: boolean): void {
+    if (this.#isFull === isFull) return;
+    this.#isFull = isFull;
+    this.#poll.set(1, isFull ? -1 : this.#options.listenFd, POLL.POLLIN);
+    if (isFull) this.#options.say("No descriptor is left for whoever connects: it waits", true);
   }
 
   #serve(fd: number): void {

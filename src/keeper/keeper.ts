@@ -37,6 +37,8 @@ export interface Keeper {
    * @throws PostcopyError: NOTHING_KEPT, NO_KEEPER.
    */
   takeBack(): Kept[];
+  /** Whether it still has those of these names; what cannot be asked is believed. Throws nothing. */
+  holds(names: readonly string[]): boolean;
   /** Nobody will need those of these names any more. @throws PostcopyError. */
   release(names: readonly string[]): void;
 }

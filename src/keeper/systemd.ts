@@ -65,6 +65,11 @@ export class SystemdKeeper implements Keeper {
     throw new KeeperError("NOTHING_KEPT", "systemd gives back nothing that was kept for a guest");
   }
 
+  /** It gives back what it has to a service that it starts, and says nothing to one that runs. */
+  holds(): boolean {
+    return true;
+  }
+
   release(names: readonly string[]): void {
     const stored = names.map((name) => ({ name, fd: -1 }));
     this.#tell(({ name }) => `FDSTOREREMOVE=1\nFDNAME=${NAME_PREFIX}${name}`, stored);

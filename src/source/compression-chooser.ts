@@ -80,13 +80,16 @@ export class CompressionChooser {
     return bytes * this.#packingMs * this.#plainRate;
   }
 
-  /** Decides for the next window. `packing` is of all of this one, or of a sample if it was plain. */
-  decide(packing: PackingCost): void {
+  /**
+   * Decides for the next window. `packing` is of all of this one, or of a sample if it was plain: no
+   * page was compressed in it, also where some might have been.
+   */
+  decide(packing: PackingCost, plain: boolean): void {
     if (packing.before > 0) {
       this.#packingMs = packing.ms / packing.before;
       this.#windows++;
-      if (this.compressing) this.#judge(packing);
-      else this.#consider(packing);
+      if (plain) this.#consider(packing);
+      else this.#judge(packing);
     }
     this.#bytes = 0;
     this.#ms = 0;

@@ -13,6 +13,11 @@ const QUEUE_SHARE = 1 / 8;
 const QUEUED_LOOKS = 2;
 /** Nor is the network in the way of who waits for his socket for less of the time. */
 const WAITING_SHARE = 0.5;
+/**
+ * What arrives faster than this, in bytes a second, is not paced: round trips are long there for want
+ * of processors at the ends, as over the loopback of a busy host.
+ */
+const RATE_MAX = 250e6;
 /** Pace where there is a queue, as a part of what the peer has received meanwhile ... */
 const BELOW = 0.95;
 /** ... or of so much of the pace: what a thread does that gets no processor says nothing of the network. */
@@ -58,8 +63,9 @@ export class PaceChooser {
   #rest = 0;
   #nextRest = REST_LOOKS;
 
-  /** Chooses the pace until the next look. */
+  /** Chooses the pace until the next look. That nothing came through says nothing of a rate. */
   look(look: LinkLook): void {
+    if (look.ackedBytes === 0) return;
     if (this.#rest > 0) {
       this.#rest--;
       return;
@@ -76,7 +82,7 @@ export class PaceChooser {
   }
 
   #consider(rate: number, waitingShare: number): void {
-    if (waitingShare < WAITING_SHARE) this.#queued = 0;
+    if (waitingShare < WAITING_SHARE || rate > RATE_MAX) this.#queued = 0;
     if (this.#queued < QUEUED_LOOKS) return;
     this.#knee = rate;
     this.#stepDown();
@@ -109,7 +115,7 @@ export class PaceChooser {
   /** What was only to drain the queue is made up for at once. */
   #speedUp(rate: number): void {
     this.#nextRest = REST_LOOKS;
-    if (this.pace > IDLE_SHARE * rate) {
+    if (this.pace > IDLE_SHARE * rate || this.pace > RATE_MAX) {
       this.pace = 0;
     } else if (this.#steps > 1) {
       this.pace = this.#knee * BELOW;

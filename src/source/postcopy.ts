@@ -1,13 +1,12 @@
 /**
- * Postcopy at the source: what is owed is pushed in the background, and what is asked for is sent
- * at once. Both claim pages in the same bitmap, under the lock of the channel that will carry them,
- * so that no page is sent twice by chance: a QEMU destination pauses on a repeat.
+ * Postcopy at the source: what is owed is pushed in the background, and what is asked for is sent at
+ * once (request-server.ts). Both claim pages in the same bitmap, under the lock of the channel that will
+ * carry them, so that no page is sent twice by chance: a QEMU destination pauses on a repeat.
  */
-import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { UNSENT_BYTES_MAX } from "../channel/tune.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
-import type { RamBlock } from "../ram/block.ts";
-import { pagesBefore, targetPages, targetPagesPerHostPage } from "../ram/block.ts";
+import { targetPagesPerHostPage } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { PING_WORKING_SET } from "../stream/hello.ts";
 import { SOURCE } from "../report/counters.ts";
@@ -15,7 +14,6 @@ import { KIND } from "../report/moved-pages.ts";
 import { Bandwidth } from "./bandwidth.ts";
 import type { SourceContext } from "./context.ts";
 import { CopyChooser } from "./copy-chooser.ts";
-import { followHostPages } from "./host-pages.ts";
 import { NeighbourOrder } from "./neighbour-order.ts";
 import { PushCompression } from "./push-compression.ts";
 import { ListedOrder } from "./push-order.ts";
@@ -23,7 +21,8 @@ import { runsElsewhere } from "./receiver.ts";
 import type { PushOrder } from "./push-order.ts";
 import { PushPace } from "./push-pace.ts";
 import type { RamWriter } from "./ram-writer.ts";
-import { checkPeer, checkStop, RECORD_PAGES_MAX, stopAsked, TIME, WORD } from "./shared.ts";
+import { addHostPages, noteSent } from "./send-pages.ts";
+import { checkPeer, checkStop, stopAsked, TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { SpreadingOrder } from "./spreading-order.ts";
 import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
@@ -37,36 +36,6 @@ const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
 const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
-/** Unsent bytes that may lie before a requested page where there is one channel only. */
-const UNSENT_BYTES_MAX = 128 * 1024;
-/** Copied bytes of a requested huge page that go at once: the rest is copied while these travel. */
-const REQUESTED_PIECE_BYTES = 128 * 1024;
-
-/** Counts host pages that are being sent off the recorded working set, if they belong to it. */
-function noteSent(shared: SourceShared, block: RamBlock, hostPage: number, count: number): void {
-  Atomics.sub(shared.control, WORD.owed, count);
-  if (Atomics.load(shared.control, WORD.awaited) === 0) return;
-  const awaited = shared.awaited[block.index];
-  for (let page = hostPage; page < hostPage + count; page++) {
-    if (awaited?.claim(page)) Atomics.sub(shared.control, WORD.awaited, 1);
-  }
-}
-
-/** Sends host pages, already claimed, as records of `writer` that are written by `flush`. */
-function addHostPages(
-  writer: RamWriter,
-  block: RamBlock,
-  hostPage: number,
-  count: number,
-  flush: () => void,
-): void {
-  const perHostPage = targetPagesPerHostPage(block);
-  const end = Math.min(targetPages(block), (hostPage + count) * perHostPage);
-  for (let page = hostPage * perHostPage; page < end;) {
-    if (!writer.hasRoom) flush();
-    page += writer.pages(block, page * TARGET_PAGE_SIZE, end - page);
-  }
-}
 
 /**
  * Pushes everything that is owed, until nothing is: the recorded working set first, then what lies
@@ -86,7 +55,11 @@ export function pushOwed(context: SourceContext): void {
   const rest = new SpreadingOrder(guest.blocks, shared);
   const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
-  const compression = new PushCompression(context, writer);
+  const compression = new PushCompression(
+    context,
+    writer,
+    pagesPerChunk(context) * TARGET_PAGE_SIZE,
+  );
   const repeats = Atomics.load(shared.control, WORD.repeats) === 1;
   const pace = new PushPace(channel, urgent && !repeats);
   const hurry = (): boolean => {
@@ -94,26 +67,30 @@ export function pushOwed(context: SourceContext): void {
     return done || stopAsked(shared) || shared.finished.isSet;
   };
   const workingSet = new WorkingSetPing(context);
-  while (Atomics.load(shared.control, WORD.owed) > 0) {
-    checkStop(shared);
-    workingSet.send();
-    checkPeer(shared);
-    rest.followRequests();
-    const order = orders.find((each) => each.find());
-    if (order === undefined) continue;
-    writer.kind = order === recorded ? KIND.replay : KIND.push;
-    const before = channel.bytesWritten;
-    compression.before(order);
-    chooser.before(writer);
-    const pages = shared.counters.get(SOURCE.pagesPushed);
-    pushChunk(context, writer, order);
-    chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
-    const bytes = channel.bytesWritten - before;
-    shared.counters.add(SOURCE.bytesPostcopy, bytes);
-    const written = performance.now();
-    bandwidth.spend(bytes, hurry);
-    compression.after(bytes, performance.now() - written);
-    pace.keep(shared.counters.get(SOURCE.requestsReceived));
+  try {
+    while (Atomics.load(shared.control, WORD.owed) > 0) {
+      checkStop(shared);
+      workingSet.send();
+      checkPeer(shared);
+      rest.followRequests();
+      const order = orders.find((each) => each.find());
+      if (order === undefined) continue;
+      writer.kind = order === recorded ? KIND.replay : KIND.push;
+      const before = channel.bytesWritten;
+      compression.before(order);
+      chooser.before(writer);
+      const pages = shared.counters.get(SOURCE.pagesPushed);
+      pushChunk(context, writer, order);
+      chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
+      const bytes = channel.bytesWritten - before;
+      shared.counters.add(SOURCE.bytesPostcopy, bytes);
+      const written = performance.now();
+      bandwidth.spend(bytes, hurry);
+      compression.after(bytes, performance.now() - written);
+      pace.keep(shared.counters.get(SOURCE.requestsReceived));
+    }
+  } finally {
+    pace.end();
   }
   workingSet.send();
 }
@@ -223,6 +200,13 @@ function pushChunk(context: SourceContext, writer: RamWriter, order: PushOrder):
   }
 }
 
+/** Under a limit a chunk is what is sent at once, however low the limit is. */
+function pagesPerChunk({ shared, settings }: SourceContext): number {
+  const long =
+    Atomics.load(shared.control, WORD.urgentFd) >= 0 && settings.maxPostcopyBandwidth === 0;
+  return long ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK;
+}
+
 function writePages(context: SourceContext, writer: RamWriter, order: PushOrder): void {
   const { shared } = context;
   const { counters } = shared;
@@ -235,10 +219,7 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
     writer.begin(RAM_SECTION_ID);
   };
   writer.begin(RAM_SECTION_ID);
-  // Under a limit a chunk is what is sent at once, however low the limit is.
-  const long =
-    Atomics.load(shared.control, WORD.urgentFd) >= 0 && context.settings.maxPostcopyBandwidth === 0;
-  for (let left = long ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK; left > 0 && order.find();) {
+  for (let left = pagesPerChunk(context); left > 0 && order.find();) {
     const { block, hostPage } = order;
     const most = Math.ceil(left / targetPagesPerHostPage(block));
     const count = claimPages(shared, order, most);
@@ -258,132 +239,6 @@ function claimPages(shared: SourceShared, order: PushOrder, most: number): numbe
   const count = owed?.claimRun(hostPage, Math.min(owed.pages, hostPage + order.run(most))) ?? 0;
   order.next(Math.max(count, 1));
   return count;
-}
-
-/** Answers page requests; owned by the thread that reads them. */
-export class RequestServer {
-  readonly #blocks: readonly RamBlock[];
-  readonly #shared: SourceShared;
-  readonly #writer: RamWriter;
-  readonly #main: Channel;
-  readonly #openUrgent: (fd: number) => Channel;
-  #urgent: Channel | undefined;
-
-  constructor(
-    context: Pick<SourceContext, "shared" | "makeWriter" | "channel" | "openChannel">,
-    blocks: readonly RamBlock[],
-  ) {
-    this.#blocks = blocks;
-    this.#shared = context.shared;
-    this.#writer = context.makeWriter();
-    this.#writer.kind = KIND.request;
-    this.#writer.pieceBytes = REQUESTED_PIECE_BYTES;
-    this.#main = context.channel;
-    this.#openUrgent = context.openChannel;
-  }
-
-  /**
-   * Sends those host pages of [start, start + length) that are still owed, on the urgent channel
-   * if there is one. Returns how many host pages that were.
-   */
-  serve(block: RamBlock, start: number, length: number): number {
-    const urgentFd = Atomics.load(this.#shared.control, WORD.urgentFd);
-    if (urgentFd >= 0 && this.#urgent === undefined) this.#urgent = this.#openUrgent(urgentFd);
-    const channel = this.#urgent ?? this.#main;
-    const lock = this.#urgent === undefined ? this.#shared.mainLock : this.#shared.urgentLock;
-    const sectionId = this.#urgent === undefined ? RAM_SECTION_ID : undefined;
-    lock.lockUrgent();
-    try {
-      followHostPages(this.#shared, this.#blocks);
-      const served = this.#send(block, start, length, channel, sectionId);
-      if (served === 0 && this.#urgent !== undefined) this.#repeat(block, start, this.#urgent);
-      return served;
-    } finally {
-      lock.unlock();
-    }
-  }
-
-  #send(
-    block: RamBlock,
-    start: number,
-    length: number,
-    channel: Channel,
-    sectionId: number | undefined,
-  ): number {
-    const { counters } = this.#shared;
-    const owed = this.#shared.owed[block.index];
-    const writer = this.#writer;
-    this.#setWay(block);
-    const before = channel.bytesWritten;
-    const flush = (): void => {
-      channel.writeAll(writer.finish());
-      counters.add(SOURCE.pagesRequested, writer.normal);
-      counters.add(SOURCE.pagesRequestedZero, writer.zero);
-      writer.begin(sectionId);
-    };
-    writer.begin(sectionId);
-    const first = start / block.pageSize;
-    const end = Math.ceil((start + length) / block.pageSize);
-    let served = 0;
-    for (let hostPage = first; hostPage < end; hostPage++) {
-      if (!owed?.claim(hostPage)) continue;
-      addHostPages(writer, block, hostPage, 1, flush);
-      noteSent(this.#shared, block, hostPage, 1);
-      served++;
-    }
-    if (writer.normal + writer.zero > 0) flush();
-    counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
-    const pagesAhead = pagesBefore(this.#blocks, block);
-    this.#record(pagesAhead + first * targetPagesPerHostPage(block));
-    if (served > 0) {
-      const next = pagesAhead + end * targetPagesPerHostPage(block);
-      Atomics.store(this.#shared.control, WORD.pushHint, next);
-    }
-    return served;
-  }
-
-  /**
-   * Sends a page that has been sent before, where the peer takes one: it is under way among the push,
-   * behind all that was pushed before it.
-   */
-  #repeat(block: RamBlock, start: number, channel: Channel): void {
-    const { control, counters } = this.#shared;
-    if (Atomics.load(control, WORD.repeats) === 0) return;
-    const writer = this.#writer;
-    this.#setWay(block);
-    const before = channel.bytesWritten;
-    const flush = (): void => {
-      channel.writeAll(writer.finish());
-      counters.add(SOURCE.pagesRepeated, writer.normal + writer.zero);
-      writer.begin(undefined);
-    };
-    writer.begin(undefined);
-    try {
-      addHostPages(writer, block, start / block.pageSize, 1, flush);
-      if (writer.normal + writer.zero > 0) flush();
-    } catch (error) {
-      // The page has come meanwhile, and it was the last: the peer is done.
-      if (error instanceof ChannelError && Atomics.load(control, WORD.ended) === 1) return;
-      throw error;
-    }
-    counters.add(SOURCE.bytesRequested, channel.bytesWritten - before);
-  }
-
-  /** A small page is copied into its one record; of a huge one the kernel takes runs where they lie. */
-  #setWay({ pageSize }: RamBlock): void {
-    const writer = this.#writer;
-    writer.runs = Atomics.load(this.#shared.control, WORD.pageRuns) === 1;
-    writer.copying = pageSize === TARGET_PAGE_SIZE || !writer.canGather;
-  }
-
-  /** Notes which page was asked for: what a guest touches first it touches first again. */
-  #record(page: number): void {
-    const { control, firstRequests } = this.#shared;
-    const recorded = Atomics.load(control, WORD.recorded);
-    if (recorded === RECORD_PAGES_MAX) return;
-    firstRequests[recorded] = page;
-    Atomics.store(control, WORD.recorded, recorded + 1);
-  }
 }
 
 /**

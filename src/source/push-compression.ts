@@ -13,10 +13,6 @@ import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
 
-/** Bytes of a chunk where requests have a channel of their own, and where they have none. */
-const CHUNK_BYTES = 512 * 1024;
-const CHUNK_BYTES_ONE_CHANNEL = 128 * 1024;
-
 export class PushCompression {
   readonly #context: SourceContext;
   readonly #writer: RamWriter;
@@ -24,21 +20,35 @@ export class PushCompression {
   readonly #packer = new RunPacker();
   /** A window is over: what compression yields is tried on the pages that come next. */
   #due = false;
-  #began = performance.now();
+  #began: number;
   /** What the channel had waited by then. */
   #waitedMs: number;
   readonly #chunkBytes: number;
   /** What the link has in store; undefined where nobody knows. */
   #store: number | undefined;
 
-  /** Between ends that did not choose it nothing is ever compressed. */
-  constructor(context: SourceContext, writer: RamWriter) {
+  readonly #clock: () => number;
+  readonly #unsent: typeof unsentBytes;
+
+  /**
+   * Between ends that did not choose it nothing is ever compressed. `chunkBytes` are those of a chunk as
+   * it is; `clock` is in milliseconds.
+   */
+  constructor(
+    context: SourceContext,
+    writer: RamWriter,
+    chunkBytes: number,
+    clock = () => performance.now(),
+    unsent = unsentBytes,
+  ) {
+    this.#clock = clock;
+    this.#unsent = unsent;
+    this.#began = clock();
     this.#context = context;
     this.#writer = writer;
     this.#waitedMs = context.channel.waitedMs;
-    this.#store = unsentBytes(context.channel.fd);
-    const urgent = Atomics.load(context.shared.control, WORD.urgentFd) >= 0;
-    this.#chunkBytes = urgent ? CHUNK_BYTES : CHUNK_BYTES_ONE_CHANNEL;
+    this.#store = unsent(context.channel.fd);
+    this.#chunkBytes = chunkBytes;
     const chosen = Atomics.load(context.shared.control, WORD.packedRuns) === 1;
     this.#chooser = chosen ? new CompressionChooser(context.settings.compression) : undefined;
   }
@@ -49,9 +59,12 @@ export class PushCompression {
     if (chooser === undefined) return;
     if (this.#due) {
       this.#due = false;
-      if (!chooser.compressing) this.#sample(order);
-      chooser.decide(this.#packer.sum);
-      Object.assign(this.#packer.sum, { before: 0, after: 0, ms: 0 });
+      const { sum } = this.#packer;
+      // Also where the link had no time for any chunk of it: another look says whether it has now.
+      const plain = sum.before === 0;
+      if (plain) this.#sample(order);
+      chooser.decide(sum, plain);
+      Object.assign(sum, { before: 0, after: 0, ms: 0 });
     }
     const compressing = chooser.compressing && this.#hasTime(chooser);
     this.#writer.packer = compressing ? this.#packer : undefined;
@@ -67,10 +80,10 @@ export class PushCompression {
   /** Notes a chunk of `bytes` bytes, once it is written and what a limit has it wait is over. */
   after(bytes: number, sleptMs: number): void {
     if (this.#chooser === undefined) return;
-    const now = performance.now();
+    const now = this.#clock();
     const { fd, waitedMs: waited } = this.#context.channel;
     const waitedMs = waited - this.#waitedMs + sleptMs;
-    const store = unsentBytes(fd);
+    const store = this.#unsent(fd);
     const taken = bytes - ((store ?? 0) - (this.#store ?? 0));
     this.#due = this.#chooser.note({ bytes: taken, ms: now - this.#began, waitedMs });
     this.#store = store;

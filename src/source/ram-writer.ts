@@ -3,8 +3,8 @@
  * are in guest memory and are gathered by writev(2), or are copied behind their headers. Gathering
  * saves a copy; but where the kernel is slow at reaching user memory for the first time (shadow
  * page tables of a nested host) the copy, made in user mode, is the cheaper way. See copy-chooser.ts
- * for who decides; what is read from a file is always copied. Nothing is allocated a page. One
- * thread uses a RamWriter, for one channel.
+ * for who decides; what is read from a file is always copied. Nothing is allocated a page, but
+ * by a reader of files, for the look at its checksum. One thread uses a RamWriter, for one channel.
  */
 import { GatherList, IOVEC_COUNT_MAX } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
@@ -138,14 +138,15 @@ export class RamWriter {
       this.#runHeader(block, "zero", offset, taken);
       this.zero += taken;
     } else {
-      const frame = this.packer?.pack(this.#pages, block, offset, taken);
+      const { packer } = this;
+      const frame = packer?.pack(this.#pages, block, offset, taken);
       if (frame === undefined) {
         this.#runHeader(block, "plain", offset, taken);
-        this.#data(block, offset, taken);
+        if (packer === undefined || this.canGather) this.#data(block, offset, taken);
+        else this.#append(packer.read(taken));
       } else {
         this.#runHeader(block, "zstd", offset, taken, frame.length);
-        this.#scratch.bytes.set(frame, this.#used);
-        this.#used += frame.length;
+        this.#append(frame);
         this.packed += taken;
       }
       this.normal += taken;
@@ -236,6 +237,11 @@ export class RamWriter {
       pages.copyPage(block, offset + page * TARGET_PAGE_SIZE, this.#scratch.bytes, this.#used);
       this.#used += TARGET_PAGE_SIZE;
     }
+  }
+
+  #append(bytes: Uint8Array): void {
+    this.#scratch.bytes.set(bytes, this.#used);
+    this.#used += bytes.length;
   }
 
   #header(block: RamBlock, offset: number, flags: number): void {

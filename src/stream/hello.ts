@@ -14,8 +14,8 @@
  *
  * The urgent channel is a further connection to the same address, where anybody may connect. It
  * begins with eight bytes, its head: the magic "PCUR" and the token, a random u32 that only the two
- * ends of the main channel know. What follows has the format of QEMU's preempt channel: RAM records
- * and EOS.
+ * ends of the main channel know. What follows has the format of QEMU's preempt channel: RAM records,
+ * and EOS at the end, but where pages are sent once more (FEATURE.repeats): it then ends with the link.
  */
 
 import { TARGET_PAGE_SIZE } from "./constants.ts";
@@ -73,7 +73,7 @@ export const FEATURE = {
   pageRuns: 4,
   /** Such runs may be compressed with zstd. */
   packedRuns: 8,
-  /** The destination takes a page of 4 KiB twice: the one that comes later is dropped. */
+  /** The destination takes a host page twice, also a huge one: what comes later is dropped. */
   repeats: 16,
   /** Device state may come ahead of the switchover, and what has changed of it later. */
   devicesAhead: 32,

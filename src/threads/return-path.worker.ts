@@ -2,8 +2,8 @@
 import { Channel } from "../channel/channel.ts";
 import { openSourceGuest } from "../guests/registry.ts";
 import { openMovedRuns } from "../report/moved-pages.ts";
-import { RequestServer } from "../source/postcopy.ts";
 import { RamWriter } from "../source/ram-writer.ts";
+import { RequestServer } from "../source/request-server.ts";
 import { runReturnPath } from "../source/return-path.ts";
 import { SourceShared, WORD } from "../source/shared.ts";
 import { Favour } from "../sync/favour.ts";

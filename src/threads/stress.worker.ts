@@ -4,6 +4,7 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import { auditShare } from "../guests/stress/audit.ts";
 import { StressControl } from "../guests/stress/control.ts";
 import { compareWorker, MODEL_OPERATIONS_MAX } from "../guests/stress/model.ts";
+import { openPool } from "../guests/stress/pattern.ts";
 import { openStressWorld } from "../guests/stress/setup.ts";
 import { runStressWorker } from "../guests/stress/worker-loop.ts";
 import type { StressResult, StressTask } from "./tasks.ts";
@@ -29,4 +30,6 @@ function run(task: StressTask): StressResult {
   return { audit, model };
 }
 
+// Before there is a task: at the destination the guest stands still when its threads are given theirs.
+openPool();
 serveThread(run);

@@ -7,14 +7,13 @@ import { SyscallError } from "../../syscalls/error.ts";
 import { formatSocketAddress, limitUnsent, tuneTcp } from "../../syscalls/socket.ts";
 import type { SocketAddress } from "../../syscalls/socket.ts";
 import type { AllowRule } from "../channel/allow.ts";
+import { UNSENT_BYTES_MAX } from "../channel/tune.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 import type { Credentials } from "./credentials.ts";
 import type { BridgeSocket } from "./joint.ts";
 
 /** The only version that is spoken, by the library's number and name. */
 const TLS_1_3 = { number: 0x0304, name: "TLSv1.3" } as const;
-/** What may wait in a socket, unsent: requested pages wait behind it, in the kernel or in this loop. */
-const UNSENT_BYTES_MAX = 128 * 1024;
 /** How long a handshake may take, from the connection on. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** How long what is under way may take to go out when a bridge is closed. */
@@ -104,5 +103,6 @@ export function tune(socket: BridgeSocket, linkTimeoutMs: number): void {
   // Bun's sockets have it, although its types do not.
   const { fd } = socket as unknown as { fd: number };
   tuneTcp(fd, linkTimeoutMs);
+  // Requested pages wait behind what is unsent, in the kernel or in this loop.
   limitUnsent(fd, UNSENT_BYTES_MAX);
 }

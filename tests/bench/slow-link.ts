@@ -4,7 +4,7 @@
  */
 import { rmSync } from "node:fs";
 import type { Benchmark, Contender, Run } from "../../src/bench/contest.ts";
-import type { Figure, Target } from "../../src/bench/result.ts";
+import type { Figure } from "../../src/bench/result.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import { needUserfaultfd } from "../helpers/need.ts";
@@ -61,9 +61,7 @@ export async function slowLink({ quick }: { quick: boolean }): Promise<Benchmark
     axis: { title: "link", unit: "Mbit/s" },
     figures: [TIME, WIRE],
     contenders,
-    targets: [POSTCOPY, MULTIFD].map((to): Target => ({
-      ...{ figure: TIME.id, of: named("auto"), to, bound: "at most", ratio: 1 },
-    })),
+    targets: [{ figure: TIME.id, of: named("auto"), to: POSTCOPY, bound: "at most", ratio: 1 }],
     notes: [
       "Ours sends the kept guest of a QEMU by post-copy to a dest that keeps it. QEMU's guest is stopped.",
       "QEMU compresses nothing in post-copy: multifd with zstd is its precopy. It is told beside it, as " +

@@ -29,6 +29,8 @@ export interface ArrivingOptions {
   huge?: boolean;
   /** Whether what is discarded is told of; true if absent. */
   heard?: boolean;
+  /** More features of the userfaultfd. */
+  features?: number;
 }
 
 export class ArrivingMemory implements Disposable {
@@ -42,9 +44,11 @@ export class ArrivingMemory implements Disposable {
 
   constructor(options: ArrivingOptions = {}) {
     const { pages = [64, 16], pageSize = PAGE_BYTES, huge = false, heard = true } = options;
+    const { features: more = 0 } = options;
     const total = pages.reduce((sum, count) => sum + count, 0) * PAGE_BYTES;
     const memoryPage = huge ? pageSize : PAGE_BYTES;
     const features =
+      more |
       (heard ? UFFD.UFFD_FEATURE_EVENT_REMOVE : 0) |
       (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
     this.memory = new UserfaultMemory(total / memoryPage, features, memoryPage);
@@ -85,7 +89,7 @@ export class ArrivingMemory implements Disposable {
   /** A placer, and the receive buffer of `bufferPages` pages that it takes data from. */
   placer(
     bufferPages: number,
-    changes: { urgent?: boolean; drainEvents?: () => void } = {},
+    changes: { urgent?: boolean; foreign?: boolean; drainEvents?: () => void } = {},
   ): { placer: Placer; buffer: Scratch } {
     const buffer = mapScratch(bufferPages * PAGE_BYTES);
     const { shared, pages } = this;
@@ -95,7 +99,7 @@ export class ArrivingMemory implements Disposable {
     const placer = new Placer({
       shared,
       pages,
-      ...{ map: this.map, foreign: false },
+      ...{ map: this.map, foreign: changes.foreign ?? false },
       buffer,
       times: shared.listenTimes,
       urgent: changes.urgent ?? false,

@@ -4,7 +4,8 @@
  *     const calls = readCalls(trace);
  *     spawn([...withFaults(["fsync:error=EIO:when=2"], { paths: [file] }), ...command]);
  */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 
 /** Everything that changes a file or its name, or makes it durable. */
 const WRITES = ["write", "pwrite64", "pwritev"];
@@ -43,15 +44,21 @@ export function withFaults(
   ];
 }
 
-/** Words before a command that write its calls of ioctl(2) to `trace`. */
-export function tracedPlacing(trace: string): string[] {
-  return ["strace", "-f", "-q", "-e", "trace=ioctl", "-o", trace];
+/**
+ * Words before a command that write its calls of ioctl(2) into `directory`, a file for each thread: in
+ * one for all strace breaks off a call during which another thread makes one.
+ */
+export function tracedPlacing(directory: string): string[] {
+  return ["strace", "-ff", "-q", "-e", "trace=ioctl", "-o", join(directory, "calls")];
 }
 
 /** How many bytes each call that placed data into userfault memory was given, and placed. */
-export function lengthsPlaced(trace: string): number[] {
-  const calls = readFileSync(trace, "utf8").matchAll(/UFFDIO_COPY, .*len=(\w+).*copy=(\w+)/g);
-  return [...calls].map(([, length, placed]) => (length === placed ? Number(length) : 0));
+export function lengthsPlaced(directory: string): number[] {
+  const traces = readdirSync(directory).map((name) => readFileSync(join(directory, name), "utf8"));
+  const calls = traces.flatMap((trace) => [
+    ...trace.matchAll(/UFFDIO_COPY, .*len=(\w+).*copy=(\w+)/g),
+  ]);
+  return calls.map(([, length, placed]) => (length === placed ? Number(length) : 0));
 }
 
 /** The calls of a trace that concern what lies in `directory`, or it, in their order. */

@@ -88,6 +88,8 @@ fillTest("over TLS, by a source that is killed: the VMM waits, and the rest come
   await dest.phase("paused");
   // It touches pages that nobody can bring yet.
   vmm.writeLine("");
+  await using again = startSource({ guest: saved.guest, to: dest.peer, flags });
+  expect((await again.end()).error?.code).toBe("SPLIT_BRAIN");
   await using rest = startSource({
     ...{ guest: saved.guest, to: dest.peer },
     flags: [...flags, "--resume"],

@@ -1,6 +1,6 @@
 /**
- * The memory of a Firecracker microVM, served from its memory files: all of it, what is left of it
- * when its source was killed, nothing of what is damaged, and to nobody who cannot take it.
+ * The memory of a Firecracker microVM, served from its memory files: all of it, nothing of
+ * what is damaged, and to nobody who cannot take it.
  */
 import { expect } from "bun:test";
 import { existsSync, readFileSync, utimesSync } from "node:fs";
@@ -71,31 +71,6 @@ memoryTest("a full snapshot and two diffs are kept as one guest, byte for byte",
     exitCode: 1,
     stderr: expect.stringContaining("No QEMU can run the snapshot of firecracker") as string,
   });
-});
-
-memoryTest("its source is killed: refused to start anew, and --resume sends the rest", async () => {
-  await using directory = new TemporaryDirectory("firecracker");
-  const { word } = writeGuest(directory);
-  const kept = directory.file("kept");
-  const flags = ["--journal", directory.file("journal")];
-  await using dest = await startDest({ guest: `snapshot:${kept}` });
-  {
-    const slow = ["--max-postcopy-bandwidth", "4MiB/s"];
-    await using source = startSource({ guest: word, to: dest.peer, flags: [...flags, ...slow] });
-    await dest.event("progress", ({ phase, percent }) => {
-      return phase === "postcopy" && (percent ?? 0) > 0;
-    });
-    source.program.kill("SIGKILL");
-  }
-  await dest.phase("paused");
-  await using again = startSource({ guest: word, to: dest.peer, flags });
-  expect((await again.end()).error?.code).toBe("SPLIT_BRAIN");
-  await using rest = startSource({ guest: word, to: dest.peer, flags: [...flags, "--resume"] });
-  const [sent, got] = await Promise.all([rest.end(), dest.end()]);
-  expect([sent.exitCode, got.exitCode]).toEqual([0, 0]);
-  expect(pageBytes(readFileSync(`${kept}/ram-0.bin`))).toEqual(
-    memoryOf(PAGES, FULL, FIRST, SECOND),
-  );
 });
 
 memoryTest("a diff that changes while it is served: named, and nothing of it is sent", async () => {

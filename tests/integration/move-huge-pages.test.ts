@@ -37,7 +37,9 @@ hugeTest("pure postcopy: a fault brings a whole huge page on the urgent channel"
   expect(source.report.pages.owed).toBe(COUNT);
   const { urgentNormal, urgentZero } = dest.report.pages;
   expect(urgentNormal + urgentZero).toBeGreaterThan(0);
-  expect((urgentNormal + urgentZero) % 512).toBe(0);
+  // What was sent once more may be cut off when the last page has come.
+  const { requestedNormal, requestedZero } = source.report.pages;
+  expect((requestedNormal + requestedZero) % 512).toBe(0);
 });
 
 const tracedTest = requireOrSkip(needUserfaultfd(), needHugePages(POOL_PAGES), needStrace());
@@ -47,14 +49,15 @@ tracedTest(
   async () => {
     await using _ = await HugePages.add(POOL_PAGES);
     await using directory = new TemporaryDirectory("placing");
-    const trace = directory.file("calls");
-    await using dest = await startDest({ before: tracedPlacing(trace) });
+    await using dest = await startDest({ before: tracedPlacing(directory.path) });
     const guest = "stress:size=32MiB,page-size=2M,rate=unlimited,duration=100ms";
     await using source = startSource({ guest, to: dest.peer, flags: ["--switchover", "now"] });
     const [sent, got] = await Promise.all([source.end(), dest.end()]);
     expectMoved(sent, got, COUNT);
     const count = COUNT / PAGES_PER_HUGE_PAGE;
-    expect(lengthsPlaced(trace)).toEqual(Array.from({ length: count }, () => HUGE_PAGE_BYTES));
+    expect(lengthsPlaced(directory.path)).toEqual(
+      Array.from({ length: count }, () => HUGE_PAGE_BYTES),
+    );
   },
 );
 

@@ -107,7 +107,11 @@ async function freezeWhenLost(): Promise<void> {
   const message = warning(end, "VMM_FROZEN");
   expect(message).toMatch(PLACE);
   expect(message).toContain(`kill -KILL ${vmm.pid}`);
-  expect(message).toContain(`--keep-fd holder:${held} --resume`);
+  expect(message).toContain(`dest --json --guest uffd:${socket} `);
+  expect(message).toContain(`--keep-fd holder:${held} --on-failure freeze --resume`);
+  const other = ["dest", "--json", "--guest", `uffd:${socket}`, "--from", guest, ...keeper];
+  await using wrong = new Role<DestReport>(spawn(postcopyCommand(...other, "--resume")));
+  expect(await wrong.end()).toMatchObject({ exitCode: 1, error: { code: "OTHER_GUEST" } });
   const listen = dest.peer;
   const again = [...keeper, "--resume"];
   await using next = await startDest({ guest: `uffd:${socket}`, listen, flags: again });

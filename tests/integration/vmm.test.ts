@@ -130,6 +130,10 @@ for (const [name, words, listen] of CASES) {
       expect(elsewhere).toBeGreaterThan(0);
       expect(dest.report.pages.dropped).toBeGreaterThanOrEqual(elsewhere);
       expect(dest.report.faults.remote).toBeGreaterThan(0);
+      // Whoever maps the file as well is warned, and nobody else of anything.
+      const warned = dest.events.flatMap((each) => (each.event === "warning" ? [each.code] : []));
+      const vmmWarned = warned.filter((code) => code.startsWith("VMM_"));
+      expect(vmmWarned).toEqual(words.includes("--memfd") ? ["VMM_SHARED"] : []);
       expect(vmm.discarded > 0).toBe(words.includes("--discard"));
       if (!words.includes("--discard")) expect(dest.report.pages.removed).toBe(0);
       if (words.includes("--cached")) expect(dest.report.places.exists).toBeGreaterThan(0);

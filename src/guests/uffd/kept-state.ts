@@ -4,11 +4,12 @@
  * are at each moment, which pages are in place or were discarded, where memory lies, and the events
  * that were read. Nothing is copied into it: this is where the threads of `dest` have it.
  *
- *     page 0   header: magic, version, stage, lengths
+ *     page 0   header: magic, version, stage, lengths, of which guest the pages are
  *     page 1   the buffer that events of the userfaultfd are read into
  *     page 2   JSON: the VMM's process and its regions
  *     behind   JSON: the RAM blocks; the AddressMap; per block its received and its removed pages
  */
+import { createHash } from "node:crypto";
 import { closeSync, openSync } from "node:fs";
 import { tryLock } from "../../../syscalls/flock.ts";
 import { growMemoryFile, makeMemoryFile, mapFile, sealedLength } from "../../../syscalls/memfd.ts";
@@ -41,6 +42,9 @@ const FIELD = {
   vmmTextBytes: 8,
   blocksTextBytes: 9,
 } as const;
+/** SHA-256 of what tells the guest from others; zeros where nothing does. */
+const IDENTITY_AT = 64;
+const IDENTITY_BYTES = 32;
 const EVENTS_AT = BASE_PAGE_BYTES;
 const VMM_TEXT_AT = 2 * BASE_PAGE_BYTES;
 
@@ -60,6 +64,15 @@ function damaged(what: string): PostcopyError {
     "BAD_KEPT_STATE",
     `What was kept of the VMM cannot be gone on with: ${what}`,
   );
+}
+
+function otherGuest(known: Uint8Array): PostcopyError {
+  const wasListening = known.every((byte) => byte === 0);
+  const before = wasListening ? "that a source brought" : "of files (--from)";
+  const what = `The VMM has pages of a guest ${before}, which is not surely the one of this command`;
+  return new PostcopyError("OTHER_GUEST", what, {
+    hint: "go on with the same guest, where it was: --listen as before, or --from the same files, unchanged",
+  });
 }
 
 export class KeptState {
@@ -127,6 +140,19 @@ export class KeptState {
       }
       await Bun.sleep(CLAIM_PAUSE_MS);
     }
+  }
+
+  /**
+   * Says of which guest the pages are that will be placed; undefined: of one that a source brings,
+   * which does not say. To be called before any is placed.
+   * @throws PostcopyError OTHER_GUEST where another process may have placed pages of another guest.
+   */
+  fillFrom(identity: string | undefined): void {
+    const known = new Uint8Array(this.#header.buffer, IDENTITY_AT, IDENTITY_BYTES);
+    const now = new Uint8Array(IDENTITY_BYTES);
+    if (identity !== undefined) now.set(createHash("sha256").update(identity).digest());
+    if (this.#field(FIELD.stage) === STAGE.handedOver) known.set(now);
+    else if (Buffer.compare(known, now) !== 0) throw otherGuest(known);
   }
 
   #field(field: number): number {

@@ -5,10 +5,11 @@
 import { readlinkSync } from "node:fs";
 import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { receiveWithDescriptors } from "../../../syscalls/ancillary.ts";
-import { POLL, PollSet, closeDescriptor } from "../../../syscalls/descriptor.ts";
+import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { check } from "../../../syscalls/error.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
-import { StoppedError } from "../../channel/channel.ts";
+import type { Scratch } from "../../../syscalls/memory.ts";
+import { waitReady } from "../../channel/channel.ts";
 import { formatBytes } from "../../util/units.ts";
 import { formatDuration } from "../../util/duration.ts";
 import { HandoverError } from "./handover.ts";
@@ -17,6 +18,8 @@ import type { Handover, HandoverFormat } from "./handover.ts";
 /** Longest message: 20,000 regions are fewer bytes. */
 const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 const PIECE_BYTES = 64 * 1024;
+/** The code of a connection that has ended with no byte and no descriptor: it was no VMM's. */
+export const NOBODY = "NOBODY";
 /** What /proc calls the descriptor of userfaultfd(2). */
 export const USERFAULT_LINK = "anon_inode:[userfaultfd]";
 
@@ -45,20 +48,20 @@ export function receiveHandover(options: ReceiveOptions): TakenHandover {
   }
 }
 
+/** Of this thread, whoever connects: there may be many who want nothing. */
+let scratch: Scratch | undefined;
+
 class Receiver {
   readonly #options: ReceiveOptions;
-  readonly #poll = new PollSet();
-  readonly #scratch = mapScratch(PIECE_BYTES);
   readonly #decoder = new TextDecoder("utf-8", { fatal: true });
   readonly #descriptors: number[] = [];
   #text = "";
   #ended = false;
   #truncated = false;
+  #isSilent = true;
 
   constructor(options: ReceiveOptions) {
     this.#options = options;
-    this.#poll.add(options.stopFd, POLL.POLLIN);
-    this.#poll.add(options.fd, POLL.POLLIN);
   }
 
   receive(): TakenHandover {
@@ -82,19 +85,18 @@ class Receiver {
 
   /** False when the time is over. */
   #wait(deadline: number): boolean {
-    const left = deadline - performance.now();
-    if (left <= 0) return false;
-    this.#poll.wait(left);
-    if (this.#poll.ready(0) !== 0) throw new StoppedError();
-    return true;
+    const { fd, stopFd } = this.#options;
+    return waitReady(fd, POLL.POLLIN, stopFd, deadline - performance.now());
   }
 
   #read(): void {
-    const { address, bytes } = this.#scratch;
+    scratch ??= mapScratch(PIECE_BYTES);
+    const { address, bytes } = scratch;
     const { fd } = this.#options;
     const { result, descriptors, truncated } = receiveWithDescriptors(fd, address, PIECE_BYTES);
     this.#descriptors.push(...descriptors);
     this.#truncated ||= truncated;
+    if (result > 0) this.#isSilent = false;
     if (result === -ERRNO.EAGAIN) return;
     // A VMM that is killed with unread bytes resets the connection.
     if (result === 0 || result === -ERRNO.ECONNRESET) {
@@ -136,6 +138,9 @@ class Receiver {
     if (handover !== undefined) {
       const what = `The VMM's userfaultfd did not come with its message: ${why}`;
       return new HandoverError("NO_DESCRIPTOR", what);
+    }
+    if (this.#ended && this.#isSilent) {
+      return new HandoverError(NOBODY, "Whoever connected ended without a word");
     }
     const { length } = this.#text.trim();
     if (length === 0) return new HandoverError("NO_MESSAGE", `The VMM said nothing: ${why}`);

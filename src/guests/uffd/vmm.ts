@@ -1,25 +1,23 @@
 /** A VMM that comes: its connection, who it is, and what it hands over. */
-import { ERRNO } from "../../../syscalls/abi/errno.ts";
-import { POLL, closeDescriptor } from "../../../syscalls/descriptor.ts";
-import { SyscallError } from "../../../syscalls/error.ts";
-import { openProcess } from "../../../syscalls/pidfd.ts";
-import { acceptConnection, peerProcess } from "../../../syscalls/socket.ts";
+import { POLL, closeDescriptor, setNonBlocking } from "../../../syscalls/descriptor.ts";
+import { acceptConnection } from "../../../syscalls/socket.ts";
 import { enabledFeatures } from "../../../syscalls/userfaultfd.ts";
 import { waitReady } from "../../channel/channel.ts";
-import { VmmGoneError } from "../../dest/place-failure.ts";
 import { FIRECRACKER } from "./firecracker.ts";
 import { commonPageSize, HandoverError } from "./handover.ts";
-import { receiveHandover } from "./receive.ts";
+import { NOBODY, receiveHandover } from "./receive.ts";
 import type { TakenHandover } from "./receive.ts";
+import { checkCaller, openCaller } from "./vmm-process.ts";
+import type { Caller } from "./vmm-process.ts";
 
 /** A VMM that has handed its memory over, and runs. Plain data; its descriptors are the process's. */
 export interface Vmm {
   handover: TakenHandover;
   /** Its process (SO_PEERCRED); 0 where that is in none of our pid namespaces. */
   pid: number;
-  /** Its process (pidfd), which no other one takes the place of; -1 where `pid` is 0. */
+  /** Its process (pidfd), which no other one takes the place of; -1 where there is none of it. */
   processFd: number;
-  /** Its connection, on which nothing more comes: it ends with the VMM. */
+  /** Its connection, on which nothing more comes; -1 where another process took it. */
   connection: number;
 }
 
@@ -32,40 +30,47 @@ export interface VmmWait {
 }
 
 /**
- * Waits for a VMM, and takes its memory over. The first who connects is the one: others cannot be told
- * from it before they have said something.
- * @throws HandoverError, StoppedError.
+ * Waits for a VMM, and takes its memory over. The first who connects and says something is the one;
+ * whoever looks whether somebody listens here says nothing.
+ * @throws HandoverError, StoppedError, VmmGoneError.
  */
-export function receiveVmm({ listenFd, stopFd, timeoutMs }: VmmWait): Vmm {
-  const connection = acceptVmm(listenFd, stopFd);
+export function receiveVmm(wait: VmmWait): Vmm {
+  for (;;) {
+    const vmm = receiveNext(wait);
+    if (vmm !== undefined) return vmm;
+  }
+}
+
+/** The next who connects; undefined when it is nobody. */
+function receiveNext(wait: VmmWait): Vmm | undefined {
+  const connection = acceptVmm(wait.listenFd, wait.stopFd);
+  let caller: Caller | undefined;
   try {
-    const pid = peerProcess(connection);
-    const format = FIRECRACKER;
-    const handover = receiveHandover({ fd: connection, stopFd, format, timeoutMs });
-    try {
-      commonPageSize(handover.regions);
-      if (enabledFeatures(handover.userfaultFd) === undefined) {
-        const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
-        throw new HandoverError("NOT_ENABLED", what);
-      }
-      return { handover, pid, connection, processFd: openVmmProcess(pid) };
-    } catch (error) {
-      closeDescriptor(handover.userfaultFd);
-      throw error;
-    }
+    caller = openCaller(connection);
+    const handover = takeHandover(connection, caller, wait);
+    return { handover, pid: caller.pid, connection, processFd: caller.fd };
   } catch (error) {
+    if (caller !== undefined && caller.fd >= 0) closeDescriptor(caller.fd);
     closeDescriptor(connection);
+    if (error instanceof HandoverError && error.code === NOBODY) return undefined;
     throw error;
   }
 }
 
-/** @throws VmmGoneError where it has ended meanwhile. */
-function openVmmProcess(pid: number): number {
-  if (pid === 0) return -1;
+function takeHandover(fd: number, caller: Caller, { stopFd, timeoutMs }: VmmWait): TakenHandover {
+  const handover = receiveHandover({ fd, stopFd, format: FIRECRACKER, timeoutMs });
   try {
-    return openProcess(pid);
+    commonPageSize(handover.regions);
+    if (enabledFeatures(handover.userfaultFd) === undefined) {
+      const what = "The VMM's userfaultfd was not enabled (UFFDIO_API) before it was handed over";
+      throw new HandoverError("NOT_ENABLED", what);
+    }
+    checkCaller(caller, handover.regions);
+    // One that blocks cannot be polled: it would be read with every lock held that placing takes.
+    setNonBlocking(handover.userfaultFd, true);
+    return handover;
   } catch (error) {
-    if (error instanceof SyscallError && error.errno === ERRNO.ESRCH) throw new VmmGoneError();
+    closeDescriptor(handover.userfaultFd);
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 /** Which pages a VMM waits for, in words that its operator can look up. */
 import type { GuestMemory } from "../../dest/context.ts";
-import { ticksSince } from "../../dest/shared.ts";
+import { TICKS_PERIOD_NS, ticksSince } from "../../dest/shared.ts";
 import { pagesBefore } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { formatDuration } from "../../util/duration.ts";
@@ -17,12 +17,14 @@ interface AwaitedPage {
 
 /**
  * How many pages the VMM's threads wait for, and which of them for the longest time: its region and the
- * offset in that, then its RAM block at the source and the offset there.
+ * offset in that, then its RAM block at the source and the offset there. No fault can have waited since
+ * before `sinceNs`; where that is so long ago that waits cannot be told apart, it is one of the pages.
  */
 export function describeWaiting(
   memory: Pick<GuestMemory, "blocks" | "pages"> | undefined,
   regions: readonly Region[],
   nowNs: number,
+  sinceNs: number,
 ): string {
   if (memory === undefined) return "no source has come, so none of its faults was looked at";
   let count = 0;
@@ -41,7 +43,9 @@ export function describeWaiting(
   const pages = count === 1 ? "1 page" : `${formatCount(count)} pages`;
   const time = formatDuration(Math.round(longest.waitedNs / 1e6));
   const place = describePlace(longest, memory, regions);
-  return `faults on ${pages} wait, the longest (${time}) at ${place}`;
+  const isSure = nowNs - sinceNs < TICKS_PERIOD_NS;
+  const which = isSure ? `the longest (${time})` : `one of them (for ${time} or longer)`;
+  return `faults on ${pages} wait, ${which} at ${place}`;
 }
 
 function describePlace(

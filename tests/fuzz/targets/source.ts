@@ -7,7 +7,7 @@ import { mapAnonymous, mapScratch } from "../../../syscalls/memory.ts";
 import { Channel, SIDE_BYTES } from "../../../src/channel/channel.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { oweDirty } from "../../../src/source/owed.ts";
-import { RequestServer } from "../../../src/source/postcopy.ts";
+import { RequestServer } from "../../../src/source/request-server.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { createSourceShared, hostPages, SourceShared, WORD } from "../../../src/source/shared.ts";
 import { decodeStressState } from "../../../src/guests/stress/state-codec.ts";

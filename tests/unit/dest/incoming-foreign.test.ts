@@ -222,6 +222,10 @@ describe("the memory of a VMM", () => {
     using second = new ForeignBench(16);
     const some = discard(HAND_MADE_BLOCK, { start: 0, length: PAGE });
     expect(second.codeOf(...HELLO, CHOSEN, some, WHOLE)).toBe("UNEXPECTED");
+    // Nor was any of it zeros for a moment, to a VMM that runs.
+    for (const bits of [second.pages.unpopulated[0], second.pages.received[0]]) {
+      expect(bits?.count()).toBe(0);
+    }
   });
 
   foreignTest(

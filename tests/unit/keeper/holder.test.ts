@@ -15,7 +15,7 @@ import { Thread } from "../../../src/threads/thread.ts";
 import type { HoldNews, HoldTask } from "../../../src/threads/tasks.ts";
 import { LONG_TEST_MS, waitUntil, withDeadline } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
-import { postcopyCommand, spawn } from "../../helpers/spawn.ts";
+import { postcopyCommand, run, spawn } from "../../helpers/spawn.ts";
 import type { RunningProgram } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
@@ -68,12 +68,15 @@ test(
         kept.map(({ fd }) => fstatSync(fd).ino),
       );
     }
+    expect(keeper.holds(["userfault", "process"])).toBe(true);
+    expect(keeper.holds(["userfault"])).toBe(false);
     vmm.kill();
     const { exitCode, stderr } = await holder.finish();
     expect(exitCode).toBe(0);
     expect(stderr).toContain("The VMM has ended");
     expect(statSync(socket, { throwIfNoEntry: false })).toBeUndefined();
     expect(refusal(() => keeper.takeBack())).toContain("NO_KEEPER");
+    expect(keeper.holds(["userfault", "process"])).toBe(false);
   },
   LONG_TEST_MS,
 );
@@ -101,6 +104,32 @@ test(
     expect(exitCode).toBe(0);
     expect(stderr).toContain("was not served");
     expect(stderr).toContain("nobody needs it any more");
+  },
+  LONG_TEST_MS,
+);
+
+test(
+  "one that has no descriptor left for whoever connects holds on, and serves it later",
+  async () => {
+    await using directory = new TemporaryDirectory("hold");
+    const socket = directory.file("hold");
+    using descriptors = new Descriptors();
+    await using holder = await startHolder(socket);
+    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
+    keeper.keep([{ name: "userfault", fd: descriptors.event() }]);
+    const limit = async (soft: number): Promise<void> => {
+      const words = ["prlimit", "--pid", String(holder.pid), `--nofile=${soft}:`];
+      expect(await run(words)).toMatchObject({ exitCode: 0 });
+    };
+    await limit(3);
+    const visitor = connect(socket);
+    visitor.on("error", () => undefined);
+    await holder.stderr.waitForLine(/No descriptor is left/);
+    visitor.destroy();
+    await limit(256);
+    const back = keeper.takeBack();
+    back.forEach(({ fd }) => descriptors.add(fd));
+    expect(back.map(({ name }) => name)).toEqual(["userfault"]);
   },
   LONG_TEST_MS,
 );

@@ -29,7 +29,7 @@ function send(chooser: CompressionChooser, link: Link, windows: number): boolean
     }
     const before = compressing ? pagesBytes : MIB / 4;
     const ms = (before / (link.packing * MIB)) * 1000;
-    chooser.decide({ before, after: before * link.ratio, ms });
+    chooser.decide({ before, after: before * link.ratio, ms }, !compressing);
     return compressing;
   });
 }
@@ -72,6 +72,16 @@ describe("compression", () => {
     expect(chooser.takenWhile(MIB)).toBeCloseTo(MIB / 2.5, 0);
   });
 
+  test("takes as long as a sample does where nothing was compressed for want of time", () => {
+    const chooser = new CompressionChooser("auto");
+    send(chooser, { rate: 100, packing: 500, ratio: 0.5 }, 3);
+    expect(chooser.compressing).toBe(true);
+    while (!chooser.note({ bytes: MIB / 2, ms: CHUNK_MS, waitedMs: CHUNK_MS * 0.9 }));
+    chooser.decide({ before: MIB, after: MIB / 2, ms: 1 }, true);
+    expect(chooser.compressing).toBe(true);
+    expect(chooser.takenWhile(MIB)).toBeCloseTo(MIB / 20, 0);
+  });
+
   test("is left when the link has become faster", () => {
     const chooser = new CompressionChooser("auto");
     send(chooser, { rate: 100, packing: 500, ratio: 0.5 }, 10);
@@ -85,7 +95,7 @@ describe("compression", () => {
     const chooser = new CompressionChooser("auto");
     for (let window = 0; window < 20; window++) {
       while (!chooser.note({ bytes: MIB, ms: CHUNK_MS, waitedMs: CHUNK_MS * 0.3 }));
-      chooser.decide({ before: MIB, after: MIB / 10, ms: 0.1 });
+      chooser.decide({ before: MIB, after: MIB / 10, ms: 0.1 }, true);
       expect(chooser.compressing).toBe(false);
     }
   });

@@ -68,7 +68,7 @@ describe("the pace of the push", () => {
     const network = new Network(125 * MB);
     const chooser = new PaceChooser();
     network.carry(chooser, 40);
-    network.rate = 500 * MB;
+    network.rate = 200 * MB;
     network.carry(chooser, 30);
     expect(mean(network.carry(chooser, 40))).toBeGreaterThan(0.9 * network.rate);
     network.rate = 50 * MB;
@@ -92,6 +92,19 @@ describe("the pace of the push", () => {
     expect(chooser.pace).toBeGreaterThan(0.7 * network.rate);
     network.queued = 0;
     expect(mean(network.carry(chooser, 10))).toBeGreaterThan(0.75 * network.rate);
+  });
+
+  test("is none where the network is fast: its ends are what is slow there", () => {
+    const network = new Network(500 * MB);
+    const chooser = new PaceChooser();
+    network.carry(chooser, 40);
+    expect(chooser.pace).toBe(0);
+    const [slower, later] = [new Network(125 * MB), new PaceChooser()];
+    slower.carry(later, 40);
+    expect(later.pace).toBeGreaterThan(0);
+    slower.rate = 500 * MB;
+    slower.carry(later, 40);
+    expect(later.pace).toBe(0);
   });
 
   test("is none where the push is slower than the network", () => {

@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { WORD } from "../../../src/source/shared.ts";
 import { oweDirty, oweEverything } from "../../../src/source/owed.ts";
 import { sendOwed } from "../../../src/source/ending.ts";
-import { finishUrgent, pushOwed, RequestServer, sendAhead } from "../../../src/source/postcopy.ts";
+import { pushOwed, sendAhead } from "../../../src/source/postcopy.ts";
+import { RequestServer } from "../../../src/source/request-server.ts";
 import type { Compression } from "../../../src/source/compression-chooser.ts";
 import { RamWriter } from "../../../src/source/ram-writer.ts";
 import { readCommand } from "../../../src/stream/command.ts";
@@ -302,6 +303,17 @@ describe("a request for a page that has been pushed", () => {
     expect(Atomics.load(guest.shared.control, WORD.owed)).toBe(62);
   });
 
+  test("brings it no third time, however often it is asked for", () => {
+    using descriptors = new Descriptors();
+    using guest = new SendingGuest([64], 16 * PAGE);
+    const { receiver, ask } = bench(descriptors, guest, { hostPage: 2 });
+    for (let time = 0; time < 2; time++) expect(ask(2, 16 * PAGE)).toBe(0);
+    expect(ask(3, 16 * PAGE)).toBe(1);
+    expect(receiver.urgent()).toBe(true);
+    expect(receiver.pages).toHaveLength(32);
+    expect(guest.shared.counters.get(SOURCE.pagesRepeated)).toBe(16);
+  });
+
   test.each([false, true])("brings all of a huge page once more (in runs: %p)", (runs) => {
     using descriptors = new Descriptors();
     using guest = new SendingGuest([64], 16 * PAGE);
@@ -374,7 +386,7 @@ describe("a request for a page that has been pushed", () => {
     descriptors.close(peerFd);
     expect(() => ask(5)).toThrow("broke");
     sendOwed(context);
-    expect(ask(5)).toBe(0);
+    expect(ask(6)).toBe(0);
     expect(guest.shared.counters.get(SOURCE.pagesRepeated)).toBe(0);
   });
 });

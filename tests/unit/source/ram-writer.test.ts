@@ -211,6 +211,55 @@ describe("what a writer composes", () => {
   });
 });
 
+/** Pages of files, none of them zeros, and how often each was read. */
+function readsOf(reads: number[]): PageReader {
+  return {
+    isZero: () => false,
+    copyPage: () => {
+      throw new Error("pages that are wanted together were read one by one");
+    },
+    copyPages: (_block, offset, count, target, at, stride) => {
+      for (let page = 0; page < count; page++) {
+        const number = offset / PAGE + page;
+        reads[number] = (reads[number] ?? 0) + 1;
+        const from = at + page * stride;
+        crypto.getRandomValues(target.bytes.subarray(from, from + PAGE));
+      }
+    },
+  };
+}
+
+test("a huge page that is read goes in pieces, in records as in runs", () => {
+  using guest = new SendingGuest([1]);
+  const block = { ...guest.block(0), length: 512 * PAGE, pageSize: 512 * PAGE };
+  for (const runs of [false, true]) {
+    const reads: number[] = [];
+    const writer = new RamWriter(readsOf(reads));
+    Object.assign(writer, { runs, pieceBytes: 128 * 1024 });
+    const pieces: number[] = [];
+    for (let page = 0; page < 512;) {
+      writer.begin(undefined);
+      while (page < 512 && writer.hasRoom) page += writer.pages(block, page * PAGE, 512 - page);
+      pieces.push(writer.finish().remaining);
+    }
+    expect(Math.max(...pieces)).toBeLessThanOrEqual(128 * 1024);
+    expect(pieces.length).toBeWithin(16, 19);
+    expect(reads).toEqual(Array.from({ length: 512 }, () => 1));
+  }
+});
+
+test("a run that is not worth compressing is read once, and all of it together", () => {
+  using guest = new SendingGuest([1]);
+  const reads: number[] = [];
+  const writer = new RamWriter(readsOf(reads));
+  Object.assign(writer, { runs: true, packer: new RunPacker() });
+  writer.begin(SECTION_ID);
+  expect(writer.pages(guest.block(0), 0, 20)).toBe(20);
+  expect(writer.packed).toBe(0);
+  expect(writer.finish().remaining).toBeGreaterThan(20 * PAGE);
+  expect(reads).toEqual(Array.from({ length: 20 }, () => 1));
+});
+
 describe("a full writer", () => {
   const fixture = import.meta.resolve("../../fixtures/page-receivers.ts");
   const PAGES = 1500;

@@ -7,7 +7,7 @@ import { targetPages } from "../../../src/ram/block.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { oweMissing } from "../../../src/source/owed.ts";
-import { RequestServer } from "../../../src/source/postcopy.ts";
+import { RequestServer } from "../../../src/source/request-server.ts";
 import { prepareResume } from "../../../src/source/resume.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { hostPages, WORD } from "../../../src/source/shared.ts";

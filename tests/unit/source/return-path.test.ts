@@ -5,7 +5,7 @@ import { NR, syscall } from "../../../syscalls/raw.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { oweDirty } from "../../../src/source/owed.ts";
-import { RequestServer } from "../../../src/source/postcopy.ts";
+import { RequestServer } from "../../../src/source/request-server.ts";
 import { runReturnPath } from "../../../src/source/return-path.ts";
 import { TIME, WORD } from "../../../src/source/shared.ts";
 import { answerValue, FEATURES_OURS, helloValue, PONG_RUNNING } from "../../../src/stream/hello.ts";

@@ -91,6 +91,29 @@ test("a source that begins anew sends what was placed again, but not what was di
   expect(refusal(() => new KeptState(first.fd).prepare(other))).toStartWith("OTHER_BLOCKS");
 });
 
+test("the pages of two guests are not mixed, once any may have been placed", () => {
+  using descriptors = new Descriptors();
+  const first = KeptState.begin(123, REGIONS);
+  descriptors.add(first.fd);
+  const fillFrom = (identity: string | undefined): void => {
+    new KeptState(first.fd).fillFrom(identity);
+  };
+  for (const identity of [undefined, "another", "a guest"]) fillFrom(identity);
+  first.prepare(BLOCKS);
+  fillFrom("a guest");
+  for (const identity of [undefined, "another"]) {
+    expect(refusal(() => fillFrom(identity))).toStartWith(
+      "OTHER_GUEST The VMM has pages of a guest of files (--from), which is not surely the one of",
+    );
+  }
+  const second = KeptState.begin(123, REGIONS);
+  descriptors.add(second.fd);
+  second.fillFrom(undefined);
+  second.prepare(BLOCKS);
+  second.fillFrom(undefined);
+  expect(refusal(() => second.fillFrom("a guest"))).toContain("a guest that a source brought");
+});
+
 test("only one process is at it: another one waits until it is gone, or is refused", async () => {
   using descriptors = new Descriptors();
   const { fd } = KeptState.begin(123, REGIONS);
@@ -195,7 +218,7 @@ userfaultTest("events that were read and not acted on are, and each of them once
   const shared = new DestShared(createDestShared());
   Atomics.store(shared.control, WORD.userfaultFd, userfault.fd);
   const take = (): void => {
-    takeLeftEvents({ shared, pages, map }, kept.eventsAt);
+    takeLeftEvents({ shared, blocks: BLOCKS, pages, map }, kept.eventsAt);
   };
   take();
   expect(pages.removed[0]?.count()).toBe(10 + 2);

@@ -122,9 +122,18 @@ function openCount(): number {
   return readdirSync("/proc/self/fd").length;
 }
 
+userfaultTest(
+  "whoever ends without a word is nobody, and who stays and says nothing lacks all",
+  () => {
+    using gone = new Vmm();
+    expect(gone.end().refusal()).toBe("NOBODY");
+    using silent = new Vmm();
+    expect(silent.refusal(20)).toBe("NO_MESSAGE");
+  },
+);
+
 userfaultTest("what lacks is named", () => {
   const cases: [string, (vmm: Vmm) => Vmm][] = [
-    ["NO_MESSAGE", (vmm) => vmm],
     ["NO_MESSAGE", (vmm) => vmm.say(" ", vmm.userfaultFd)],
     ["NO_DESCRIPTOR", (vmm) => vmm.say(MESSAGE)],
     ["CUT_HANDOVER", (vmm) => vmm.say(MESSAGE.slice(0, -1), vmm.userfaultFd)],

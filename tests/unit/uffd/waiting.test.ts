@@ -13,7 +13,7 @@ const regions = [region, { ...region, offset: 8 * PAGE, length: 16 * PAGE }];
 
 test("the page that is waited for the longest, by region and by block, and how many there are", () => {
   const pages = createPageState(blocks);
-  const say = (): string => describeWaiting({ blocks, pages }, regions, 5e9);
+  const say = (sinceNs = 0): string => describeWaiting({ blocks, pages }, regions, 5e9, sinceNs);
   expect(say()).toBe("no fault waits just now");
   const [first, second] = pages.requestedAt.map((shared) => new Int32Array(shared));
   first?.fill(requestTicks(3e9), 5, 6);
@@ -24,5 +24,7 @@ test("the page that is waited for the longest, by region and by block, and how m
     "faults on 4 pages wait, the longest (3 s) at offset 0x3000 of region 1 " +
       "(0x3000 of block 1 at the source)",
   );
-  expect(describeWaiting(undefined, regions, 0)).toStartWith("no source has come");
+  // Longer than what 32 bits of ticks can tell: seven minutes.
+  expect(say(-430e9)).toStartWith("faults on 4 pages wait, one of them (for 3 s or longer) at ");
+  expect(describeWaiting(undefined, regions, 0, 0)).toStartWith("no source has come");
 });
