@@ -14,6 +14,7 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
+import { pauseForEvents } from "./events-pause.ts";
 import { pinEvents } from "./left-events.ts";
 import { LocalPages } from "./local-pages.ts";
 import { MemoryChanges } from "./memory-changes.ts";
@@ -37,9 +38,6 @@ export interface FaultContext extends UrgentOptions {
   stopFd: number;
 }
 
-/** How long the guest's own threads are left alone that keep pages from being placed. */
-const EVENTS_PAUSE_MS = 0.05;
-
 /** How often a page of a VMM's that is there may fault: threads may wait for one, and be told late. */
 const WAKES_MAX = 255;
 
@@ -60,7 +58,6 @@ export class FaultThread {
   readonly #faults: number[] = [];
   /** Those on pages that are in the page cache, and only not mapped. */
   readonly #minorFaults: number[] = [];
-  readonly #idle = new Int32Array(new SharedArrayBuffer(4));
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
 
@@ -120,7 +117,7 @@ export class FaultThread {
    */
   makeWay(): void {
     this.drainEvents();
-    Atomics.wait(this.#idle, 0, 0, EVENTS_PAUSE_MS);
+    pauseForEvents();
   }
 
   /** To be called as often as a peer can make this thread work. */

@@ -14,6 +14,7 @@ import type { RamBlock } from "../ram/block.ts";
 import type { SharedBytes } from "../ram/shared-bytes.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { PostcopyError, StreamError } from "../util/errors.ts";
+import { pauseForEvents } from "./events-pause.ts";
 import type { PageState } from "./shared.ts";
 
 /** Refuses a guest whose pages change while it is sent. */
@@ -73,9 +74,6 @@ export function coverOnly(
     }
   }
 }
-
-/** How long the VMM's threads are left alone that have an event under way. */
-const EVENTS_PAUSE_MS = 0.05;
 
 /**
  * Unregisters all of it, and lets every thread of the VMM go on that waits.
@@ -140,7 +138,6 @@ function stillRegistered(address: number, length: number): PostcopyError {
  * is none, that the address is not registered.
  */
 function finishEvents(userfault: Userfault, map: AddressMap): boolean {
-  const idle = new Int32Array(new SharedArrayBuffer(4));
   const [address = 0] = map.pieces().map((piece) => piece.address);
   let moved = false;
   const take = (event: UserfaultEvent): void => {
@@ -153,6 +150,6 @@ function finishEvents(userfault: Userfault, map: AddressMap): boolean {
   for (;;) {
     while (userfault.readEvents(take) > 0);
     if (userfault.zero(address, BASE_PAGE_BYTES) !== -ERRNO.EAGAIN) return moved;
-    Atomics.wait(idle, 0, 0, EVENTS_PAUSE_MS);
+    pauseForEvents();
   }
 }

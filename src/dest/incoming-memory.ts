@@ -4,37 +4,36 @@
  */
 import { BASE_PAGE_BYTES, mlockall, munlockall } from "../../syscalls/memory.ts";
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
-import { DiscardList } from "../../syscalls/discard-list.ts";
 import { setThreadNice } from "../../syscalls/process.ts";
-import { openUserfault, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { Userfault } from "../../syscalls/userfaultfd.ts";
-import { blockNamed, pageSizeSummary, targetPages, totalPages } from "../ram/block.ts";
+import { blockNamed, pageSizeSummary, totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { AddressMap } from "../ram/address-map.ts";
-import { PageBitmap } from "../ram/bitmap.ts";
 import { checkTables } from "../ram/tables.ts";
 import { MemoryWindows } from "../ram/windows.ts";
 import { DEST } from "../report/counters.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { ByteRange } from "../stream/command.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { DiscardLimit } from "../stream/discard-limit.ts";
 import { FEATURE, KEPT_REQUESTS } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import { checkRamSection } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
-import { HostError, StreamError } from "../util/errors.ts";
+import { StreamError } from "../util/errors.ts";
 import { forgetReceived, requireSameList } from "./begun-memory.ts";
 import type { BegunMemory } from "./begun-memory.ts";
 import { awaitThread } from "./context.ts";
 import type { GuestMemory, IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
+import { Discards, requireWhole } from "./discards.ts";
+import { pauseForEvents } from "./events-pause.ts";
 import { coverOnly, liveSource, requireAllDiscarded, requireNotPlaced } from "./foreign-memory.ts";
 import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts";
 import { releaseRequests } from "./held-requests.ts";
 import { takeLeftEvents } from "./left-events.ts";
+import { checkHost, openHostUserfault } from "./host-userfault.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
 import { addPlaceCounts, Placer } from "./placer.ts";
@@ -52,9 +51,6 @@ const BYTES_A_PAGE = 5;
  * processor, and the guest waits for this thread alone. */
 const SWITCH_NICE = -10;
 
-/** How long this thread leaves the fault thread alone with events that keep it from placing. */
-const EVENTS_PAUSE_MS = 0.05;
-
 type RamSectionHeader = Extract<SectionHeader, { kind: "start" | "part" | "end" }>;
 
 export class IncomingMemory {
@@ -66,11 +62,8 @@ export class IncomingMemory {
   machine = "";
   readonly #context: IncomingContext;
   #loader: RamLoader;
-  /** What the source discarded and is still there: forgotten together, at the latest at LISTEN. */
-  #discards: DiscardList | undefined;
-  /** Target pages that the source ever discarded, by block. */
-  #discarded: PageBitmap[] = [];
-  #discardLimit: DiscardLimit | undefined;
+  /** What the source discarded. */
+  #discards = new Discards([]);
   /** Where pages of a guest that will run here go. */
   #sink: MemorySink | undefined;
   /** Where those of a VMM's guest go. */
@@ -239,7 +232,6 @@ export class IncomingMemory {
     });
     const advice = this.#advice;
     checkTables(setup, BYTES_A_PAGE);
-    this.#discardLimit = new DiscardLimit(setup.reduce((sum, { length }) => sum + length, 0));
     if (guest.memory === "foreign" && !this.sourceIsOurs) throw liveSource();
     if (this.#begun !== undefined) {
       this.#goOnWith(this.#begun, setup);
@@ -257,11 +249,9 @@ export class IncomingMemory {
           `0x${summary.toString(16)}: postcopy needs the same on both sides`,
       );
     }
-    // Not before: those who are turned away are as many as they like.
-    this.#discards = new DiscardList();
     // The source has shown what it is; from here on a guest that stands still has nothing to send.
     channel.allowAnyTime();
-    this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
+    this.#discards = new Discards(this.#blocks);
     const pageData = createPageState(this.#blocks, this.#keptPages);
     const pages = attachPageState(pageData, this.#blocks);
     this.#pageData = pageData;
@@ -288,7 +278,7 @@ export class IncomingMemory {
     this.#context.channel.allowAnyTime();
     forgetReceived(begun.pages, this.#context.shared.placingLock);
     ({ blocks: this.#blocks, pages: this.#pages, pageData: this.#pageData } = begun);
-    this.#discarded = this.#blocks.map((block) => new PageBitmap(targetPages(block)));
+    this.#discards = new Discards(this.#blocks);
     begun.sink.dropPart?.();
     this.#loader.blocks = this.#blocks;
     this.#loader.sink = begun.sink;
@@ -358,11 +348,10 @@ export class IncomingMemory {
   #placingSink(pages: PageState): Placer | undefined {
     if (this.#foreign === undefined) return undefined;
     const { channel, shared } = this.#context;
-    const pause = new Int32Array(new SharedArrayBuffer(4));
     this.#placer = new Placer({
       ...{ shared, pages, buffer: channel.buffer, times: shared.listenTimes },
       ...{ map: this.#foreign.map, foreign: true, urgent: false },
-      drainEvents: () => Atomics.wait(pause, 0, 0, EVENTS_PAUSE_MS),
+      drainEvents: pauseForEvents,
     });
     return this.#placer;
   }
@@ -379,52 +368,29 @@ export class IncomingMemory {
     if (block === undefined) {
       throw new StreamError("UNKNOWN_BLOCK", `The source discards an unknown block "${name}"`);
     }
-    this.#discardLimit?.take(ranges);
-    for (const { start, length } of ranges) {
-      const end = start + length;
-      const aligned =
-        start % block.pageSize === 0 && (end % block.pageSize === 0 || end === block.length);
-      if (!aligned || end > block.length) {
-        throw new StreamError(
-          "BAD_RANGE",
-          `The source discards ${length} bytes at ${start} of ${name}, which has ` +
-            `${block.length} bytes in pages of ${block.pageSize}`,
-        );
-      }
-      this.#context.guest.reserve?.(block, start, length);
-      if (block.address !== 0) this.#discards?.add(block.address + start, length);
-      const first = start / TARGET_PAGE_SIZE;
-      const last = Math.min(targetPages(block), Math.ceil(end / TARGET_PAGE_SIZE));
-      this.#discarded[block.index]?.setRange(first, last - first);
+    this.#discards.count(ranges);
+    for (const range of ranges) {
+      requireWhole(block, range);
+      this.#context.guest.reserve?.(block, range.start, range.length);
+      const { first, end } = this.#discards.note(block, range);
       if (this.#foreign !== undefined) {
-        requireNotPlaced(this.#pages, block, first, last);
+        requireNotPlaced(this.#pages, block, first, end);
         continue;
       }
-      this.#countMissing(block, first, last);
-      this.#pages?.received[block.index]?.clearRange(first, last - first);
-      this.#pages?.unpopulated[block.index]?.clearRange(first, last - first);
+      this.#countMissing(block, first, end);
+      this.#pages?.received[block.index]?.clearRange(first, end - first);
+      this.#pages?.unpopulated[block.index]?.clearRange(first, end - first);
     }
   }
 
   /** Gives back to the kernel what was discarded so far. */
   forgetDiscarded(): void {
-    this.#discards?.flush();
+    this.#discards.forget();
   }
 
   #countMissing(block: RamBlock, first: number, end: number): void {
     const received = this.#pages?.received[block.index];
     if (this.#prepared) this.#missing += received?.countRange(first, end - first) ?? 0;
-  }
-
-  #openUserfault(): Userfault {
-    const { userfault, way } = openUserfault();
-    if (way === "user mode only") {
-      const message =
-        "This host allows a userfaultfd for user code only: a system call that touches a page " +
-        "which is not here yet fails (postcopy check says how to get a full one)";
-      this.#context.emit({ kind: "warning", message });
-    }
-    return userfault;
   }
 
   /**
@@ -438,7 +404,7 @@ export class IncomingMemory {
     this.#startFaultThread();
     // A VMM's guest runs, and is not told yet that what nobody sends it is zeros.
     if (memory === "foreign") return;
-    this.#missing = settleMissing(this.#pages, this.#discarded);
+    this.#missing = settleMissing(this.#pages, this.#discards.pages);
   }
 
   /** Opens the userfaultfd, and lets the fault thread begin. */
@@ -446,8 +412,8 @@ export class IncomingMemory {
     const { guest, shared } = this.#context;
     this.#prepared = true;
     if (guest.memory === "userfault") {
-      this.#userfault = this.#openUserfault();
-      this.#userfault.enable(neededFeatures(pageSizeSummary(this.#blocks)));
+      const warn = (message: string): void => this.#context.emit({ kind: "warning", message });
+      this.#userfault = openHostUserfault(pageSizeSummary(this.#blocks), warn);
       Atomics.store(shared.control, WORD.userfaultFd, this.#userfault.fd);
     }
     shared.faultStart.post();
@@ -484,8 +450,8 @@ export class IncomingMemory {
     placingLock.lock();
     try {
       const isCounted = this.#prepared && this.#foreign === undefined;
-      if (this.#foreign !== undefined) requireAllDiscarded(pages, this.#discarded);
-      const missing = isCounted ? this.#missing : settleMissing(pages, this.#discarded);
+      if (this.#foreign !== undefined) requireAllDiscarded(pages, this.#discards.pages);
+      const missing = isCounted ? this.#missing : settleMissing(pages, this.#discards.pages);
       Atomics.store(control, WORD.missing, missing);
       counters.set(DEST.missingPages, missing);
     } finally {
@@ -512,28 +478,4 @@ export class IncomingMemory {
     shared.position.set([address, length, pos, end, base]);
     shared.listenStart.post();
   }
-}
-
-/** The features that postcopy asks of a userfaultfd: faults on missing pages, and discards. */
-function neededFeatures(pageSizes: number): number {
-  const huge = (pageSizes & ~BASE_PAGE_BYTES) !== 0;
-  return UFFD.UFFD_FEATURE_EVENT_REMOVE | (huge ? UFFD.UFFD_FEATURE_MISSING_HUGETLBFS : 0);
-}
-
-/** What postcopy needs of this host. @throws HostError that names what is missing. */
-function checkHost(ram: PageSizes): void {
-  let features: number;
-  try {
-    features = userfaultFeatures();
-  } catch (cause) {
-    throw new HostError("NO_USERFAULTFD", "This host lets us have no userfaultfd", {
-      cause,
-      hint: "postcopy check says how to get it",
-    });
-  }
-  const needed = neededFeatures(ram.pageSizeSummary);
-  if ((features & needed) === needed) return;
-  throw new HostError("NO_USERFAULTFD", "The kernel's userfaultfd lacks what postcopy needs", {
-    hint: "it takes Linux 4.11 or later",
-  });
 }

@@ -7,6 +7,7 @@ import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { awaitThread } from "../dest/context.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { countedSink } from "../dest/counting-sink.ts";
+import { pauseForEvents } from "../dest/events-pause.ts";
 import { runListen } from "../dest/listen.ts";
 import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
@@ -17,9 +18,6 @@ import { isResumed, openStoreSink } from "../guests/registry.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
-
-/** How long this thread leaves the fault thread alone with events that keep it from placing. */
-const EVENTS_PAUSE_MS = 0.05;
 
 function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
@@ -34,7 +32,6 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
     { fd, stopFd, peer, bufferBytes: 0 },
     { address, length, pos, end, base },
   );
-  const pause = new Int32Array(new SharedArrayBuffer(4));
   const store = openStoreSink(task.guest, memory.sinkData, pages, channel.buffer, shared.control);
   const placer =
     store === undefined
@@ -45,7 +42,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
           buffer: channel.buffer,
           times: shared.listenTimes,
           urgent: false,
-          drainEvents: () => Atomics.wait(pause, 0, 0, EVENTS_PAUSE_MS),
+          drainEvents: pauseForEvents,
         })
       : undefined;
   const sink = store ?? placer;
