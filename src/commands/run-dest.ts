@@ -8,34 +8,29 @@ import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
-import { diskBytes, forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
+import { forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
 import type { StopTime } from "../guests/stress/state.ts";
-import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { Histogram } from "../report/histogram.ts";
 import type { Observations } from "../report/observations.ts";
-import { REPORT_VERSION } from "../report/report.ts";
 import type { DestReport, Downtime } from "../report/report.ts";
-import { destCounts, destProgress, destResidency } from "../report/summary.ts";
+import { destProgress, destResidency } from "../report/summary.ts";
 import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ThreadError } from "../threads/thread.ts";
 import { errorChain, errorRecord } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
-import { favourOf } from "../sync/favour.ts";
-import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
+import { destObservations, destReport } from "./dest-report.ts";
+import type { DestMoment } from "./dest-report.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
-import { peakResidentBytes } from "./process-memory.ts";
 import { withTlsFailure } from "./tls-failure.ts";
-import { ratePerSecond, Timeline } from "./timeline.ts";
+import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
@@ -63,15 +58,13 @@ export function sayListening({ text }: OpenedArrival, output: Output): void {
   output.events.emit({ event: "listening", peer: text });
 }
 
-type Moment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
-
 export class DestRun {
   /** The stress guest that arrived, if it is one. */
   stress: StressCrew | undefined;
   /** Its memory. */
   blocks: readonly RamBlock[] = [];
   readonly #job: DestJob;
-  readonly #timeline = new Timeline<Moment>();
+  readonly #timeline = new Timeline<DestMoment>();
   readonly #watch: MovementWatch;
   readonly #crew: DestCrew;
   readonly #opened: OpenedArrival;
@@ -363,85 +356,19 @@ export class DestRun {
     );
   }
 
-  /** Pages come from the package on, also while the guest is still being loaded. */
-  #postcopyRate(pages: number): number | null {
-    if (pages === 0) return null;
-    return ratePerSecond(pages * TARGET_PAGE_SIZE, this.#timeline.ms("device", "drained"));
-  }
-
-  /** Latencies of all remote faults. */
-  get #latencies(): Histogram {
-    const { faultTimes, listenTimes } = this.#crew.shared;
-    const latencies = new Histogram();
-    latencies.merge(faultTimes);
-    latencies.merge(listenTimes);
-    return latencies;
-  }
-
   /** What the page of a report shows beside it, after `receive`. */
   get observed(): Observations {
-    const moments = this.#timeline.named({
-      device: "the device state came",
-      // A guest that is kept runs nowhere.
-      ...(this.#job.guest.kind === "stress" ? { running: "the guest ran here" } : {}),
-      drained: "all of it was here",
-    });
-    const zeroNs = this.#timeline.at("connected") ?? this.#timeline.startNs;
-    const { movement } = this.#watch;
-    return { zeroNs, moments, movement, latencies: this.#latencies };
+    // A guest that is kept runs nowhere.
+    const runs = this.#job.guest.kind === "stress";
+    return destObservations(this.#timeline, this.#watch.movement, this.#crew, runs);
   }
 
   /** The report, after `receive`; `failure` if that threw. */
   report(audit: AuditFigures | null, failure: Error | undefined): DestReport {
-    const { guestText, interrupts } = this.#job;
-    const timeline = this.#timeline;
-    const counts = destCounts(this.#crew.shared.counters);
-    const { control } = this.#crew.shared;
-    const latency = this.#latencies;
-    const times = {
-      setup: timeline.ms("connected", "precopy"),
-      precopy: timeline.ms("precopy", "device"),
-      // A guest that is kept after a completion in precopy runs nowhere.
-      device: timeline.ms("device", "running") ?? timeline.ms("device", "drained"),
-      postcopy: timeline.ms("running", "drained"),
-      toRunning: timeline.ms("connected", "running"),
-      toDrained: timeline.ms("connected", "drained"),
-      total: timeline.elapsedMs,
-    };
-    const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
-    const outcome = interrupts.interrupted ? "cancelled" : "failed";
-    return {
-      role: "dest",
-      version: REPORT_VERSION,
-      program: VERSION,
-      startedAt: timeline.startedAt,
-      guest: guestText,
-      peer: this.#source,
-      outcome: failure === undefined ? "completed" : outcome,
-      error: failure === undefined ? null : { code, message: errorChain(failure) },
-      downtime: this.#downtime(),
-      times,
-      rates: {
-        precopy: null,
-        postcopy: this.#postcopyRate(counts.pages.pushedNormal + counts.pages.urgentNormal),
-      },
-      memory: { guestBytes: totalBytes(this.blocks), peakRssBytes: peakResidentBytes() },
-      qemu: null,
-      urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
-      favour: favourOf(control, WORD.favour),
-      phase: counts.phase,
-      completedIn: this.#completedIn,
-      pages: counts.pages,
-      places: counts.places,
-      faults: {
-        ...counts.faults,
-        latencyNs: latency.count === 0 ? null : latency.summary(),
-      },
-      bytes: counts.bytes,
-      multifd: this.#crew.multifd,
-      audit,
-      snapshot:
-        this.#kept === undefined ? null : { ...this.#kept, bytes: diskBytes(this.#kept.directory) },
-    };
+    return destReport({
+      ...{ job: this.#job, crew: this.#crew, timeline: this.#timeline, source: this.#source },
+      ...{ blocks: this.blocks, downtime: this.#downtime(), completedIn: this.#completedIn },
+      ...{ kept: this.#kept, audit, failure },
+    });
   }
 }

@@ -1,0 +1,119 @@
+/** The report of a guest that was received by this program. */
+import { WORD } from "../dest/shared.ts";
+import { diskBytes } from "../guests/snapshot/directory.ts";
+import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
+import { totalBytes } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
+import { Histogram } from "../report/histogram.ts";
+import type { Movement } from "../report/movement.ts";
+import type { Observations } from "../report/observations.ts";
+import { REPORT_VERSION } from "../report/report.ts";
+import type { DestReport, Downtime } from "../report/report.ts";
+import { destCounts } from "../report/summary.ts";
+import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import { favourOf } from "../sync/favour.ts";
+import type { DestCrew } from "../threads/dest-crew.ts";
+import { errorChain } from "../util/errors.ts";
+import { VERSION } from "../util/version.ts";
+import type { AuditFigures } from "./audit-guest.ts";
+import { peakResidentBytes } from "./process-memory.ts";
+import type { DestJob } from "./run-dest.ts";
+import { ratePerSecond } from "./timeline.ts";
+import type { Timeline } from "./timeline.ts";
+
+export type DestMoment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
+
+/** What a report is made of. */
+export interface FinishedArrival {
+  job: Pick<DestJob, "guestText" | "interrupts">;
+  crew: DestCrew;
+  timeline: Timeline<DestMoment>;
+  /** Who sent it. */
+  source: string;
+  blocks: readonly RamBlock[];
+  downtime: Downtime | null;
+  completedIn: DestReport["completedIn"];
+  kept: KeptSnapshot | undefined;
+  audit: AuditFigures | null;
+  failure: Error | undefined;
+}
+
+/** Latencies of all remote faults. */
+function latenciesOf({ shared }: DestCrew): Histogram {
+  const latencies = new Histogram();
+  latencies.merge(shared.faultTimes);
+  latencies.merge(shared.listenTimes);
+  return latencies;
+}
+
+/** What the page of a report shows beside it; `runs`: the guest runs in this process. */
+export function destObservations(
+  timeline: Timeline<DestMoment>,
+  movement: Movement | undefined,
+  crew: DestCrew,
+  runs: boolean,
+): Observations {
+  const moments = timeline.named({
+    device: "the device state came",
+    ...(runs ? { running: "the guest ran here" } : {}),
+    drained: "all of it was here",
+  });
+  const zeroNs = timeline.at("connected") ?? timeline.startNs;
+  return { zeroNs, moments, movement, latencies: latenciesOf(crew) };
+}
+
+function timesOf(timeline: Timeline<DestMoment>): DestReport["times"] {
+  return {
+    setup: timeline.ms("connected", "precopy"),
+    precopy: timeline.ms("precopy", "device"),
+    // A guest that is kept after a completion in precopy runs nowhere.
+    device: timeline.ms("device", "running") ?? timeline.ms("device", "drained"),
+    postcopy: timeline.ms("running", "drained"),
+    toRunning: timeline.ms("connected", "running"),
+    toDrained: timeline.ms("connected", "drained"),
+    total: timeline.elapsedMs,
+  };
+}
+
+/** Pages come from the package on, also while the guest is still being loaded. */
+function postcopyRate(timeline: Timeline<DestMoment>, pages: number): number | null {
+  if (pages === 0) return null;
+  return ratePerSecond(pages * TARGET_PAGE_SIZE, timeline.ms("device", "drained"));
+}
+
+/** The report of a migration that has ended, well or not. */
+export function destReport(arrived: FinishedArrival): DestReport {
+  const { job, crew, timeline, blocks, kept, failure } = arrived;
+  const counts = destCounts(crew.shared.counters);
+  const { control } = crew.shared;
+  const latency = latenciesOf(crew);
+  const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
+  const outcome = job.interrupts.interrupted ? "cancelled" : "failed";
+  const pushed = counts.pages.pushedNormal + counts.pages.urgentNormal;
+  return {
+    role: "dest",
+    version: REPORT_VERSION,
+    program: VERSION,
+    startedAt: timeline.startedAt,
+    guest: job.guestText,
+    peer: arrived.source,
+    outcome: failure === undefined ? "completed" : outcome,
+    error: failure === undefined ? null : { code, message: errorChain(failure) },
+    downtime: arrived.downtime,
+    times: timesOf(timeline),
+    rates: { precopy: null, postcopy: postcopyRate(timeline, pushed) },
+    memory: { guestBytes: totalBytes(blocks), peakRssBytes: peakResidentBytes() },
+    qemu: null,
+    urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
+    favour: favourOf(control, WORD.favour),
+    phase: counts.phase,
+    completedIn: arrived.completedIn,
+    pages: counts.pages,
+    places: counts.places,
+    faults: { ...counts.faults, latencyNs: latency.count === 0 ? null : latency.summary() },
+    bytes: counts.bytes,
+    multifd: crew.multifd,
+    audit: arrived.audit,
+    snapshot: kept === undefined ? null : { ...kept, bytes: diskBytes(kept.directory) },
+  };
+}
