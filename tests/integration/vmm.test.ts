@@ -70,7 +70,7 @@ async function fill(words: readonly string[], listen?: "unix"): Promise<Filled> 
   await using pair = await startPair(words, listen);
   await using source = startSource({ guest, to: pair.dest.peer });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), pair.dest.end()]);
-  for (const { exitCode, stderr } of [sourceEnd, destEnd]) {
+  for (const { exitCode, stderr } of [destEnd, sourceEnd]) {
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
   }
   // Its memory is its own from here on.
