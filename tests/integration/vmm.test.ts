@@ -221,7 +221,7 @@ vmmTest(
     await using pair = await startPair([]);
     await using wrong = startSource({ to: pair.dest.peer });
     const warning = await pair.dest.event("warning");
-    expect(warning.message).toContain("The source sends a guest that runs");
+    expect(warning.message).toContain("The source sends a stress guest");
     // That guest goes on where it is, and is whole.
     const end = await wrong.end();
     expect(end).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });
