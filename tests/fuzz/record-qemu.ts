@@ -210,9 +210,8 @@ async function record(
   }
   const limitMs = way.cut === true ? RECOVERY_LIMIT_MS : DEFAULT_WAIT_MS;
   await qemu.waitForMigration("completed", { from, limitMs });
-  // What is under way in the sockets still. That they have ended is no sign of having been read.
-  const ended = (): boolean =>
-    sink.arrivals.every(({ socket }) => socket.readableEnded || socket.destroyed);
+  // What is under way in the sockets still.
+  const ended = (): boolean => sink.arrivals.every((arrival) => arrival.ended);
   const whole = (): boolean => way.cut === true || isWholeStream(sink.main[0] ?? NOTHING);
   await waitUntil(() => ended() && whole(), "the end of a recording");
   await qemu.qmp.execute("cont");

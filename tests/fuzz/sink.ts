@@ -32,6 +32,8 @@ interface Arrival {
   pings: number;
   asked: boolean;
   done: boolean;
+  /** All that was sent has been taken. What the socket says of itself may be ahead of that. */
+  ended: boolean;
 }
 
 export interface SinkOptions {
@@ -84,14 +86,18 @@ export class SinkDestination implements AsyncDisposable {
 
   #take(socket: Socket): void {
     const bytes = Buffer.alloc(0);
-    const arrival: Arrival = { socket, bytes, pings: 0, asked: false, done: false };
+    const arrival: Arrival = { socket, bytes, pings: 0, asked: false, done: false, ended: false };
     this.arrivals.push(arrival);
     socket.on("data", (part: Buffer) => {
       arrival.bytes = Buffer.concat([arrival.bytes, part]);
     });
     // The other end may go as it likes.
     socket.on("error", () => {});
-    socket.on("end", () => socket.end());
+    socket.on("end", () => {
+      arrival.ended = true;
+      socket.end();
+    });
+    socket.on("close", () => (arrival.ended = true));
   }
 
   #look(): void {
