@@ -132,11 +132,15 @@ export class Userfault {
 
   /** UFFDIO_REGISTER; returns the bit set of ioctls that the range supports. */
   register(start: number, length: number, mode: number): number {
-    const { address, view } = this.#scratch;
-    this.#putRange(start, length, mode);
-    const result = syscall(NR.ioctl, this.fd, UFFD.UFFDIO_REGISTER, address);
+    const result = this.tryRegister(start, length, mode);
     check("ioctl", result, `UFFDIO_REGISTER, ${length} bytes, mode ${mode}`);
-    return view.getUint32(24, true);
+    return this.#scratch.view.getUint32(24, true);
+  }
+
+  /** The same: 0 or -errno, which is EINVAL where nothing is mapped, or what cannot be registered. */
+  tryRegister(start: number, length: number, mode: number): number {
+    this.#putRange(start, length, mode);
+    return syscall(NR.ioctl, this.fd, UFFD.UFFDIO_REGISTER, this.#scratch.address);
   }
 
   /** UFFDIO_UNREGISTER: faults in the range are the kernel's again, and waiting ones are woken. */

@@ -51,7 +51,11 @@ export function cannotListen(addresses: readonly SocketAddress[], failure: unkno
   const inUse = failure instanceof SyscallError && failure.code === "EADDRINUSE";
   return new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
     cause: failure,
-    ...(inUse ? { hint: "another program has it: choose another port, or 0 for a free one" } : {}),
+    ...(inUse
+      ? {
+          hint: "another program has it: choose another port, or 0 for a free one, or another path",
+        }
+      : {}),
   });
 }
 

@@ -4,6 +4,7 @@ import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import { readManifest } from "../guests/snapshot/manifest.ts";
 import { isMemoryOnly } from "../guests/stored/memory-only.ts";
+import { STRESS_MACHINE } from "../guests/stress/machine.ts";
 import type { DestGuestData } from "../guests/registry.ts";
 import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
@@ -117,9 +118,8 @@ export const dest = defineStrictCommand({
 /** Of a VMM that is filled what is resumed is what somebody kept. */
 function checkFilling({ resume, keepFd, listen, from }: DestOptions): void {
   if (!resume || (keepFd !== undefined && (from !== undefined || listens(listen)))) return;
-  const message =
-    "Flag --resume is for a VMM whose userfaultfd was kept, and a source that connects";
-  const hint = "postcopy dest --guest uffd:SOCKET --listen tcp:HOST:PORT --keep-fd KEEPER --resume";
+  const message = "Flag --resume is for a VMM whose userfaultfd was kept: it needs --keep-fd too";
+  const hint = "as before, and --keep-fd KEEPER --resume; a source must be able to connect again";
   throw new UsageError("CONTRADICTION", message, { hint });
 }
 
@@ -266,9 +266,12 @@ function successorOf({ listen, from, keepFd }: DestOptions): string | undefined 
 
 /** How a guest that was kept runs again. */
 function bringBack(directory: string): string {
-  return isMemoryOnly(readManifest(directory).machineType)
+  const { machineType } = readManifest(directory);
+  const sender = `postcopy source --guest snapshot:${directory}`;
+  if (machineType === STRESS_MACHINE) return `${sender} --to PEER (of dest --guest stress)`;
+  return isMemoryOnly(machineType)
     ? `postcopy dest --guest uffd:SOCKET --from snapshot:${directory}`
-    : `postcopy source --guest snapshot:${directory} --run "qemu-system-x86_64 ..."`;
+    : `${sender} --run "qemu-system-x86_64 ..."`;
 }
 
 /** Lets the guest run on for a while, then checks all of it. */

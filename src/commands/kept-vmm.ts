@@ -108,7 +108,8 @@ export class KeptVmm {
       this.#keeper.release(this.#names);
     } catch (error) {
       if (!(error instanceof KeeperError)) throw error;
-      output.warn("KEPT_ON", `The VMM's userfaultfd is kept on: ${errorChain(error)}`);
+      const what = "Whoever keeps the VMM's userfaultfd could not be told that it is over";
+      output.warn("KEPT_ON", `${what}: ${errorChain(error)}`);
     }
   }
 }

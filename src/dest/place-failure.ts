@@ -18,12 +18,17 @@ export class VmmGoneError extends PostcopyError {
   }
 }
 
+/** Throws where a page could not be placed as its VMM has ended. @throws VmmGoneError. */
+export function checkVmm(result: number): void {
+  if (result === -ERRNO.ESRCH) throw new VmmGoneError();
+}
+
 /**
  * Throws for a negative result that is no EEXIST, EAGAIN or the like: the caller has seen to those.
  * @throws VmmGoneError; SyscallError, with `details`.
  */
 export function checkPlaced(result: number, details: string): void {
-  if (result === -ERRNO.ESRCH) throw new VmmGoneError();
+  checkVmm(result);
   check("ioctl", result, details);
 }
 

@@ -22,7 +22,7 @@ import type { Histogram } from "../report/histogram.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { StreamError } from "../util/errors.ts";
 import type { PageSink, ReceiveBuffer } from "./guest.ts";
-import { checkPlaced, notRegistered, VmmGoneError } from "./place-failure.ts";
+import { checkPlaced, checkVmm, notRegistered } from "./place-failure.ts";
 import { ticksSince, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
@@ -239,14 +239,17 @@ export class Placer implements PageSink {
 
   /**
    * Whether the VMM has unmapped a page without a word, as it can where it has not asked for the events:
-   * else the map had no such page by now. UFFDIO_UNREGISTER finds out, and changes nothing where nothing
-   * is registered. A page that is mapped and not registered the VMM would read as zeros.
+   * else the map had no such page by now. A page that is mapped and not registered it would read as
+   * zeros. To register it finds out, and lets whoever touches it from now on wait instead.
    */
   #isUnmapped(target: number, pageSize: number): boolean {
-    this.#isHeard ??= ((enabledFeatures(this.#userfault.fd) ?? 0) & GONE_EVENTS) === GONE_EVENTS;
+    const { fd } = this.#userfault;
+    this.#isHeard ??= ((enabledFeatures(fd) ?? 0) & GONE_EVENTS) === GONE_EVENTS;
     if (this.#isHeard) return false;
-    const result = this.#userfault.tryUnregister(target, pageSize);
-    if (result === -ERRNO.ENOMEM) throw new VmmGoneError();
+    const mode = UFFD.UFFDIO_REGISTER_MODE_MISSING;
+    const result = this.#userfault.tryRegister(target, pageSize, mode);
+    // Of a VMM that has ended, or of a mapping that may not be split; placing tells which.
+    if (result === -ERRNO.ENOMEM) checkVmm(this.#userfault.zero(target, pageSize));
     return result === -ERRNO.EINVAL;
   }
 

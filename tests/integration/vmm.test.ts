@@ -70,7 +70,7 @@ async function fill(words: readonly string[], listen?: "unix"): Promise<Filled> 
   await using pair = await startPair(words, listen);
   await using source = startSource({ guest, to: pair.dest.peer });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), pair.dest.end()]);
-  for (const { exitCode, stderr } of [sourceEnd, destEnd]) {
+  for (const { exitCode, stderr } of [destEnd, sourceEnd]) {
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
   }
   // Its memory is its own from here on.
@@ -221,7 +221,7 @@ vmmTest(
     await using pair = await startPair([]);
     await using wrong = startSource({ to: pair.dest.peer });
     const warning = await pair.dest.event("warning");
-    expect(warning.message).toContain("The source sends a guest that runs");
+    expect(warning.message).toContain("The source sends a stress guest");
     // That guest goes on where it is, and is whole.
     const end = await wrong.end();
     expect(end).toMatchObject({ exitCode: 1, stayed: { pagesWrong: 0 } });

@@ -11,7 +11,6 @@ import type {
   StreamFacts,
 } from "../../dest/guest.ts";
 import type { PageState } from "../../dest/shared.ts";
-import { liveSource } from "../../dest/foreign-memory.ts";
 import { AddressMap } from "../../ram/address-map.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
@@ -19,6 +18,7 @@ import { FEATURE, hostPageBytesOf } from "../../stream/hello.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
 import { STRESS_MACHINE } from "../stress/machine.ts";
+import { StreamError } from "../../util/errors.ts";
 import { commonPageSize } from "./handover.ts";
 import { KeptState } from "./kept-state.ts";
 import type { TakenHandover } from "./receive.ts";
@@ -51,7 +51,9 @@ export class UffdDestGuest implements DestGuest {
   }
 
   configure(configuration: StreamConfiguration | undefined): void {
-    if (configuration?.machine === STRESS_MACHINE) throw liveSource();
+    if (configuration?.machine !== STRESS_MACHINE) return;
+    const what = "The source sends a stress guest, which runs, or can go on, only as one";
+    throw new StreamError("LIVE_SOURCE", what, { hint: "dest --guest stress" });
   }
 
   /** Blocks with the VMM's pages: the source is told to send such. @throws StreamError. */

@@ -87,8 +87,12 @@ function notTheVmm(pid: number, why: string): HandoverError {
   return new HandoverError("NOT_THE_VMM", what, { hint });
 }
 
-/** A range of an address space, [start, end). */
-type Range = [start: number, end: number];
+/** A range of an address space, [start, end), and whether it is a shared mapping. */
+interface Range {
+  start: number;
+  end: number;
+  shared: boolean;
+}
 
 /** What a process has mapped, in order; undefined where that cannot be seen (proc(5), maps). */
 function readMaps(pid: number): Range[] | undefined {
@@ -100,16 +104,19 @@ function readMaps(pid: number): Range[] | undefined {
   } catch {
     return undefined;
   }
-  const found = text.matchAll(/^([\da-f]+)-([\da-f]+) /gm);
-  return Array.from(found, ([, start = "", end = ""]): Range => [
-    Number.parseInt(start, 16),
-    Number.parseInt(end, 16),
-  ]);
+  const found = text.matchAll(/^([\da-f]+)-([\da-f]+) ...([sp])/gm);
+  return Array.from(found, ([, start = "", end = "", kind]): Range => {
+    return {
+      start: Number.parseInt(start, 16),
+      end: Number.parseInt(end, 16),
+      shared: kind === "s",
+    };
+  });
 }
 
 /** How much of a region is mapped. */
 function mappedBytes(mapped: readonly Range[], { address, length }: Region): number {
-  const parts = mapped.map(([start, end]) => {
+  const parts = mapped.map(({ start, end }) => {
     return Math.min(end, address + length) - Math.max(start, address);
   });
   return parts.reduce((sum, bytes) => sum + Math.max(0, bytes), 0);
@@ -153,19 +160,8 @@ function isUserfault(path: string, identity: number): boolean {
  * Undefined where that cannot be seen.
  */
 export function sharesMemory(pid: number, regions: readonly Region[]): boolean | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/maps`, "latin1");
-  } catch {
-    return undefined;
-  }
-  for (const [, from = "", to = ""] of text.matchAll(/^([\da-f]+)-([\da-f]+) ...s/gm)) {
-    const [start, end] = [parseInt(from, 16), parseInt(to, 16)];
-    if (regions.some(({ address, length }) => address < end && start < address + length)) {
-      return true;
-    }
-  }
-  return false;
+  const shared = readMaps(pid)?.filter((range) => range.shared);
+  return shared && regions.some((region) => mappedBytes(shared, region) > 0);
 }
 
 function linkOf(path: string): string | undefined {

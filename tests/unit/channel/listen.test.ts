@@ -62,7 +62,7 @@ describe("a listener on TCP", () => {
     expect(refusal).toMatchObject({
       code: "CANNOT_LISTEN",
       message: `Cannot listen on tcp:127.0.0.1:${port}, tcp:192.0.2.1:9`,
-      hint: "another program has it: choose another port, or 0 for a free one",
+      hint: "another program has it: choose another port, or 0 for a free one, or another path",
     });
     expect(refusal.cause).toMatchObject({ syscall: "bind", code: "EADDRINUSE" });
     const other = refusalOf(() => openListener([foreign]));

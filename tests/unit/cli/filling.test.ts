@@ -28,8 +28,7 @@ test("a VMM that is filled may be kept, frozen, and gone on with", () => {
 });
 
 test("what is resumed was kept, and its source connects", () => {
-  const message =
-    "Flag --resume is for a VMM whose userfaultfd was kept, and a source that connects";
+  const message = "Flag --resume is for a VMM whose userfaultfd was kept: it needs --keep-fd too";
   expect(refusal(...UFFD, "--resume")).toBe(message);
   const command = ["--guest", "uffd:/run/uffd", "--listen", "exec:cat"];
   expect(refusal(...command, ...KEEP, "--resume")).toBe(message);
