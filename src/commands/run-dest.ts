@@ -3,12 +3,11 @@ import { formatPeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import { StoppedError } from "../channel/channel.ts";
-import { FATE, guestRuns } from "../dest/refusal.ts";
+import { guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
-import { forgetArrival, holdsArrival } from "../guests/snapshot/directory.ts";
 import type { StopTime } from "../guests/stress/state.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { Observations } from "../report/observations.ts";
@@ -26,6 +25,7 @@ import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
 import { destObservations, destReport } from "./dest-report.ts";
 import type { DestMoment } from "./dest-report.ts";
+import { GuestPlace } from "./guest-place.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
@@ -68,6 +68,7 @@ export class DestRun {
   readonly #watch: MovementWatch;
   readonly #crew: DestCrew;
   readonly #opened: OpenedArrival;
+  readonly #place: GuestPlace;
   readonly #preloaded: ReturnType<typeof preloadStressThreads>;
   /** When the guest executed its last instruction at the source. */
   #stopTime: StopTime | undefined;
@@ -94,6 +95,8 @@ export class DestRun {
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
     });
+    const [crew, timeline] = [this.#crew, this.#timeline];
+    this.#place = new GuestPlace({ job, crew, timeline, blocks: () => this.blocks });
   }
 
   /** Opens the listening socket and says where. */
@@ -169,7 +172,7 @@ export class DestRun {
     const missing = Atomics.load(control, WORD.missing);
     const lacksPages = guestRuns(control) && missing > 0;
     const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
-    if (isAwaited || (lacksPages && this.#restText() !== undefined)) {
+    if (isAwaited || (lacksPages && this.#place.restText() !== undefined)) {
       this.giveUp(why);
     } else if (lacksPages) {
       const message =
@@ -234,13 +237,15 @@ export class DestRun {
       this.#crew.stop();
       if (count > 1) {
         log.warn(
-          refused ? this.#refusedText() : `Given up${this.#restText() ?? ": the guest is lost"}`,
+          refused
+            ? this.#place.refusedText()
+            : `Given up${this.#place.restText() ?? ": the guest is lost"}`,
         );
         this.#job.interrupts.exitNow();
       }
       return true;
     }
-    log.warn(`${this.#costText()}. Interrupt once more to give it up.`);
+    log.warn(`${this.#place.costText()}. Interrupt once more to give it up.`);
     return false;
   }
 
@@ -251,17 +256,6 @@ export class DestRun {
     }
     this.giveUp(new StoppedError());
     return true;
-  }
-
-  /** What it costs to end while the guest is here. */
-  #costText(): string {
-    const rest = this.#restText();
-    if (rest !== undefined && this.blocks.length === 0) {
-      return "What is there of the guest is still looked through: ending now leaves it as it is";
-    }
-    const missing = formatCount(Atomics.load(this.#crew.shared.control, WORD.missing));
-    const then = rest === undefined ? "loses it" : "leaves them to its source";
-    return `The guest is here already and ${missing} of its pages are not: ending now ${then}`;
   }
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */
@@ -276,84 +270,9 @@ export class DestRun {
     return { ms, method: "one-clock" };
   }
 
-  /** Where the guest is that did not start here: what the source knows of that makes a difference. */
-  #refusedText(): string {
-    const { control } = this.#crew.shared;
-    const told = Atomics.load(control, WORD.fate) === FATE.told;
-    // What is sent is done with, for a source that cannot be told.
-    if (this.blocks.length > 0 && Atomics.load(control, WORD.returnPathOpen) === 0) {
-      return (
-        "The guest did not start here: it is the source's, which opened no return path to be told " +
-        "so. If a QEMU shows postmigrate there, cont lets the guest go on"
-      );
-    }
-    if (Atomics.load(control, WORD.packageWhole) === 0 || told) {
-      return "The guest did not start here: it is the source's to go on with";
-    }
-    return (
-      "The guest did not start here, and the source could not be told: it holds the guest, " +
-      "stopped, and whole"
-    );
-  }
-
   /** Says where a failure leaves the guest. */
   sayWhere(): void {
-    const { guest, output } = this.#job;
-    if (this.#timeline.at("connected") === undefined && !isResumed(guest)) return;
-    if (this.#crew.refuse()) {
-      if (guest.kind === "snapshot" && !isResumed(guest)) forgetArrival(guest.directory);
-      log.info(this.#refusedText());
-      return;
-    }
-    const left = Atomics.load(this.#crew.shared.control, WORD.missing);
-    const rest = this.#restText();
-    if (rest !== undefined) {
-      output.warn("GUEST_AT_SOURCE", `${this.#partText(left)}${rest}`);
-      return;
-    }
-    if (guest.kind === "snapshot" && this.#timeline.at("postcopy") !== undefined) {
-      const message =
-        "The snapshot is whole, but its name may not outlast a loss of power: end its source only " +
-        `when this has succeeded: sync ${guest.directory}`;
-      output.warn("NOT_DURABLE", message);
-      return;
-    }
-    if (guest.kind === "snapshot") {
-      const message =
-        "All of the guest came, but the snapshot could not be named: the source holds the guest, " +
-        "whole. If a QEMU shows postmigrate there, cont lets it go on";
-      output.warn("GUEST_STANDS", message);
-      return;
-    }
-    const what = "The guest ran here and ends with this process";
-    output.warn("GUEST_LOST", `${what}: ${formatCount(left)} of its pages never came`);
-  }
-
-  /** What is here of a guest that was taken over to be kept, of which `missing` pages are not. */
-  #partText(missing: number): string {
-    if (missing > 0) {
-      const count = formatCount(missing);
-      return `The guest was taken over and is no whole snapshot: ${count} of its pages never came`;
-    }
-    // Nothing is missing of a guest that was not counted yet, either.
-    if (this.blocks.length === 0) return "What is there of the guest could not be looked through";
-    return this.#timeline.at("drained") === undefined
-      ? "All of the guest came, but it was not made a snapshot"
-      : "All of the guest came, but it could not be made durable";
-  }
-
-  /** How the rest of a guest is had that was taken over to be kept; undefined if none was. */
-  #restText(): string | undefined {
-    const { guest, peer } = this.#job;
-    if (guest.kind !== "snapshot" || !holdsArrival(guest.directory)) return undefined;
-    const listens = peer.kind === "tcp" || peer.kind === "unix";
-    const place = listens ? formatPeer(peer) : "tcp:HOST:PORT";
-    return (
-      ". Its source waits and has all of it: do not end it, nor cancel its migration. The rest is " +
-      "taken, also into a copy of the directory, by: postcopy dest --guest " +
-      `snapshot:${guest.directory} --listen ${place} --resume; a QEMU is then told, at its monitor: ` +
-      "migrate -r tcp:HOST:PORT"
-    );
+    this.#place.say();
   }
 
   /** What the page of a report shows beside it, after `receive`. */
