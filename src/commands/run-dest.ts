@@ -171,7 +171,9 @@ export class DestRun {
     const { control } = this.#crew.shared;
     const missing = Atomics.load(control, WORD.missing);
     const lacksPages = guestRuns(control) && missing > 0;
-    const isAwaited = this.blocks.length === 0 && this.#crew.refuse();
+    // A VMM's source is awaited again where one was lost before LISTEN.
+    const mayCome = this.blocks.length === 0 || this.#job.guest.kind === "uffd";
+    const isAwaited = mayCome && this.#crew.refuse();
     if (isAwaited || (lacksPages && this.#place.restText() !== undefined)) {
       this.giveUp(why);
     } else if (lacksPages) {
