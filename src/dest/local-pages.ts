@@ -85,11 +85,17 @@ export class LocalPages {
     return this.#userfault.copy(target, this.#zeros.address, pageSize);
   }
 
-  /** A host page is in place that nobody has sent. */
+  /** A host page is in place that nobody has sent. Under the lock, as LISTEN may count just now. */
   #noteHere(block: RamBlock, start: number): void {
     const { pages, shared } = this.#memory;
-    const count = targetPagesPerHostPage(block);
-    const fresh = pages.received[block.index]?.setRunCounting(start / TARGET_PAGE_SIZE, count) ?? 0;
-    Atomics.sub(shared.control, WORD.missing, fresh);
+    const first = start / TARGET_PAGE_SIZE;
+    shared.placingLock.lockUrgent();
+    try {
+      const count = targetPagesPerHostPage(block);
+      const fresh = pages.received[block.index]?.setRunCounting(first, count) ?? 0;
+      Atomics.sub(shared.control, WORD.missing, fresh);
+    } finally {
+      shared.placingLock.unlock();
+    }
   }
 }

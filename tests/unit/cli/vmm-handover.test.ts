@@ -33,19 +33,17 @@ function warnings(features: number, address: number): string[] {
 userfaultTest("a VMM is told what it must leave, as it would not be heard", () => {
   using memory = mapAnonymous(PAGE);
   const { UFFD_FEATURE_EVENT_REMOVE: remove, UFFD_FEATURE_EVENT_UNMAP: unmap } = UFFD;
-  const all = remove | unmap | UFFD.UFFD_FEATURE_EVENT_REMAP;
-  expect(warnings(all, memory.address)).toEqual([]);
+  expect(warnings(remove, memory.address)).toEqual([]);
   const [said = "", ...more] = warnings(unmap, memory.address);
   expect(more).toEqual([]);
   expect(said).toStartWith("VMM_UNHEARD");
-  expect(said).toContain("EVENT_REMOVE, UFFD_FEATURE_EVENT_REMAP: until");
-  expect(said).toContain("must give no memory back (balloon, free page reporting), move no memory");
+  expect(said).toContain("must give no memory back (balloon, free page reporting)");
 });
 
 userfaultTest("a VMM whose memory others may map is warned about them", () => {
   using descriptors = new Descriptors();
   using memory = mapFile(descriptors.add(makeMemoryFile("vmm", PAGE)), PAGE);
-  const [said = ""] = warnings(UFFD.UFFD_FEATURE_EVENT_REMOVE, memory.address).slice(1);
+  const [said = ""] = warnings(UFFD.UFFD_FEATURE_EVENT_REMOVE, memory.address);
   expect(said).toStartWith("VMM_SHARED");
   const region = { address: memory.address, length: PAGE, offset: 0, pageSize: PAGE };
   expect(sharesMemory(process.pid, [{ ...region, address: memory.address - 2 ** 30 }])).toBe(false);
