@@ -59,8 +59,9 @@ function isComplete({ missing }: ModelBlock): boolean {
 /** Whether a stream is there from its first byte to its last. */
 export function isWholeStream(bytes: Uint8Array): boolean {
   try {
-    new Model(new Cursor(bytes), [], "last").readAll();
-    return true;
+    const model = new Model(new Cursor(bytes), [], "last");
+    // Device state that is cut off may end like one that is whole: a QEMU describes it behind its end.
+    return model.readAll().ending === "postcopy" || model.isDescribed;
   } catch (error) {
     if (error instanceof ModelError) return false;
     throw error;
@@ -75,6 +76,8 @@ class Model {
   #last: ModelBlock | undefined;
   #package: Uint8Array | undefined;
   #ramEnded = false;
+  /** The description of the devices has come. */
+  isDescribed = false;
   /** The source has chosen to send page runs; compressed ones too. */
   #runs = false;
   #packedRuns = false;
@@ -392,6 +395,7 @@ class Model {
     cursor.at = eof;
     cursor.u8("eof");
     if (cursor.left > 0) {
+      this.isDescribed = true;
       cursor.u8("description.type");
       cursor.u32("description.length");
       cursor.take(cursor.left, "description");

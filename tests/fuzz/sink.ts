@@ -18,6 +18,7 @@ import { isWholeStream, readModel } from "./model.ts";
 import type { ModelBlock } from "./model.ts";
 
 const PAGE = 4096;
+const OPEN_RETURN_PATH = Buffer.from([8, 0, 1, 0, 0]);
 const PING = Buffer.from([8, 0, 2, 0, 4]);
 const RECV_BITMAP = Buffer.from([8, 0, 10]);
 const RESUME = Buffer.from([8, 0, 9, 0, 0]);
@@ -119,7 +120,10 @@ export class SinkDestination implements AsyncDisposable {
     if (isRecovery(arrival)) this.#recover(arrival);
     if (!isWhole(arrival)) return;
     arrival.done = true;
-    say(arrival, { kind: "shut", status: 0 });
+    // Who opened no way back reads none of it, and would reset the connection, with all that is under way.
+    if (isRecovery(arrival) || bytes.includes(OPEN_RETURN_PATH)) {
+      say(arrival, { kind: "shut", status: 0 });
+    }
   }
 
   #ask(arrival: Arrival): void {
