@@ -21,10 +21,38 @@ import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const OWN_UID = process.geteuid?.() ?? -1;
 
-async function startHolder(socket: string): Promise<RunningProgram> {
-  const holder = spawn(postcopyCommand("hold", "--socket", socket));
-  await holder.stderr.waitForLine(/Waiting for descriptors/);
-  return holder;
+/** A holder at a socket of its own, and who asks it. */
+class Bench implements AsyncDisposable {
+  readonly descriptors = new Descriptors();
+  readonly socket: string;
+  readonly holder: RunningProgram;
+  readonly keeper: Keeper;
+  readonly #directory: TemporaryDirectory;
+
+  private constructor(directory: TemporaryDirectory, socket: string) {
+    this.#directory = directory;
+    this.socket = socket;
+    this.holder = spawn(postcopyCommand("hold", "--socket", socket));
+    this.keeper = new HolderKeeper(socket, OWN_UID);
+  }
+
+  static async start(): Promise<Bench> {
+    const directory = new TemporaryDirectory("hold");
+    const bench = new Bench(directory, directory.file("hold"));
+    try {
+      await bench.holder.stderr.waitForLine(/Waiting for descriptors/);
+      return bench;
+    } catch (error) {
+      await bench[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.holder[Symbol.asyncDispose]();
+    this.descriptors[Symbol.dispose]();
+    await this.#directory[Symbol.asyncDispose]();
+  }
 }
 
 /** The code of the error that a keeper refuses with, and what it says. */
@@ -42,13 +70,10 @@ function refusal(act: () => unknown): string {
 test(
   "what is kept is given back as often as it is asked for, until the process ends",
   async () => {
-    await using directory = new TemporaryDirectory("hold");
-    const socket = directory.file("hold");
-    using descriptors = new Descriptors();
-    await using holder = await startHolder(socket);
+    await using bench = await Bench.start();
+    const { socket, descriptors, holder, keeper } = bench;
     await using vmm = spawn(["cat"]);
     expect(statSync(socket).mode & 0o777).toBe(0o600);
-    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
     expect(refusal(() => keeper.takeBack())).toMatch(/^NOTHING_KEPT/);
     const kept = [
       { name: "userfault", fd: descriptors.event() },
@@ -84,11 +109,8 @@ test(
 test(
   "it ends when it is told, and bears whoever says nothing, or nonsense",
   async () => {
-    await using directory = new TemporaryDirectory("hold");
-    const socket = directory.file("hold");
-    using descriptors = new Descriptors();
-    await using holder = await startHolder(socket);
-    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
+    await using bench = await Bench.start();
+    const { socket, descriptors, holder, keeper } = bench;
     const fd = descriptors.event();
     expect(refusal(() => keeper.keep([{ name: "a b", fd }]))).toContain("NOT_KEPT");
     expect(refusal(() => keeper.keep([{ name: "A", fd }]))).toContain("these are no names");
@@ -111,11 +133,8 @@ test(
 test(
   "one that has no descriptor left for whoever connects holds on, and serves it later",
   async () => {
-    await using directory = new TemporaryDirectory("hold");
-    const socket = directory.file("hold");
-    using descriptors = new Descriptors();
-    await using holder = await startHolder(socket);
-    const keeper: Keeper = new HolderKeeper(socket, OWN_UID);
+    await using bench = await Bench.start();
+    const { socket, descriptors, holder, keeper } = bench;
     keeper.keep([{ name: "userfault", fd: descriptors.event() }]);
     const limit = async (soft: number): Promise<void> => {
       const words = ["prlimit", "--pid", String(holder.pid), `--nofile=${soft}:`];
