@@ -83,16 +83,12 @@ export class FailureLog {
   }
 }
 
-/** Hands on what a child prints, and lets `log` see each line of it. */
-async function handOn(
-  from: ReadableStream<Uint8Array>,
-  to: NodeJS.WriteStream,
-  log: FailureLog,
-): Promise<void> {
+/** Hands on to standard error what a child prints, and lets `log` see each line of it. */
+async function handOn(from: ReadableStream<Uint8Array>, log: FailureLog): Promise<void> {
   const decoder = new TextDecoder();
   let rest = "";
   for await (const part of from) {
-    to.write(part);
+    process.stderr.write(part);
     const lines = (rest + decoder.decode(part, { stream: true })).split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines) log.take(line);
@@ -107,17 +103,15 @@ async function main(): Promise<void> {
   const settings = [`--timeout=${TEST_LIMIT_MS}`, ...FILES_AT_ONCE, ...reporter];
   const child = Bun.spawn([process.execPath, "test", ...settings, ...process.argv.slice(2)], {
     cwd: PROJECT_ROOT,
-    stdio: ["inherit", "pipe", "pipe"],
+    // What is said of tests goes to standard error.
+    stdio: ["inherit", "inherit", "pipe"],
     env: process.stderr.isTTY ? { ...process.env, FORCE_COLOR: "1" } : process.env,
   });
   const log = new FailureLog();
   // A Ctrl-C reaches the child as well, which ends the run; this waits for it to have done so.
   process.on("SIGINT", () => undefined);
   process.on("SIGTERM", () => child.kill("SIGTERM"));
-  await Promise.all([
-    handOn(child.stdout, process.stdout, new FailureLog()),
-    handOn(child.stderr, process.stderr, log),
-  ]);
+  await handOn(child.stderr, log);
   const exitCode = await child.exited;
   if (log.failures.length > 0) console.log(`\nOnce more:\n\n${log.failures.join("\n\n")}\n`);
 
