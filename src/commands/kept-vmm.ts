@@ -94,22 +94,21 @@ export class KeptVmm {
 
   /** The VMM has ended; so has a holder, or does it just now. */
   forget(): void {
-    try {
-      this.#keeper.release(this.#names);
-    } catch (error) {
-      if (!(error instanceof KeeperError)) throw error;
-      log.verbose(errorChain(error));
-    }
+    this.#tellOver((why) => log.verbose(why));
   }
 
   /** Nobody needs it any more. That it stays kept is no failure: it is the VMM's as well. */
   release(output: Output): void {
+    const what = "Whoever keeps the VMM's userfaultfd could not be told that it is over";
+    this.#tellOver((why) => output.warn("KEPT_ON", `${what}: ${why}`));
+  }
+
+  #tellOver(inVain: (why: string) => void): void {
     try {
       this.#keeper.release(this.#names);
     } catch (error) {
       if (!(error instanceof KeeperError)) throw error;
-      const what = "Whoever keeps the VMM's userfaultfd could not be told that it is over";
-      output.warn("KEPT_ON", `${what}: ${errorChain(error)}`);
+      inVain(errorChain(error));
     }
   }
 }

@@ -21,16 +21,31 @@ export interface BegunMemory {
   ramSectionId: number;
 }
 
+/** What of a RAM block a source tells; its host pages are the VMM's. */
+type ListedBlock = Pick<RamBlock, "name" | "length">;
+
+/** @throws StreamError OTHER_BLOCKS for blocks that are not those of the source before. */
+export function requireSameBlocks(
+  before: readonly ListedBlock[],
+  blocks: readonly ListedBlock[],
+): void {
+  const shape = (all: readonly ListedBlock[]): string =>
+    JSON.stringify(all.map(({ name, length }) => [name, length]));
+  if (shape(before) !== shape(blocks)) throw otherBlocks();
+}
+
 /** @throws StreamError OTHER_BLOCKS for a list that is not the one of the source before. */
 export function requireSameList(
   { blocks, ramSectionId }: BegunMemory,
   list: { setup: readonly RamSetupBlock[]; ramSectionId: number },
 ): void {
-  const shape = (all: readonly { name: string; length: number }[]): string =>
-    JSON.stringify(all.map(({ name, length }) => [name, length]));
-  if (ramSectionId === list.ramSectionId && shape(blocks) === shape(list.setup)) return;
+  requireSameBlocks(blocks, list.setup);
+  if (ramSectionId !== list.ramSectionId) throw otherBlocks();
+}
+
+function otherBlocks(): StreamError {
   const what = "The source has other RAM blocks than the one before, which has sent pages";
-  throw new StreamError("OTHER_BLOCKS", what);
+  return new StreamError("OTHER_BLOCKS", what);
 }
 
 /** Nothing has come but what needs not come: what was discarded, and what the VMM has no memory for. */

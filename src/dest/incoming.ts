@@ -35,9 +35,6 @@ const RESTARTED =
   "This host was restarted meanwhile: pages that were not on its disk yet are asked for again, " +
   "which a QEMU source with release-ram does not have any more";
 
-/** Failures beside those of the stream by which a source does not fit a VMM, or the host of one. */
-const UNFIT: ReadonlySet<string> = new Set(["OTHER_BLOCKS", "NO_MEMORY"]);
-
 /** How the guest came here. */
 export interface IncomingOutcome {
   completedIn: "precopy" | "postcopy";
@@ -100,7 +97,8 @@ export class IncomingLoader {
     if (guest.memory !== "foreign") return !this.#memory.isKnown && error.code === "PEER_SLOW";
     if (this.#memory.isTakenOver) return false;
     if (error instanceof StreamError || error instanceof ChannelError) return true;
-    return UNFIT.has(error.code);
+    // A list of more memory than this host can keep count of.
+    return error.code === "NO_MEMORY";
   }
 
   #forget(): void {

@@ -35,6 +35,7 @@ const GROWTH = 0.02;
 const GROWTH_MAX = 0.5;
 /** A pace so far above what is sent limits nothing. */
 const IDLE_SHARE = 2;
+
 /** What was seen of the connection since the last look. */
 export interface LinkLook {
   /** Time since then, and the part of it that was spent waiting for the socket, in milliseconds. */

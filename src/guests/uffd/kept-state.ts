@@ -2,7 +2,8 @@
  * All that another process needs in order to go on filling a VMM's memory, in a file in memory that a
  * keeper has beside the userfaultfd: what the VMM handed over, the source's RAM blocks, and, as they
  * are at each moment, which pages are in place or were discarded, where memory lies, and the events
- * that were read. Nothing is copied into it: this is where the threads of `dest` have it.
+ * that were read. Nothing is copied into it: this is where the threads of `dest` have it. So what is
+ * mapped of it stays mapped for as long as the process lives.
  *
  *     page 0   header: magic, version, stage, lengths, of which guest the pages are
  *     page 1   the buffer that events of the userfaultfd are read into
@@ -15,6 +16,7 @@ import { tryLock } from "../../../syscalls/flock.ts";
 import { growMemoryFile, makeMemoryFile, mapFile, sealedLength } from "../../../syscalls/memfd.ts";
 import { BASE_PAGE_BYTES, viewMemory } from "../../../syscalls/memory.ts";
 import { EVENT_BUFFER_BYTES } from "../../../syscalls/userfaultfd.ts";
+import { requireSameBlocks } from "../../dest/begun-memory.ts";
 import { coverOnly } from "../../dest/foreign-memory.ts";
 import type { KeptPages, StreamFacts } from "../../dest/guest.ts";
 import { AddressMap } from "../../ram/address-map.ts";
@@ -90,7 +92,7 @@ export class KeptState {
     this.fd = fd;
     const length = sealedLength(fd);
     if (length === undefined || length <= VMM_TEXT_AT) throw damaged("it is no such file");
-    const { address } = mapForGood(fd, VMM_TEXT_AT, 0);
+    const { address } = mapFile(fd, VMM_TEXT_AT, 0);
     this.#header = new Int32Array(viewMemory(address, BASE_PAGE_BYTES));
     this.#eventsAt = address + EVENTS_AT;
     const magic = new TextDecoder().decode(new Uint8Array(this.#header.buffer, 0, MAGIC.length));
@@ -112,7 +114,7 @@ export class KeptState {
     const text = new TextEncoder().encode(JSON.stringify({ pid, regions }));
     const length = VMM_TEXT_AT + wholePages(text.length);
     const fd = makeMemoryFile("postcopy-state", length);
-    const { address } = mapForGood(fd, length, 0);
+    const { address } = mapFile(fd, length, 0);
     const bytes = new Uint8Array(viewMemory(address, length));
     bytes.set(new TextEncoder().encode(MAGIC));
     bytes.set(text, VMM_TEXT_AT);
@@ -168,7 +170,7 @@ export class KeptState {
    * The source's blocks are known: makes room for their pages. Another process may have done it before
    * and placed pages then, which are sent again and found there; what was discarded since is not
    * forgotten.
-   * @throws PostcopyError OTHER_BLOCKS where it had other ones; StreamError where regions do not fit.
+   * @throws StreamError OTHER_BLOCKS where it had other ones, or where regions do not fit.
    */
   prepare(blocks: readonly RamBlock[]): KeptPages {
     if (this.#field(FIELD.stage) !== STAGE.handedOver) return this.#prepareAgain(blocks);
@@ -182,7 +184,7 @@ export class KeptState {
     const textRoom = wholePages(text.length);
     const length = textRoom + this.#pagesBytes(blocks);
     growMemoryFile(this.fd, this.#restAt + length);
-    const { address } = mapForGood(this.fd, length, this.#restAt);
+    const { address } = mapFile(this.fd, length, this.#restAt);
     new Uint8Array(viewMemory(address, textRoom)).set(text);
     const pages = this.#layOut(blocks, address + textRoom);
     coverOnly(AddressMap.of(pieces, pages.map), pages.received, pages.removed, blocks);
@@ -193,11 +195,10 @@ export class KeptState {
 
   #prepareAgain(blocks: readonly RamBlock[]): KeptPages {
     const { blocks: before, ...pages } = this.reopen();
-    const shape = (all: readonly RamBlock[]): string =>
-      JSON.stringify(all.map(({ name, length, pageSize }) => [name, length, pageSize]));
-    if (shape(before) !== shape(blocks)) {
-      const what = "The source has other RAM blocks than the one before, which has sent pages";
-      throw new PostcopyError("OTHER_BLOCKS", what);
+    requireSameBlocks(before, blocks);
+    // They follow from the VMM's, which are kept as well.
+    if (before.some(({ pageSize }, index) => pageSize !== blocks[index]?.pageSize)) {
+      throw damaged("its pages have other sizes than the VMM's");
     }
     for (const [index, block] of blocks.entries()) {
       const [received, removed] = [pages.received[index], pages.removed[index]];
@@ -216,7 +217,7 @@ export class KeptState {
     const blocks = parseBlocks(readText(this.fd, this.#restAt, textBytes), damaged);
     const bytes = this.#pagesBytes(blocks);
     if (this.#restAt + textRoom + bytes > length) throw damaged("its pages are cut off");
-    const { address } = mapForGood(this.fd, bytes, this.#restAt + textRoom);
+    const { address } = mapFile(this.fd, bytes, this.#restAt + textRoom);
     const pages = this.#layOut(blocks, address);
     new AddressMap(pages.map).check(blocks, damaged);
     return { blocks, ...pages, again: true };
@@ -257,11 +258,6 @@ export class KeptState {
     const removed = blocks.map((block) => next(bitmapBytes(targetPages(block))));
     return { map, received, removed, eventsAt: this.#eventsAt };
   }
-}
-
-/** Mapped for as long as this process lives: several threads use it to the end. */
-function mapForGood(fd: number, length: number, offset: number): { address: number } {
-  return mapFile(fd, length, offset);
 }
 
 function readText(fd: number, offset: number, length: number): string {
