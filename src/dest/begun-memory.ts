@@ -7,16 +7,15 @@ import type { RamBlock } from "../ram/block.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import type { Mutex } from "../sync/mutex.ts";
 import { StreamError } from "../util/errors.ts";
-import type { PageSink } from "./guest.ts";
-import type { PageState, PageStateData } from "./shared.ts";
+import type { ArrivingMemory } from "./arriving-memory.ts";
+import type { ListedMemory } from "./ram-sections.ts";
+import type { PageState } from "./shared.ts";
 
 /** What is there of it. */
 export interface BegunMemory {
-  blocks: readonly RamBlock[];
-  pages: PageState;
-  pageData: PageStateData;
+  memory: ArrivingMemory;
   /** Where pages of the main stream go. */
-  sink: PageSink;
+  listed: ListedMemory;
   /** The number of RAM's section, which the listen thread knows. */
   ramSectionId: number;
 }
@@ -36,10 +35,10 @@ export function requireSameBlocks(
 
 /** @throws StreamError OTHER_BLOCKS for a list that is not the one of the source before. */
 export function requireSameList(
-  { blocks, ramSectionId }: BegunMemory,
+  { memory, ramSectionId }: BegunMemory,
   list: { setup: readonly RamSetupBlock[]; ramSectionId: number },
 ): void {
-  requireSameBlocks(blocks, list.setup);
+  requireSameBlocks(memory.blocks, list.setup);
   if (ramSectionId !== list.ramSectionId) throw otherBlocks();
 }
 

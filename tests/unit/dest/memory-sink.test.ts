@@ -84,7 +84,7 @@ describe("precopy", () => {
           if (kind === "pages") sink.pages(block, page * PAGE, at * PAGE, count);
           else if (kind === "zeros") sink.zeros(block, page * PAGE, count);
           else {
-            // As IncomingMemory.discard does it.
+            // As OwedPages.discard does it.
             discardPages(block.address + page * PAGE, count * PAGE);
             pages.received[0]?.clearRange(page, count);
             pages.unpopulated[0]?.clearRange(page, count);
