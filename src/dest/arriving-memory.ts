@@ -4,18 +4,18 @@
  */
 import { BASE_PAGE_BYTES } from "../../syscalls/memory.ts";
 import { AddressMap } from "../ram/address-map.ts";
-import { pageSizeSummary, totalPages } from "../ram/block.ts";
+import { totalPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { checkTables } from "../ram/tables.ts";
 import { DEST } from "../report/counters.ts";
 import { decodeRamSetup } from "../stream/ram-setup.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import type { StreamReader } from "../stream/reader.ts";
-import { StreamError } from "../util/errors.ts";
 import type { IncomingContext } from "./context.ts";
 import { coverOnly } from "./foreign-memory.ts";
 import type { ArrivedPart, ForeignMemory, PageSizes, StreamFacts } from "./guest.ts";
 import { takeLeftEvents } from "./left-events.ts";
+import { requireHostPageSizes } from "./page-sizes.ts";
 import { attachPageState, createPageState, HELD, WORD } from "./shared.ts";
 import type { PageState, PageStateData } from "./shared.ts";
 
@@ -61,7 +61,7 @@ export function makeRoom(
   const blocks = guest.prepareMemory(setup, advice);
   const foreign = guest.foreign?.();
   // A VMM's pages are larger than those that were saved: the source is told so (`needs`).
-  if (foreign === undefined) requirePageSizes(blocks, advice);
+  if (foreign === undefined) requireHostPageSizes(blocks, advice);
   // The source has shown what it is; from here on a guest that stands still has nothing to send.
   channel.allowAnyTime();
   const kept = foreign?.kept;
@@ -76,16 +76,6 @@ export function makeRoom(
     coverOnly(foreign.map, pageData.received, pageData.removed, blocks);
   }
   return memory;
-}
-
-function requirePageSizes(blocks: readonly RamBlock[], advice: PageSizes | undefined): void {
-  const summary = pageSizeSummary(blocks);
-  if (advice === undefined || summary === advice.pageSizeSummary) return;
-  throw new StreamError(
-    "PAGE_SIZE",
-    `The source's RAM has page sizes 0x${advice.pageSizeSummary.toString(16)}, here they are ` +
-      `0x${summary.toString(16)}: postcopy needs the same on both sides`,
-  );
 }
 
 /** The memory of a guest that an earlier process took over; what is missing of it is counted. */

@@ -3,15 +3,19 @@ import type { Channel } from "../channel/channel.ts";
 import type { SharedBytes } from "../ram/shared-bytes.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { StoppedError } from "../channel/channel.ts";
+import { DEST, DEST_PHASES } from "../report/counters.ts";
 import { PostcopyError } from "../util/errors.ts";
 import type { DestGuest } from "./guest.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared, PageStateData } from "./shared.ts";
 
+/** Phases that somebody may wait for. */
+type AnnouncedPhase = "precopy" | "device" | "postcopy" | "paused" | "drained";
+
 /** What happens while a guest arrives, for people and for JSON output. */
 export type DestEvent =
-  | { kind: "phase"; phase: "precopy" | "device" | "postcopy" | "paused" | "drained" }
+  | { kind: "phase"; phase: AnnouncedPhase }
   | { kind: "guest"; blocks: readonly RamBlock[] }
   | { kind: "running" }
   | { kind: "warning"; message: string };
@@ -58,6 +62,15 @@ export interface IncomingContext {
   /** Tells the listen and fault threads what they need before they can start. */
   announceMemory: (memory: GuestMemory) => void;
   emit: (event: DestEvent) => void;
+}
+
+/** Notes the phase for progress, and tells of it. */
+export function setPhase(
+  { shared, emit }: Pick<IncomingContext, "shared" | "emit">,
+  phase: AnnouncedPhase | "completed",
+): void {
+  shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
+  if (phase !== "completed") emit({ kind: "phase", phase });
 }
 
 /** How often a wait for another thread looks whether it should stop. */

@@ -8,6 +8,7 @@ import { timeFor } from "../channel/time-limits.ts";
 import { ArrivingTail } from "../stream/arriving-tail.ts";
 import type { ArrivedDevices } from "../stream/arriving-tail.ts";
 import { DEVICE_TAIL_BYTES_MAX } from "../stream/device-tail.ts";
+import { packageOfSections } from "../stream/package.ts";
 import { StreamError } from "../util/errors.ts";
 
 /**
@@ -17,11 +18,20 @@ import { StreamError } from "../util/errors.ts";
 const DESCRIPTION_PAUSE_MS = 5000;
 
 /**
- * Takes everything behind memory, up to the end of the stream. `linkTimeoutMs` is how long the
- * source may send nothing before that.
+ * Takes everything behind memory, up to the end of the stream, as a package and the description that
+ * came with it. `linkTimeoutMs` is how long the source may send nothing before that.
  * @throws StreamError, ChannelError when it breaks off or does not end.
  */
-export function takeDeviceState(channel: Channel, linkTimeoutMs: number): ArrivedDevices {
+export function takeDeviceState(
+  channel: Channel,
+  linkTimeoutMs: number,
+): { bytes: Uint8Array; vmDescription: string | undefined } {
+  const at = channel.reader.offset;
+  const { sections, vmDescription } = readToEnd(channel, linkTimeoutMs);
+  return { bytes: packageOfSections(sections, at), vmDescription };
+}
+
+function readToEnd(channel: Channel, linkTimeoutMs: number): ArrivedDevices {
   const { reader } = channel;
   const tail = new ArrivingTail(reader.offset);
   channel.timeoutMs = linkTimeoutMs;

@@ -5,9 +5,9 @@
 import { mlockall, munlockall } from "../../syscalls/memory.ts";
 import { setThreadNice } from "../../syscalls/process.ts";
 import { blockNamed } from "../ram/block.ts";
+import type { RamBlock } from "../ram/block.ts";
 import type { ByteRange } from "../stream/command.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { FEATURE, KEPT_REQUESTS } from "../stream/hello.ts";
+import { FEATURE } from "../stream/hello.ts";
 import { flushesMultifdAfterEachSection } from "../stream/machine-type.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
 import { StreamError } from "../util/errors.ts";
@@ -22,25 +22,25 @@ import { releaseRequests } from "./held-requests.ts";
 import { checkHost } from "./host-userfault.ts";
 import { ListenHandover } from "./listen-handover.ts";
 import { OwedPages } from "./owed-pages.ts";
+import { requireTargetPageSize } from "./page-sizes.ts";
 import { makePrecopySink } from "./precopy-sink.ts";
 import { RamSections } from "./ram-sections.ts";
 import type { ListedMemory, RamSectionHeader } from "./ram-sections.ts";
 import { WORD } from "./shared.ts";
+import type { SourceHello } from "./source-hello.ts";
 
 /** Favour of this thread from the switchover on, where the host allows it: whom it wakes would take its
  * processor, and the guest waits for this thread alone. */
 const SWITCH_NICE = -10;
 
 export class IncomingMemory {
-  /** The source said hello: it is this program. */
-  sourceIsOurs = false;
   /** Machine type of the stream's configuration. */
   machine = "";
   readonly #context: IncomingContext;
+  readonly #source: SourceHello;
   readonly #handover: ListenHandover;
   #sections: RamSections;
   #advice: PageSizes | undefined;
-  #chosen = 0;
   /** Both are there once the list of RAM blocks has come. */
   #memory: ArrivingMemory | undefined;
   #owed: OwedPages | undefined;
@@ -48,8 +48,9 @@ export class IncomingMemory {
   #begun: BegunMemory | undefined;
   #takenOver = false;
 
-  constructor(context: IncomingContext) {
+  constructor(context: IncomingContext, source: SourceHello) {
     this.#context = context;
+    this.#source = source;
     this.#handover = new ListenHandover(context);
     this.#sections = new RamSections(context);
   }
@@ -59,7 +60,12 @@ export class IncomingMemory {
     return this.#sections.complete;
   }
 
-  /** Whether the list of RAM blocks has come. */
+  /** The blocks of the guest; none before their list has come. */
+  get blocks(): readonly RamBlock[] {
+    return this.#memory?.blocks ?? [];
+  }
+
+  /** Whether that list has come. */
   get isKnown(): boolean {
     return this.#memory !== undefined;
   }
@@ -75,7 +81,7 @@ export class IncomingMemory {
   }
 
   get #facts(): StreamFacts {
-    return { sourceIsOurs: this.sourceIsOurs, ramSectionId: this.#sections.sectionId };
+    return { sourceIsOurs: this.#source.isOurs, ramSectionId: this.#sections.sectionId };
   }
 
   /**
@@ -86,13 +92,7 @@ export class IncomingMemory {
     if (ram === undefined) {
       throw new StreamError("UNSUPPORTED", "The source advised postcopy without RAM");
     }
-    if (ram.targetPageSize !== TARGET_PAGE_SIZE) {
-      throw new StreamError(
-        "PAGE_SIZE",
-        `The source's target pages have ${ram.targetPageSize} bytes, here they have ` +
-          `${TARGET_PAGE_SIZE}`,
-      );
-    }
+    requireTargetPageSize(ram.targetPageSize);
     this.#advice = ram;
     if (this.#context.guest.memory === "userfault") checkHost(ram);
     if (this.#context.lockMemory) munlockall();
@@ -100,7 +100,6 @@ export class IncomingMemory {
 
   /** The source has chosen what is in force from here on (FEATURE of stream/hello.ts). */
   choose(features: number): void {
-    this.#chosen = features;
     if ((features & FEATURE.pageRuns) === 0) return;
     const packed = (features & FEATURE.packedRuns) !== 0;
     this.#sections.expectRuns(packed);
@@ -116,19 +115,7 @@ export class IncomingMemory {
       this.#begun = { memory: this.#memory, listed, ramSectionId };
     }
     this.#sections = new RamSections(this.#context);
-    this.sourceIsOurs = false;
-    this.#chosen = 0;
     this.#memory = this.#owed = this.#advice = undefined;
-  }
-
-  /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
-  sayKept(): void {
-    const [block] = this.#memory?.blocks ?? [];
-    if (block === undefined || this.sourceIsOurs) return;
-    const { name, pageSize: length } = block;
-    for (let request = 0; request < KEPT_REQUESTS; request++) {
-      this.#context.returnPath.send({ kind: "pageRequest", block: name, start: 0, length });
-    }
   }
 
   /** Locks memory again after postcopy, if that was asked for. */
@@ -147,7 +134,7 @@ export class IncomingMemory {
   #takeList(memoryTotal: number): ListedMemory {
     const { channel, guest } = this.#context;
     const setup = readBlockList(channel.reader, memoryTotal, this.#advice);
-    if (guest.memory === "foreign" && !this.sourceIsOurs) throw liveSource();
+    if (guest.memory === "foreign" && !this.#source.isOurs) throw liveSource();
     return this.#begun === undefined ? this.#begin(setup) : this.#goOnWith(this.#begun, setup);
   }
 
@@ -161,7 +148,7 @@ export class IncomingMemory {
     return {
       blocks: memory.blocks,
       sink,
-      multifd: this.sourceIsOurs ? undefined : this.#context.multifd,
+      multifd: this.#source.isOurs ? undefined : this.#context.multifd,
       flushesEachSection: flushesMultifdAfterEachSection(this.machine),
     };
   }
@@ -181,7 +168,7 @@ export class IncomingMemory {
   /** Goes on with a guest that an earlier process took over; every thread is at work then. */
   resume(part: ArrivedPart): void {
     const { sourceIsOurs, ramSectionId } = part;
-    this.sourceIsOurs = sourceIsOurs;
+    this.#source.isOurs = sourceIsOurs;
     this.#memory = resumeMemory(this.#context, part);
     announceMemory(this.#context, this.#memory, { sourceIsOurs, ramSectionId });
     this.#handover.complete(this.#memory.blocks);
@@ -189,7 +176,7 @@ export class IncomingMemory {
 
   /** Forgets ranges that went stale at the source: they will fault, and will be sent again. */
   discard(name: string, ranges: readonly ByteRange[]): void {
-    const block = blockNamed(this.#memory?.blocks ?? [], name);
+    const block = blockNamed(this.blocks, name);
     if (block === undefined) {
       throw new StreamError("UNKNOWN_BLOCK", `The source discards an unknown block "${name}"`);
     }
@@ -235,7 +222,7 @@ export class IncomingMemory {
 
   /** What was answered to the hello was what this guest cannot be filled without. */
   #requireChoice(needs: number): void {
-    if ((this.#chosen & needs) === needs) return;
+    if ((this.#source.chosen & needs) === needs) return;
     const what = "The source cannot send pages as large as those of the VMM";
     throw new StreamError("PAGE_SIZE", what, { hint: "it takes the same postcopy at both ends" });
   }

@@ -13,12 +13,12 @@ import type { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { timeFor } from "../channel/time-limits.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { DEST, DEST_PHASES } from "../report/counters.ts";
 import { commandName, readCommand } from "../stream/command.ts";
 import { writeReceivedBitmapEnd, writeReceivedBitmapStart } from "../stream/received-bitmap.ts";
 import { readSectionHeader } from "../stream/section.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
+import { setPhase } from "./context.ts";
 import type { DestEvent } from "./context.ts";
 import { releaseRequests } from "./held-requests.ts";
 import type { ReturnPath } from "./return-path.ts";
@@ -91,11 +91,6 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
 /** Bytes of the bitmaps that the source will ask for. */
 function bitmapBytes({ pages }: RecoveryContext): number {
   return pages.received.reduce((sum, { bytes }) => sum + bytes.length, 0);
-}
-
-function setPhase({ shared, emit }: RecoveryContext, phase: "paused" | "postcopy"): void {
-  shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
-  emit({ kind: "phase", phase });
 }
 
 /** Every thread goes on with this connection of a source that recovers. */

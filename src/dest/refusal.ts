@@ -35,13 +35,18 @@ export function refuseGuest(shared: DestShared): boolean {
   return !guestRuns(shared.control);
 }
 
+/** Whether the source has opened the return path: it can be told something. */
+export function returnPathIsOpen({ control }: DestShared): boolean {
+  return Atomics.load(control, WORD.returnPathOpen) === 1;
+}
+
 /**
  * Tells the source that the guest was refused (SHUT with a status), so that it may run on there.
  * Once it runs here that would be a lie with two guests; then the connection is just cut.
  */
 export function tellRefusal(shared: DestShared, returnPath: Pick<ReturnPath, "send">): void {
   const { control } = shared;
-  if (Atomics.load(control, WORD.returnPathOpen) === 0) return;
+  if (!returnPathIsOpen(shared)) return;
   if (Atomics.compareExchange(control, WORD.fate, FATE.refused, FATE.told) !== FATE.refused) return;
   try {
     returnPath.send({ kind: "shut", status: 1 });

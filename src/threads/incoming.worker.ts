@@ -15,7 +15,7 @@ import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { makeSocketPair, remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { IncomingLoader } from "../dest/incoming.ts";
-import type { IncomingOutcome } from "../dest/incoming.ts";
+import type { IncomingOutcome } from "../dest/completion.ts";
 import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";

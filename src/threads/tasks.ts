@@ -3,7 +3,7 @@ import type { SocketAddress } from "../../syscalls/socket.ts";
 import type { AllowRule } from "../channel/allow.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { DestSharedData } from "../dest/shared.ts";
-import type { IncomingOutcome } from "../dest/incoming.ts";
+import type { IncomingOutcome } from "../dest/completion.ts";
 import type { ArrivalNews, DestGuestData, SourceGuestData } from "../guests/registry.ts";
 import type { AuditResult } from "../guests/stress/audit.ts";
 import type { ModelVerdict } from "../guests/stress/model.ts";

@@ -1,0 +1,66 @@
+/**
+ * What a source says of itself in the values of its PINGs (stream/hello.ts), and what it is answered. A
+ * QEMU says nothing.
+ */
+import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
+import type { Hello } from "../stream/hello.ts";
+import { StreamError } from "../util/errors.ts";
+import { WORD } from "./shared.ts";
+
+export class SourceHello {
+  /** It has said hello: it is this program. */
+  isOurs = false;
+  /** What it has chosen to be in force (FEATURE). */
+  chosen = 0;
+  readonly #control: Int32Array<SharedArrayBuffer>;
+  /** What this end can do (FEATURE). */
+  #features: number;
+  /** Halves of the urgent channel's token, as far as they have come. */
+  #tokenHigh: number | undefined;
+  #tokenLow: number | undefined;
+
+  /** `control` are the words (WORD) that say to the other threads which urgent channel may come. */
+  constructor(features: number, control: Int32Array<SharedArrayBuffer>) {
+    this.#features = features;
+    this.#control = control;
+  }
+
+  /** The value of the PONG that answers its hello. */
+  get answer(): number {
+    return answerValue(this.#features);
+  }
+
+  /** Whether it wants to be told when the guest runs. */
+  get awaitsRunning(): boolean {
+    return (this.chosen & FEATURE.running) !== 0;
+  }
+
+  /** Takes the value of a PING: what it was, or undefined for that of a QEMU. @throws StreamError. */
+  take(value: number): Hello["kind"] | undefined {
+    const hello = readHello(value);
+    if (hello === undefined) return undefined;
+    const { kind, bits } = hello;
+    this.isOurs = true;
+    if (kind === "token high") this.#tokenHigh = bits;
+    if (kind === "token low") this.#tokenLow = bits;
+    if (kind === "chosen") this.#choose(bits);
+    return kind;
+  }
+
+  /** Another source begins, which is not to have the urgent channel of the one before. */
+  startOver(): void {
+    this.#features &= ~FEATURE.urgentChannel;
+    this.isOurs = false;
+    this.chosen = 0;
+  }
+
+  #choose(features: number): void {
+    this.chosen = features;
+    if ((features & FEATURE.urgentChannel) === 0) return;
+    if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
+      throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
+    }
+    Atomics.store(this.#control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
+    Atomics.store(this.#control, WORD.urgentChosen, 1);
+  }
+}
