@@ -2,10 +2,9 @@
  * The fault thread (QEMU's `postcopy_ram_fault_thread`): turns the guest's page faults into page
  * requests, and owns the urgent channel on which requested pages come back.
  */
-import { POLL, PollSet, closeDescriptor } from "../../syscalls/descriptor.ts";
+import { POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
-import type { UserfaultEvent } from "../../syscalls/userfaultfd.ts";
 import type { AddressMap } from "../ram/address-map.ts";
 import { targetPages, targetPagesPerHostPage } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -14,10 +13,9 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
 import { PostcopyError } from "../util/errors.ts";
-import { pauseForEvents } from "./events-pause.ts";
 import { pinEvents } from "./left-events.ts";
 import { LocalPages } from "./local-pages.ts";
-import { MemoryChanges } from "./memory-changes.ts";
+import { MemoryEvents, NOWHERE } from "./memory-events.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { HELD, requestTicks, WORD } from "./shared.ts";
 import type { PageState } from "./shared.ts";
@@ -41,23 +39,15 @@ export interface FaultContext extends UrgentOptions {
 /** How often a page of a VMM's that is there may fault: threads may wait for one, and be told late. */
 const WAKES_MAX = 255;
 
-/** In the place of a fault whose address is no memory of the guest any more. */
-const NOWHERE = -1;
-
 export class FaultThread {
   readonly #context: FaultContext;
-  readonly #userfault: Userfault | undefined;
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannels;
   readonly #favour: Favour;
-  readonly #changes: MemoryChanges;
+  readonly #events: MemoryEvents;
   readonly #local: LocalPages;
   /** How often pages of a VMM's that are there have faulted (WAKES_MAX), by block. */
   readonly #woken: readonly Uint8Array[];
-  /** Faults taken from the kernel and not looked at yet. */
-  readonly #faults: number[] = [];
-  /** Those on pages that are in the page cache, and only not mapped. */
-  readonly #minorFaults: number[] = [];
   /** When the last wait ended. A fault is counted from here on: before it is read. */
   #foundAt = 0;
 
@@ -69,15 +59,15 @@ export class FaultThread {
     const fd = Atomics.load(context.shared.control, WORD.userfaultFd);
     // Here, as postcopy begins with the end of --mlock.
     if (context.eventsAt !== undefined) pinEvents(context.eventsAt, context.warn);
-    this.#userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
+    const userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
     this.#urgent = new UrgentChannels(context, this.#poll);
     this.#woken = context.foreign
       ? context.blocks.map((block) => new Uint8Array(targetPages(block)))
       : [];
-    this.#changes = new MemoryChanges(context, this.#userfault);
-    this.#local = new LocalPages(context, this.#userfault, () => this.makeWay());
+    this.#events = new MemoryEvents(context, userfault, this.#favour);
+    this.#local = new LocalPages(context, userfault, () => this.#events.makeWay());
   }
 
   /** Serves faults until the stop descriptor is raised. */
@@ -91,33 +81,14 @@ export class FaultThread {
     this.#poll.wait(Infinity);
     this.#foundAt = monotonicNs();
     this.#urgent.serve();
-    if (this.#poll.ready(1) !== 0) this.drainEvents();
+    if (this.#poll.ready(1) !== 0) this.#events.drain();
     this.#requestFaults();
     return this.#poll.ready(0) === 0;
   }
 
-  /**
-   * Reads the events that wait. What the guest discarded is noted before any page can be placed
-   * again, which is what the lock is for; the faults are looked at later.
-   */
-  drainEvents(): void {
-    const { shared } = this.#context;
-    this.#lockPlacing();
-    try {
-      this.#userfault?.readEvents((event) => this.#take(event));
-    } finally {
-      shared.placingLock.unlock();
-    }
-  }
-
-  /**
-   * What to do about EAGAIN: reads the events, and leaves the processor for a moment. The kernel says
-   * EAGAIN until the thread of the guest has run that discarded something, which it cannot where this
-   * one keeps its processor in real time.
-   */
+  /** What whoever places pages here is to do about EAGAIN. */
   makeWay(): void {
-    this.drainEvents();
-    pauseForEvents();
+    this.#events.makeWay();
   }
 
   /** To be called as often as a peer can make this thread work. */
@@ -125,78 +96,15 @@ export class FaultThread {
     this.#favour.turn();
   }
 
-  /**
-   * Takes the lock from the listen thread. That may have been put off its processor with the lock
-   * held, and have to wait for its next turn: so it is lent real time.
-   */
-  #lockPlacing(): void {
-    const { placingLock, control } = this.#context.shared;
-    if (placingLock.tryLock()) return;
-    const holder = Atomics.load(control, WORD.listenThread);
-    if (holder !== 0) this.#favour.lend(holder);
-    placingLock.lockUrgent();
-    if (holder !== 0) this.#favour.takeBack(holder, Atomics.load(control, WORD.listenNice));
-  }
-
-  #take(event: UserfaultEvent): void {
-    switch (event.kind) {
-      case "fault":
-        this.#takeFault(event);
-        break;
-      case "remove":
-        this.#changes.noteRemoved(event.start, event.end);
-        break;
-      case "unmap":
-        this.#changes.noteUnmapped(event.start, event.end);
-        this.#letGo(event.start, event.end);
-        break;
-      case "remap":
-        this.#changes.noteMoved(event.from, event.to, event.length);
-        this.#letGo(event.from, event.from + event.length);
-        break;
-      case "fork":
-        closeDescriptor(event.fd);
-        throw new PostcopyError("VMM_FORKED", "The VMM has forked while its memory was filled", {
-          hint: "the child would see zeros: fork before the handover, or not at all",
-        });
-    }
-  }
-
-  #takeFault({ cause, address }: Extract<UserfaultEvent, { kind: "fault" }>): void {
-    if (cause === "missing") this.#faults.push(address);
-    else if (cause === "minor") this.#minorFaults.push(address);
-    else {
-      const where = `0x${address.toString(16)}`;
-      throw new PostcopyError(
-        "WRITE_PROTECTED",
-        `The VMM has write-protected its page at ${where}, and lets others answer the fault there`,
-        { hint: "who protects a page has to lift it: hand over without UFFDIO_WRITEPROTECT" },
-      );
-    }
-  }
-
-  /**
-   * [start, end) is no memory of the guest any more: pages that come are placed elsewhere or nowhere,
-   * so whoever waits there has to look again at what there is.
-   */
-  #letGo(start: number, end: number): void {
-    // In place: they may be gone through just now.
-    for (const faults of [this.#faults, this.#minorFaults]) {
-      for (const [index, address] of faults.entries()) {
-        if (address >= start && address < end) faults[index] = NOWHERE;
-      }
-    }
-    this.#userfault?.wake(start, end - start);
-  }
-
   /** Asks the source for each faulting page that is not here and was not asked for yet. */
   #requestFaults(): void {
     // Placing may have to read events first: new faults may be added meanwhile.
-    while (this.#faults.length + this.#minorFaults.length > 0) {
-      for (const address of this.#faults) if (address !== NOWHERE) this.#requestFault(address);
-      this.#faults.length = 0;
-      for (const address of this.#minorFaults) if (address !== NOWHERE) this.#mapCached(address);
-      this.#minorFaults.length = 0;
+    const { faults, minorFaults } = this.#events;
+    while (faults.length + minorFaults.length > 0) {
+      for (const address of faults) if (address !== NOWHERE) this.#requestFault(address);
+      faults.length = 0;
+      for (const address of minorFaults) if (address !== NOWHERE) this.#mapCached(address);
+      minorFaults.length = 0;
     }
     this.#sendRequests();
   }
