@@ -1,4 +1,7 @@
-/** docs/series.md: a row for each of the 42 patches, and every file that it names is there. */
+/**
+ * docs/series.md: a row for each of the 42 patches, and every file that it names is there, with every
+ * function or class that it names in it.
+ */
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -14,6 +17,13 @@ function pathsOf(cell: string): string[] {
   return [...cell.matchAll(/`([^`]+)`/g)]
     .map((match) => match[1] ?? "")
     .filter((text) => text.includes("/") || text.endsWith(".md") || text.endsWith(".ts"));
+}
+
+/** The functions and classes that a cell names in parentheses behind a file, with that: `src/a.ts` (`b`, `#c`). */
+function functionsOf(cell: string): [file: string, name: string][] {
+  return [...cell.matchAll(/`([^`]+\.ts)` \((`[^)]+`)\)/g)].flatMap(([, file = "", names = ""]) =>
+    [...names.matchAll(/`([^`]+)`/g)].map(([, name = ""]): [string, string] => [file, name]),
+  );
 }
 
 test("has the 42 patches in their order", () => {
@@ -33,4 +43,15 @@ test("names for each of them code and tests that exist", () => {
     const missing = [...codePaths, ...testPaths].filter((p) => !existsSync(join(PROJECT_ROOT, p)));
     expect({ number, missing }).toEqual({ number, missing: [] });
   }
+});
+
+test("names functions and classes that are where it says", () => {
+  const named = rows.flatMap(([, , , , code = ""]) => functionsOf(code));
+  expect(named.length).toBeGreaterThan(10);
+  const missing = named.filter(([file, name]) => {
+    const text = readFileSync(join(PROJECT_ROOT, file), "utf8");
+    const declared = `^(export )?(async )?(function|class) ${name}\\b|^  (async |get )?${name}\\(`;
+    return !new RegExp(declared, "m").test(text);
+  });
+  expect(missing).toEqual([]);
 });
