@@ -1,12 +1,8 @@
 /** Device state split into sections whose bodies nobody knows: what is proven is always true. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import {
-  CANDIDATES_MAX,
-  LookLimit,
-  LOOKS_MAX,
-  splitDeviceSections,
-} from "../../../src/stream/device-sections.ts";
+import { CANDIDATES_MAX } from "../../../src/stream/device-candidates.ts";
+import { LookLimit, LOOKS_MAX, splitDeviceSections } from "../../../src/stream/device-sections.ts";
 import type { DeviceStretch } from "../../../src/stream/device-sections.ts";
 import { writeFooter, writeFullSection } from "../../../src/stream/section.ts";
 import { StreamWriter } from "../../../src/stream/writer.ts";
