@@ -1,5 +1,5 @@
 /** `postcopy dest`: receive a guest, and run it, keep it, or send it on. */
-import { formatPeer, resolvePeer } from "../channel/address.ts";
+import { resolvePeer } from "../channel/address.ts";
 import { readArrival } from "../guests/snapshot/arrival-file.ts";
 import { prepareDirectory, reopenDirectory } from "../guests/snapshot/directory.ts";
 import { readManifest } from "../guests/snapshot/manifest.ts";
@@ -9,32 +9,27 @@ import type { DestGuestData } from "../guests/registry.ts";
 import { keeperSchema } from "./keeper-word.ts";
 import { readCredentials } from "../tls/credentials.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
-import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { choiceSchema, durationSchema } from "../util/schemas.ts";
 import { shellLine } from "../util/shell.ts";
 import { PROGRAM } from "../util/version.ts";
 import { mlockall } from "../../syscalls/memory.ts";
-import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
 import { storedIdentity } from "./earlier-sends.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
-import { guestSchema } from "./guest-words.ts";
+import { guestSchema, stressText } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
-import type { Journal } from "../journal/journal.ts";
 import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
+import { runHere, sendOn } from "./onward.ts";
 import { OwnSource } from "./own-source.ts";
-import { openRoute, peerSchema } from "./peers.ts";
+import { peerSchema } from "./peers.ts";
 import { DestRun } from "./run-dest.ts";
-import { sayWaiting, SourceRun } from "./run-source.ts";
-import type { SourceEnd } from "./run-source.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
-import { stressText } from "./source.ts";
 import { ON_FAILURE } from "./vmm-fate.ts";
 import { isStored, STORED_FLAGS } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
@@ -213,9 +208,9 @@ async function receive(options: DestOptions): Promise<number> {
     return EXIT.ok;
   }
   // Awaited here, as the end of this function is the end of `interrupts`.
-  return options.onward === undefined
+  return onward === undefined
     ? await runHere(run, output, interrupts)
-    : await sendOn(run, options, journal, output, interrupts);
+    : await sendOn({ run, onward, options, journal, output, interrupts });
 }
 
 /** What a run needs to know of the flags. */
@@ -272,87 +267,4 @@ function bringBack(directory: string): string {
   return isMemoryOnly(machineType)
     ? `postcopy dest --guest uffd:SOCKET --from snapshot:${directory}`
     : `${sender} --run "qemu-system-x86_64 ..."`;
-}
-
-/** Lets the guest run on for a while, then checks all of it. */
-async function runHere(run: DestRun, output: Output, interrupts: Interrupts): Promise<number> {
-  const crew = run.stress;
-  if (crew === undefined) throw new Error("no guest arrived");
-  interrupts.onInterrupt((count) => {
-    if (count > 1) interrupts.exitNow();
-    return true;
-  });
-  const { durationMs } = crew.setup.parameters;
-  log.info(`The guest runs here for ${formatDuration(durationMs)}; then every page is checked`);
-  await crew.runFor(durationMs, () => interrupts.interrupted);
-  await crew.stop();
-  const figures = await auditGuest(crew);
-  crew.end();
-  output.finish(run.report(figures, undefined), run.observed);
-  const wrong = wrongGuest(crew, figures);
-  if (wrong !== undefined) throw wrong;
-  return interrupts.interrupted ? interrupts.exitCode : EXIT.ok;
-}
-
-/** Sends the guest on: it runs until the next switchover, and on here if that fails. */
-async function sendOn(
-  run: DestRun,
-  options: DestOptions,
-  journal: Journal | undefined,
-  output: Output,
-  interrupts: Interrupts,
-): Promise<number> {
-  const crew = run.stress;
-  if (crew === undefined || options.onward === undefined) throw new Error("no guest to send on");
-  output.finish(run.report(null, undefined), run.observed);
-  const { setup } = crew;
-  const guestText = stressText(setup.parameters);
-  const peerText = formatPeer(options.onward);
-  log.info(`Sending the guest on to ${peerText}`);
-  const record = journal?.record({ kind: "stress" }, { kind: "address", text: peerText });
-  let onward: SourceRun | undefined;
-  let end: SourceEnd;
-  try {
-    const { route, bridge } = await openRoute(options.onward, options, () => {
-      sayWaiting(peerText, options);
-    });
-    onward = new SourceRun({
-      guest: { kind: "stress", setup, blocks: run.blocks },
-      guestText,
-      peerText,
-      record,
-      destination: { route, preempt: false, bridge },
-      options: { ...options, recoverTimeout: options.recoverTimeout ?? RECOVER_TIMEOUT_MS },
-      output,
-      interrupts,
-    });
-    end = await onward.run();
-  } catch (failure) {
-    // There was no way to the peer at all, or a mistake of this program: the guest may go on here
-    // only if it is certain that it can never start there.
-    if (onward !== undefined && !onward.keepsGuest()) throw failure;
-    return await goOnHere(run, output, interrupts, failure);
-  }
-  if (end.failure === undefined) {
-    await crew.stop();
-    crew.end();
-    output.finish(end.report, end.observed);
-    return EXIT.ok;
-  }
-  output.finish(end.report, end.observed);
-  if (end.place === "destination") throw end.failure;
-  return await goOnHere(run, output, interrupts, end.failure);
-}
-
-/** The guest could not be sent on: it runs on here, and the command ends with `failure`. */
-async function goOnHere(
-  run: DestRun,
-  output: Output,
-  interrupts: Interrupts,
-  failure: unknown,
-): Promise<number> {
-  log.warn("The guest could not be sent on, and goes on here");
-  await runHere(run, output, interrupts);
-  if (interrupts.interrupted) return interrupts.exitCode;
-  throw failure;
 }

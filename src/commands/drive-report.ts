@@ -1,4 +1,4 @@
-/** The report of a QEMU that was driven, put together from its own figures. */
+/** The progress and the report of a QEMU that is driven, put together from its own figures. */
 import { guestRequests } from "../guests/qemu/keep.ts";
 import { qemuFigures } from "../guests/qemu/migration.ts";
 import type { QemuSourceDriver } from "../guests/qemu/source-driver.ts";
@@ -7,11 +7,13 @@ import type { SourcePhase } from "../report/counters.ts";
 import { KIND } from "../report/moved-pages.ts";
 import type { Movement } from "../report/movement.ts";
 import type { Observations } from "../report/observations.ts";
-import type { Round, SourceReport, Switchover } from "../report/report.ts";
+import type { ProgressSample } from "../report/progress.ts";
+import type { SourceReport } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { errorChain } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
+import type { PrecopyRecord } from "./precopy-record.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { ratePerSecond } from "./timeline.ts";
 import type { Timeline } from "./timeline.ts";
@@ -29,8 +31,7 @@ export interface FinishedDrive {
   /** Of the QEMU. */
   version: string;
   phase: SourcePhase;
-  rounds: Round[];
-  switchover: Switchover | null;
+  precopy: Pick<PrecopyRecord, "rounds" | "switchover">;
   failure: Error | undefined;
   cancelled: boolean;
 }
@@ -45,6 +46,27 @@ export function readMoved({ reply, atSwitch }: QemuSourceDriver, counts: Uint32A
 /** The share of the guest's memory that is at the destination, as far as QEMU knows. */
 export function residentShare({ ram }: MigrateReply): number | undefined {
   return ram === undefined || ram.total === 0 ? undefined : 1 - ram.remaining / ram.total;
+}
+
+/** How far it is, as far as QEMU knows. */
+export function driveSample(
+  { reply, round }: QemuSourceDriver,
+  phase: SourcePhase,
+  elapsedMs: number,
+): ProgressSample {
+  const { ram } = reply;
+  const dirtyPages = Math.ceil((ram?.remaining ?? 0) / TARGET_PAGE_SIZE);
+  return {
+    role: "source",
+    phase,
+    round: phase === "precopy" ? round : null,
+    elapsedMs,
+    bytes: ram?.transferred ?? 0,
+    donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
+    remainingPages: ram === undefined ? null : dirtyPages,
+    dirtyPages: phase === "precopy" ? dirtyPages : null,
+    faults: guestRequests(reply),
+  };
 }
 
 /** What the page of a report shows beside it. */
@@ -108,13 +130,13 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     recoveries: driver.recoveries,
     urgentChannel: options.preempt,
     favour: null,
-    switchover: drive.switchover,
-    rounds: drive.rounds,
+    switchover: drive.precopy.switchover,
+    rounds: drive.precopy.rounds,
     pages: {
       total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
       precopyNormal: early?.normal ?? 0,
       precopyZero: early?.duplicate ?? 0,
-      owed: drive.switchover?.dirtyPages ?? 0,
+      owed: drive.precopy.switchover?.dirtyPages ?? 0,
       pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
       pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
       requestedNormal: 0,

@@ -3,7 +3,7 @@ import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
 import { guestState, judge, keptByPeer } from "../guests/qemu/earlier-move.ts";
 import { identifyQemu } from "../guests/qemu/identity.ts";
-import { continueGuest, guestRequests, letRun } from "../guests/qemu/keep.ts";
+import { continueGuest, letRun } from "../guests/qemu/keep.ts";
 import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs } from "../guests/qemu/migration.ts";
@@ -15,28 +15,28 @@ import { QmpClient } from "../qmp/client.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { statusSchema } from "../qmp/messages.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import type { ProgressSample } from "../report/progress.ts";
-import type { Round, SourceReport, Switchover } from "../report/report.ts";
-import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import type { SourceReport } from "../report/report.ts";
 import { formatDuration } from "../util/duration.ts";
 import { EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { isAlive } from "../util/processes.ts";
 import type { Output } from "./common.ts";
-import { driveObservations, driveReport, readMoved, residentShare } from "./drive-report.ts";
+import {
+  driveObservations,
+  driveReport,
+  driveSample,
+  readMoved,
+  residentShare,
+} from "./drive-report.ts";
 import type { DriveMoment } from "./drive-report.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { noteMoved, settle } from "./journal.ts";
-import { sayWaiting } from "./run-source.ts";
+import { PrecopyRecord } from "./precopy-record.ts";
+import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
 import { readCommands } from "./standard-input.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
-
-/** Precopy rounds that a report lists. */
-const REPORT_ROUNDS_MAX = 1000;
-/** An operator who interrupts more often than this wants out, whatever it costs. */
-const INTERRUPTS_MAX = 2;
 
 /** What is moved, where, and how. */
 export interface DriveJob {
@@ -83,8 +83,7 @@ class DrivenSource {
   readonly #qmp: QmpClient;
   readonly #driver: QemuSourceDriver;
   readonly #timeline = new Timeline<DriveMoment>();
-  readonly #rounds: Round[] = [];
-  #switchover: Switchover | null = null;
+  readonly #precopy: PrecopyRecord;
   /** Its entry in the journal; undefined where none is kept. */
   #record: JournalRecord | undefined;
   #phase: SourcePhase = "setup";
@@ -95,6 +94,7 @@ class DrivenSource {
     this.#watch = new MovementWatch(job.output.page, 1);
     this.#job = job;
     this.#qmp = qmp;
+    this.#precopy = new PrecopyRecord(job.output.events);
     const settings = {
       policy: options.switchover,
       maxBandwidth: options.maxBandwidth ?? 0,
@@ -121,7 +121,9 @@ class DrivenSource {
     const stopListening = options.json
       ? readCommands({ switchover: () => driver.switchover(), recover: () => driver.recover() })
       : () => {};
-    const progress = output.startProgress(() => this.#sample());
+    const progress = output.startProgress(() => {
+      return driveSample(driver, this.#phase, this.#timeline.elapsedMs);
+    });
     this.#watch.start(
       () => residentShare(driver.reply),
       (counts) => readMoved(driver, counts),
@@ -228,13 +230,11 @@ class DrivenSource {
         this.#takeStatus(event.status);
         break;
       case "round":
-        if (this.#rounds.length < REPORT_ROUNDS_MAX) this.#rounds.push(event.result);
-        output.events.emit({ event: "round", ...event.result });
+        this.#precopy.addRound(event.result);
         break;
       case "switchover": {
         const { reason, dirtyPages } = event;
-        this.#switchover = { reason, dirtyPages, kind: "postcopy" };
-        output.events.emit({ event: "switchover", ...this.#switchover });
+        this.#precopy.end({ reason, dirtyPages, kind: "postcopy" });
         break;
       }
     }
@@ -277,28 +277,11 @@ class DrivenSource {
     return false;
   }
 
-  #sample(): ProgressSample {
-    const { ram } = this.#driver.reply;
-    const dirtyPages = Math.ceil((ram?.remaining ?? 0) / TARGET_PAGE_SIZE);
-    return {
-      role: "source",
-      phase: this.#phase,
-      round: this.#phase === "precopy" ? this.#driver.round : null,
-      elapsedMs: this.#timeline.elapsedMs,
-      bytes: ram?.transferred ?? 0,
-      donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
-      remainingPages: ram === undefined ? null : dirtyPages,
-      dirtyPages: this.#phase === "precopy" ? dirtyPages : null,
-      faults: guestRequests(this.#driver.reply),
-    };
-  }
-
   /** Where little is dirty QEMU completes in precopy, also when it was told to switch. */
   #noteCompletion(): void {
     if (this.#driver.atSwitch !== undefined) return;
     const reason = "what was dirty fitted into the downtime limit";
-    this.#switchover = { reason, dirtyPages: 0, kind: "precopy" };
-    this.#job.output.events.emit({ event: "switchover", ...this.#switchover });
+    this.#precopy.end({ reason, dirtyPages: 0, kind: "precopy" });
   }
 
   #report(failure: Error | undefined): SourceReport {
@@ -306,7 +289,7 @@ class DrivenSource {
     return driveReport({
       ...{ driver: this.#driver, timeline: this.#timeline, options, socket, failure },
       ...{ peer: formatPeer(peer), version: this.#qmp.version, phase: this.#phase },
-      ...{ rounds: this.#rounds, switchover: this.#switchover },
+      precopy: this.#precopy,
       cancelled: interrupts.interrupted,
     });
   }

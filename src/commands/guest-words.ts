@@ -5,7 +5,7 @@ import type { StressParameters } from "../guests/stress/parameters.ts";
 import { UsageError } from "../util/errors.ts";
 import { fromText } from "../util/schemas.ts";
 import { nearest } from "../util/suggest.ts";
-import { quoted } from "../util/units.ts";
+import { formatBytes, quoted } from "../util/units.ts";
 
 /** A parsed GUEST word. */
 export type GuestWord =
@@ -58,6 +58,12 @@ function parseGuest(text: string): GuestWord {
           "uffd:SOCKET"
         : `did you mean ${near}?`,
   });
+}
+
+/** A stress guest in words. */
+export function stressText(parameters: StressParameters): string {
+  const { size, workers } = parameters;
+  return `stress, ${formatBytes(size)}, ${workers} workers`;
 }
 
 /** The keys of the stress guest, for the help. */

@@ -15,7 +15,7 @@ import type { EarlierSendsOptions } from "./earlier-sends.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { settle } from "./journal.ts";
 import { SourceRun } from "./run-source.ts";
-import type { Destination, SourceEnd } from "./run-source.ts";
+import type { Destination, SourceEnd } from "./source-job.ts";
 import { openForQemu, recordWorkingSet } from "./stored-guest.ts";
 import type { StoredJob, StoredOptions, StoredWord } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";

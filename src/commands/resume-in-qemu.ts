@@ -14,7 +14,8 @@ import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { settle } from "./journal.ts";
 import { CONNECT_PATIENCE_MS } from "./restore-in-qemu.ts";
 import type { RestoreContext } from "./restore-in-qemu.ts";
-import { exitCode, SourceRun } from "./run-source.ts";
+import { SourceRun } from "./run-source.ts";
+import { exitCode } from "./source-job.ts";
 import { openForQemu } from "./stored-guest.ts";
 import type { StoredWord } from "./stored-guest.ts";
 

@@ -1,101 +1,32 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { sourceBlocks } from "../guests/registry.ts";
-import type { SourceGuestData } from "../guests/registry.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import type { JournalRecord } from "../journal/record.ts";
-import type { Observations } from "../report/observations.ts";
-import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { sourceProgress, sourceResidency } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
-import type { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
-import { EXIT, errorChain } from "../util/errors.ts";
-import type { Output } from "./common.ts";
-import type { Interrupts } from "./interrupts.ts";
 import { noteResumed, settle } from "./journal.ts";
+import { PrecopyRecord } from "./precopy-record.ts";
 import { readCommands } from "./standard-input.ts";
 import { sourceSettings } from "./source-flags.ts";
-import type { SourceOptions } from "./source-flags.ts";
+import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
+import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
-/** Precopy rounds that a report lists; a migration of more has long ceased to converge. */
-const REPORT_ROUNDS_MAX = 1000;
-/** An operator who interrupts more often than this wants out, whatever it costs. */
-const INTERRUPTS_MAX = 2;
-
-/** How to get to the destination. */
-export interface Destination {
-  route: Route;
-  /** It is a QEMU that waits for a preempt channel. */
-  preempt: boolean;
-  /** And of a QEMU that reads nothing before it is there. */
-  preemptFirst?: boolean;
-  /** What leads there over TLS; it is closed at the end of the run. */
-  bridge?: TlsBridge | undefined;
-}
-
-/** Says that nobody is there yet. */
-export function sayWaiting(peerText: string, options: { connectTimeout: number }): void {
-  const patience = formatDuration(options.connectTimeout);
-  log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
-}
-
-/** What is sent, where, and how. */
-export interface SourceJob {
-  guest: SourceGuestData;
-  /** The guest in words, for the report. */
-  guestText: string;
-  /** The peer as people know it. */
-  peerText: string;
-  /** How to get there; of a QEMU that is being started it is known only after a while. */
-  destination: Destination | Promise<Destination>;
-  /** When the work began, on the monotonic clock, where that is earlier than the sending. */
-  startNs?: number;
-  /** Target pages of the recorded working set, counted over all blocks. */
-  workingSet?: Uint32Array | undefined;
-  /** What of it is pushed before everything else. */
-  replay?: Uint32Array;
-  /** Nothing is recorded of what a kept guest asks for first: the push gives it time to ask. */
-  watch?: boolean;
-  options: SourceOptions & { json: boolean };
-  /** The destination has a part of the guest already: send it the rest. */
-  resume?: boolean;
-  /** Its entry in the journal; undefined where none is kept. */
-  record: JournalRecord | undefined;
-  /** The entry is written already, earlier than when the guest is about to be handed over. */
-  noted?: boolean;
-  output: Output;
-  interrupts: Interrupts;
-}
-
-/** How it ended. */
-export interface SourceEnd {
-  report: SourceReport;
-  observed: Observations;
-  /** Target pages that were asked for, counted over all blocks, in order. */
-  requested: Uint32Array;
-  /** Undefined when the guest is at the destination, whole. */
-  failure: ThreadError | undefined;
-  /** Where the guest is. */
-  place: "source" | "destination";
-}
-
 export class SourceRun {
   readonly #job: SourceJob;
   readonly #timeline: Timeline<SourceMoment>;
-  readonly #rounds: Round[] = [];
-  #switchover: Switchover | null = null;
+  readonly #precopy: PrecopyRecord;
   #crew: SourceCrew | undefined;
   /** Of a link that broke after the switchover. */
   #retries: Retries | undefined;
@@ -107,6 +38,7 @@ export class SourceRun {
     this.#job = job;
     this.#watch = new MovementWatch(job.output.page);
     this.#timeline = new Timeline(job.startNs);
+    this.#precopy = new PrecopyRecord(job.output.events);
   }
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
@@ -240,13 +172,11 @@ export class SourceRun {
         output.events.emit({ event: "phase", phase: event.phase });
         break;
       case "round":
-        if (this.#rounds.length < REPORT_ROUNDS_MAX) this.#rounds.push(event.result);
-        output.events.emit({ event: "round", ...event.result });
+        this.#precopy.addRound(event.result);
         break;
       case "switchover": {
         const kind = event.action === "complete" ? "precopy" : "postcopy";
-        this.#switchover = { reason: event.reason, dirtyPages: event.dirtyPages, kind };
-        output.events.emit({ event: "switchover", ...this.#switchover });
+        this.#precopy.end({ reason: event.reason, dirtyPages: event.dirtyPages, kind });
         break;
       }
       case "warning":
@@ -298,7 +228,7 @@ export class SourceRun {
         : "failed";
     const report = sourceReport({
       ...{ job: this.#job, crew, timeline: this.#timeline, failure },
-      ...{ rounds: this.#rounds, switchover: this.#switchover, recoveries: this.#recoveries },
+      ...{ precopy: this.#precopy, recoveries: this.#recoveries },
     });
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
@@ -314,14 +244,4 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
-}
-
-/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
-export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
-  if (end.failure === undefined) return EXIT.ok;
-  if (job.interrupts.interrupted) {
-    if (end.place === "destination") log.warn(errorChain(end.failure));
-    return job.interrupts.exitCode;
-  }
-  throw end.failure;
 }

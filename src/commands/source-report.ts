@@ -3,7 +3,7 @@ import { sourceBlocks } from "../guests/registry.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { Movement } from "../report/movement.ts";
 import type { Observations } from "../report/observations.ts";
-import type { Round, SourceReport, Switchover } from "../report/report.ts";
+import type { SourceReport } from "../report/report.ts";
 import { REPORT_VERSION } from "../report/report.ts";
 import { sourceCounts } from "../report/summary.ts";
 import { TIME, WORD } from "../source/shared.ts";
@@ -16,7 +16,8 @@ import type { ErrorRecord } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
 import { AFTERMATH } from "./broken-link.ts";
 import { peakResidentBytes } from "./process-memory.ts";
-import type { SourceJob } from "./run-source.ts";
+import type { PrecopyRecord } from "./precopy-record.ts";
+import type { SourceJob } from "./source-job.ts";
 import { deepestCause, withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond } from "./timeline.ts";
 import type { Timeline } from "./timeline.ts";
@@ -29,8 +30,7 @@ export interface FinishedSend {
   job: Pick<SourceJob, "guest" | "guestText" | "peerText" | "interrupts" | "workingSet">;
   crew: SourceCrew;
   timeline: Timeline<SourceMoment>;
-  rounds: Round[];
-  switchover: Switchover | null;
+  precopy: Pick<PrecopyRecord, "rounds" | "switchover">;
   /** How often the link broke and was made anew. */
   recoveries: number;
   failure: ThreadError | undefined;
@@ -117,8 +117,8 @@ export function sourceReport(sent: FinishedSend): SourceReport {
     urgentChannel: crew.urgentChannel,
     favour: favourOf(crew.shared.control, WORD.favour),
     recoveries: sent.recoveries,
-    switchover: sent.switchover,
-    rounds: sent.rounds,
+    switchover: sent.precopy.switchover,
+    rounds: sent.precopy.rounds,
     ...counts,
     workingSet: pages === 0 ? null : { pages, toInPlaceMs: timeline.ms("start", "useful") },
     requestServiceNs: requests.count === 0 ? null : requests.summary(),

@@ -14,14 +14,15 @@ import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
 import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
-import { guestSchema, stressKeysText } from "./guest-words.ts";
+import { guestSchema, stressKeysText, stressText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { checkJournal, forget, JOURNAL_FLAGS, openJournal } from "./journal.ts";
 import { restoreInQemu } from "./restore-in-qemu.ts";
 import { resumeInQemu } from "./resume-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
-import { exitCode, sayWaiting, SourceRun } from "./run-source.ts";
-import type { SourceEnd, SourceJob } from "./run-source.ts";
+import { SourceRun } from "./run-source.ts";
+import { exitCode, sayWaiting } from "./source-job.ts";
+import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
 import { isStored, openStoredGuest, recordWorkingSet, STORED_FLAGS } from "./stored-guest.ts";
@@ -214,10 +215,4 @@ async function runOnHere(
       `${audit.pagesWrong} wrong`,
   );
   job.output.events.emit({ event: "stayed", operations, ...audit });
-}
-
-/** A stress guest in words. */
-export function stressText(parameters: StressParameters): string {
-  const { size, workers } = parameters;
-  return `stress, ${formatBytes(size)}, ${workers} workers`;
 }

@@ -13,7 +13,7 @@ import { log } from "../util/log.ts";
 import { bytesSchema } from "../util/schemas.ts";
 import type { Output } from "./common.ts";
 import { optionalFlag, switchFlag } from "./strict.ts";
-import type { SourceEnd, SourceJob } from "./run-source.ts";
+import type { SourceEnd, SourceJob } from "./source-job.ts";
 
 /** What a SourceJob needs to know of a kept guest. */
 export interface StoredGuest {

@@ -1,0 +1,84 @@
+/** What is sent, where and how; and how it ended. */
+import type { SourceGuestData } from "../guests/registry.ts";
+import type { JournalRecord } from "../journal/record.ts";
+import type { Observations } from "../report/observations.ts";
+import type { SourceReport } from "../report/report.ts";
+import type { Route } from "../threads/tasks.ts";
+import type { ThreadError } from "../threads/thread.ts";
+import type { TlsBridge } from "../threads/tls-bridge.ts";
+import { formatDuration } from "../util/duration.ts";
+import { EXIT, errorChain } from "../util/errors.ts";
+import { log } from "../util/log.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import type { SourceOptions } from "./source-flags.ts";
+
+/** An operator who interrupts more often than this wants out, whatever it costs. */
+export const INTERRUPTS_MAX = 2;
+
+/** How to get to the destination. */
+export interface Destination {
+  route: Route;
+  /** It is a QEMU that waits for a preempt channel. */
+  preempt: boolean;
+  /** And of a QEMU that reads nothing before it is there. */
+  preemptFirst?: boolean;
+  /** What leads there over TLS; it is closed at the end of the run. */
+  bridge?: TlsBridge | undefined;
+}
+
+/** Says that nobody is there yet. */
+export function sayWaiting(peerText: string, options: { connectTimeout: number }): void {
+  const patience = formatDuration(options.connectTimeout);
+  log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
+}
+
+/** What is sent, where, and how. */
+export interface SourceJob {
+  guest: SourceGuestData;
+  /** The guest in words, for the report. */
+  guestText: string;
+  /** The peer as people know it. */
+  peerText: string;
+  /** How to get there; of a QEMU that is being started it is known only after a while. */
+  destination: Destination | Promise<Destination>;
+  /** When the work began, on the monotonic clock, where that is earlier than the sending. */
+  startNs?: number;
+  /** Target pages of the recorded working set, counted over all blocks. */
+  workingSet?: Uint32Array | undefined;
+  /** What of it is pushed before everything else. */
+  replay?: Uint32Array;
+  /** Nothing is recorded of what a kept guest asks for first: the push gives it time to ask. */
+  watch?: boolean;
+  options: SourceOptions & { json: boolean };
+  /** The destination has a part of the guest already: send it the rest. */
+  resume?: boolean;
+  /** Its entry in the journal; undefined where none is kept. */
+  record: JournalRecord | undefined;
+  /** The entry is written already, earlier than when the guest is about to be handed over. */
+  noted?: boolean;
+  output: Output;
+  interrupts: Interrupts;
+}
+
+/** How it ended. */
+export interface SourceEnd {
+  report: SourceReport;
+  observed: Observations;
+  /** Target pages that were asked for, counted over all blocks, in order. */
+  requested: Uint32Array;
+  /** Undefined when the guest is at the destination, whole. */
+  failure: ThreadError | undefined;
+  /** Where the guest is. */
+  place: "source" | "destination";
+}
+
+/** The exit code of a migration that ended; a failure that nobody asked for is thrown. */
+export function exitCode(job: Pick<SourceJob, "interrupts">, end: SourceEnd): number {
+  if (end.failure === undefined) return EXIT.ok;
+  if (job.interrupts.interrupted) {
+    if (end.place === "destination") log.warn(errorChain(end.failure));
+    return job.interrupts.exitCode;
+  }
+  throw end.failure;
+}
