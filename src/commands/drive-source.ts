@@ -1,10 +1,11 @@
 /** `source --guest qemu:SOCKET`: moves the guest of a running QEMU, by that QEMU itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
+import { DriveError } from "../guests/qemu/drive-error.ts";
 import { guestState, judge, keptByPeer } from "../guests/qemu/earlier-move.ts";
 import { identifyQemu } from "../guests/qemu/identity.ts";
 import { continueGuest, letRun } from "../guests/qemu/keep.ts";
-import { DriveError, QemuSourceDriver } from "../guests/qemu/source-driver.ts";
+import { QemuSourceDriver } from "../guests/qemu/source-driver.ts";
 import type { DriveEvent } from "../guests/qemu/source-driver.ts";
 import { eventTimeNs } from "../guests/qemu/migration.ts";
 import { qemuTls } from "../guests/qemu/tls.ts";

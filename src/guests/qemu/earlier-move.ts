@@ -9,7 +9,7 @@ import type { MigrateReply } from "../../qmp/messages.ts";
 import type { JournalEntry } from "../../journal/entry.ts";
 import { KEPT_REQUESTS } from "../../stream/hello.ts";
 import { queryMigrate } from "./migration.ts";
-import { DriveError } from "./source-driver.ts";
+import { DriveError } from "./drive-error.ts";
 
 /** Statuses of query-migrate after which, or before any of which, the guest has not left. */
 const STAYED: ReadonlySet<string> = new Set(["none", "failed", "cancelled"]);

@@ -3,7 +3,7 @@ import type { QmpClient } from "../../qmp/client.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { statusSchema } from "../../qmp/messages.ts";
 import { KEPT_REQUESTS } from "../../stream/hello.ts";
-import { DriveError } from "./source-driver.ts";
+import { DriveError } from "./drive-error.ts";
 import type { QemuSourceDriver } from "./source-driver.ts";
 
 /** How often it is looked whether a guest that was told to go on does, and how long. */

@@ -8,8 +8,8 @@ import { QmpError } from "../../qmp/client.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
-import { PostcopyError } from "../../util/errors.ts";
-import { Retries } from "../../util/retries.ts";
+import { DriveError, hangingError, pausedError } from "./drive-error.ts";
+import { LinkRecovery } from "./link-recovery.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
 import { SwitchDecision } from "./switch-decision.ts";
@@ -42,9 +42,6 @@ const IN_THE_WAY_OF_KEEP = { ...IN_THE_WAY, "release-ram": false } as const;
 /** What QEMU says when nobody is there (yet). */
 const NOBODY_THERE = /refused|No such file|No route|timed out|unreachable/i;
 
-/** How long a recovery may take to shake hands. */
-const HANDSHAKE_TIMEOUT_MS = 10_000;
-
 /** What the operator may set. */
 export interface DriveSettings {
   policy: SwitchoverPolicy;
@@ -73,18 +70,11 @@ export type DriveEvent =
   /** The link broke after the switch; it is tried again. */
   | { kind: "paused" };
 
-/** The guest cannot be moved, or was not; QEMU's own words are in the message. */
-export class DriveError extends PostcopyError {}
-
 export class QemuSourceDriver {
   /** The last answer of query-migrate. */
   reply: MigrateReply = {};
   /** The answer in which the switch to postcopy was first seen: what precopy had sent until then. */
   atSwitch: MigrateReply | undefined;
-  /** How often the link broke after the switch and was made anew. */
-  recoveries = 0;
-  #broken = false;
-  #retries: Retries | undefined;
   readonly #qmp: QmpClient;
   readonly #settings: DriveSettings;
   readonly #emit: (event: DriveEvent) => void;
@@ -95,6 +85,7 @@ export class QemuSourceDriver {
   #cancelled = false;
   #held = true;
   readonly #decision: SwitchDecision;
+  readonly #recovery: LinkRecovery;
   /** Resolved by an event that is worth a look. */
   #woken = Promise.withResolvers<void>();
 
@@ -104,6 +95,9 @@ export class QemuSourceDriver {
     this.#emit = emit;
     this.#decision = new SwitchDecision(settings, this.#downtimeLimitMs, (result) => {
       emit({ kind: "round", result });
+    });
+    this.#recovery = new LinkRecovery(qmp, settings.recoverTimeoutMs, () => {
+      emit({ kind: "paused" });
     });
     qmp.onEvent(({ name, data }) => {
       // A short postcopy may be over between two looks; QEMU's events leave nothing out.
@@ -116,6 +110,11 @@ export class QemuSourceDriver {
   /** The precopy round that is under way, from 1; 0 before the first. */
   get round(): number {
     return this.#decision.round;
+  }
+
+  /** How often the link broke after the switch and was made anew. */
+  get recoveries(): number {
+    return this.#recovery.count;
   }
 
   /** What QEMU may complete in by itself: only `auto` leaves that to it. */
@@ -160,6 +159,11 @@ export class QemuSourceDriver {
   /** Puts back what `prepare` changed, where QEMU lets us. */
   async restoreSettings(): Promise<void> {
     await this.#changed?.putBack();
+  }
+
+  /** Has the next try to recover come at once. */
+  recover(): void {
+    this.#recovery.now();
   }
 
   /** Switches over as soon as QEMU can. */
@@ -218,24 +222,21 @@ export class QemuSourceDriver {
       seen = status;
       switch (status) {
         case "completed":
-          this.#noteLink();
+          this.#recovery.noteLink();
           return undefined;
         case "failed":
         case "cancelled":
           return this.#failed(status);
         case "postcopy-paused":
-          this.#broken = true;
-          if (!(await this.#resume(uri))) return pausedError();
+          if (!(await this.#recovery.connect(uri))) return pausedError();
           break;
         case "postcopy-recover":
-          if (performance.now() - seenMs <= HANDSHAKE_TIMEOUT_MS) break;
-          await this.#breakOff();
-          if (this.#retries?.over === true) return hangingError();
+          if (!(await this.#recovery.shakeHands(performance.now() - seenMs))) return hangingError();
           break;
         case "postcopy-active":
         case "postcopy-device":
           this.#noteSwitch();
-          this.#noteLink();
+          this.#recovery.noteLink();
           break;
         case "active":
           await this.#followPrecopy(began);
@@ -244,45 +245,10 @@ export class QemuSourceDriver {
     }
   }
 
-  /** Has QEMU connect again, after a pause; false when patience is over. */
-  async #resume(uri: string): Promise<boolean> {
-    if (this.#retries === undefined) {
-      this.#retries = new Retries(this.#settings.recoverTimeoutMs);
-      this.#emit({ kind: "paused" });
-    }
-    if (!(await this.#retries.next())) return false;
-    try {
-      await this.#qmp.run("migrate", { uri, resume: true });
-    } catch (error) {
-      // It may have gone on since it was asked, or be in the middle of an earlier try.
-      if (!(error instanceof QmpError)) throw error;
-    }
-    return true;
-  }
-
-  /** A recovery that hangs is broken off: QEMU before 9.1 does not notice that its peer is gone. */
-  async #breakOff(): Promise<void> {
-    try {
-      await this.#qmp.run("migrate-pause");
-    } catch (error) {
-      if (!(error instanceof QmpError)) throw error;
-    }
-  }
-
-  /** Has the next try to recover come at once. */
-  recover(): void {
-    this.#retries?.now();
-  }
-
   /** Waits until an event of QEMU is worth a look, at most for a time. */
   async #pause(ms: number): Promise<void> {
     await Promise.race([this.#woken.promise, Bun.sleep(ms)]);
     this.#woken = Promise.withResolvers<void>();
-  }
-
-  #noteLink(): void {
-    if (this.#broken) this.recoveries++;
-    this.#broken = false;
   }
 
   #noteSwitch(): void {
@@ -319,25 +285,4 @@ export class QemuSourceDriver {
     this.#held = false;
     await this.#qmp.run("migrate-set-parameters", { "max-bandwidth": this.#precopyBytesPerSecond });
   }
-}
-
-/** QEMU 7.2 waits in it for ever when its link breaks at the wrong moment, and takes no migrate_pause. */
-function hangingError(): DriveError {
-  return new DriveError(
-    "RECOVERY_HANGS",
-    "QEMU hangs in its try to recover (postcopy-recover), and cannot be told to break it off",
-    {
-      hint:
-        "the guest is at the destination, which keeps what it has; QEMU from 9.1 on comes back from " +
-        "this by itself",
-    },
-  );
-}
-
-function pausedError(): DriveError {
-  return new DriveError("PAUSED", "The link broke after the switch: both QEMUs are paused", {
-    hint:
-      "at the destination's monitor: migrate_recover tcp:HOST:PORT, then at this one: " +
-      "migrate -r tcp:HOST:PORT; or raise --recover-timeout the next time",
-  });
 }
