@@ -1,5 +1,4 @@
 /** A guest that is kept: its pages go to files, its device state stays as it came. */
-import { punchHole } from "../../../syscalls/fallocate.ts";
 import type {
   ArrivedPart,
   DestGuest,
@@ -9,7 +8,6 @@ import type {
 } from "../../dest/guest.ts";
 import type { PageState } from "../../dest/shared.ts";
 import type { RamBlock } from "../../ram/block.ts";
-import { targetPages } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
@@ -18,36 +16,25 @@ import { bootId } from "../../util/processes.ts";
 import { StreamError } from "../../util/errors.ts";
 import { PROGRAM, VERSION } from "../../util/version.ts";
 import { SnapshotFiles } from "./files.ts";
-import { ARRIVAL_FORMAT, PAGE_TO_COME } from "./arrival.ts";
+import { ARRIVAL_FORMAT } from "./arrival.ts";
 import type { Arrival, TakenOver } from "./arrival.ts";
-import { readArrivedPages } from "./arrived-pages.ts";
 import {
   ARRIVAL_FILE,
   manifestBytesMax,
   MANIFEST_FILE,
   PACKAGE_FILE,
-  ramFile,
   sha256,
   SNAPSHOT_FORMAT,
   SNAPSHOT_VERSION,
-  SUM_BYTES,
-  sumsFile,
   VM_DESCRIPTION_FILE,
 } from "./layout.ts";
-import type { Manifest, ManifestBlock, ManifestFile } from "./layout.ts";
-import { ZERO_PAGE_SUM } from "../stored/page-sum.ts";
-import { forEachZeroRun } from "./page-runs.ts";
+import type { Manifest, ManifestFile } from "./layout.ts";
+import { RamStore } from "./ram-store.ts";
 import { PrecopyStoreSink } from "./store-sink.ts";
 import type { StoreData } from "./store-sink.ts";
 
 const MANIFEST_DRAFT = `${MANIFEST_FILE}.tmp`;
 const ARRIVAL_DRAFT = `${ARRIVAL_FILE}.tmp`;
-
-/**
- * Shorter runs of zeros keep the room that was reserved for them: ext4 takes up to a millisecond a
- * hole, and the memory that a guest has never used comes in long runs.
- */
-const PUNCH_PAGES_MIN = 16;
 
 /** What was kept, for the report. */
 export interface KeptSnapshot {
@@ -77,7 +64,7 @@ export class SnapshotDestGuest implements DestGuest {
   /** The package as the manifest names it, once it is durable. */
   #packageFile: ManifestFile | undefined;
   #vmDescription: Uint8Array | undefined;
-  #data: StoreData | undefined;
+  #store: RamStore | undefined;
   readonly #takenOver: TakenOver | undefined;
 
   /**
@@ -111,63 +98,24 @@ export class SnapshotDestGuest implements DestGuest {
       const message = `The RAM block "${name}" of ${length} bytes has pages of ${pageSize}`;
       throw new StreamError("PAGE_SIZE", message);
     });
-    const files = this.#blocks.map(({ index, length }) => {
-      return this.#files.create(ramFile(index), length);
-    });
-    const sums = this.#blocks.map((block) => {
-      const shared = new SharedArrayBuffer(targetPages(block) * 4);
-      new Uint32Array(shared).fill(ZERO_PAGE_SUM);
-      return shared;
-    });
-    const sumFiles = this.#blocks.map((block) => this.#reserveSums(block));
+    const store = RamStore.create(this.#files, this.#blocks);
     for (const draft of [MANIFEST_DRAFT, ARRIVAL_DRAFT]) {
       this.#files.reserveFile(draft, manifestBytesMax(this.#blocks.length));
     }
-    this.#data = { directory: this.#files.directory, files, sums, sumFiles };
+    this.#store = store;
     return this.#blocks;
   }
 
-  #reserveSums({ index, length }: RamBlock): number {
-    const bytes = (length / TARGET_PAGE_SIZE) * SUM_BYTES;
-    const fd = this.#files.create(sumsFile(index), bytes);
-    this.#files.reserve(fd, sumsFile(index), 0, bytes, bytes);
-    return fd;
-  }
-
-  /**
-   * A range will come in postcopy. What holds data has its room already; the rest, from the first
-   * page without to the last, is reserved in one go.
-   */
   reserve(block: RamBlock, start: number, length: number): void {
-    const { files, sums } = this.#store();
-    const of = sumsOf(sums, block);
-    const end = (start + length) / TARGET_PAGE_SIZE;
-    let [first, last, holes] = [end, end, 0];
-    for (let page = start / TARGET_PAGE_SIZE; page < end; page++) {
-      if (of[page] !== ZERO_PAGE_SUM) continue;
-      if (holes++ === 0) first = page;
-      last = page;
-    }
-    if (holes === 0) return;
-    const offset = first * TARGET_PAGE_SIZE;
-    const bytes = (last + 1) * TARGET_PAGE_SIZE - offset;
-    const needed = holes * TARGET_PAGE_SIZE;
-    this.#files.reserve(files[block.index] ?? -1, ramFile(block.index), offset, bytes, needed);
+    this.#ram.reserve(block, start, length);
   }
 
   /**
    * The guest is about to be taken over: says durably what another process needs to take the rest,
    * if this one cannot (arrival.ts).
    */
-  takeOver({ received }: PageState, facts: StreamFacts): void {
-    const { sums } = this.#store();
-    for (const block of this.#blocks) {
-      const slots = sumsOf(sums, block).slice();
-      received[block.index]?.forEachClearRange((first, end) => {
-        slots.fill(PAGE_TO_COME, first, end);
-      });
-      this.#files.write(sumsFile(block.index), new Uint8Array(slots.buffer));
-    }
+  takeOver(pages: PageState, facts: StreamFacts): void {
+    this.#ram.writeArrived(pages);
     const arrival: Arrival = {
       format: ARRIVAL_FORMAT,
       version: SNAPSHOT_VERSION,
@@ -185,7 +133,6 @@ export class SnapshotDestGuest implements DestGuest {
 
   /** Goes on where another process was when it ended: reads what is here, page by page. */
   resume(): ArrivedPart {
-    const { directory } = this.#files;
     if (this.#takenOver === undefined) throw new Error("there is no guest to resume");
     const { arrival, package: bytes } = this.#takenOver;
     this.#package = bytes;
@@ -193,32 +140,27 @@ export class SnapshotDestGuest implements DestGuest {
     this.#machineType = arrival.machineType;
     this.#uuid = arrival.uuid;
     this.#blocks = arrival.blocks.map((block, index) => ({ ...block, index, address: 0 }));
-    const arrived = this.#blocks.map((block) => readArrivedPages(this.#files, block));
-    const [files, sumFiles, sums] = [
-      arrived.map(({ file }) => file),
-      arrived.map(({ sumFile }) => sumFile),
-      arrived.map((pages) => pages.sums),
-    ];
-    this.#data = { directory, files, sums, sumFiles };
+    const { store, received } = RamStore.reopen(this.#files, this.#blocks);
+    this.#store = store;
     const { ramSectionId, sourceIsOurs } = arrival;
-    const received = arrived.map((pages) => pages.received.shared);
+    const pages = { received: received.map(({ shared }) => shared) };
     return {
-      ...{ blocks: this.#blocks, pages: { received }, ramSectionId, sourceIsOurs },
+      ...{ blocks: this.#blocks, pages, ramSectionId, sourceIsOurs },
       sameBoot: arrival.bootId === bootId(),
     };
   }
 
   storeSink(pages: PageState, buffer: ReceiveBuffer): PrecopyStoreSink {
-    return new PrecopyStoreSink(this.#store(), pages, buffer);
+    return new PrecopyStoreSink(this.#ram.data, pages, buffer);
   }
 
   sinkData(): StoreData {
-    return this.#store();
+    return this.#ram.data;
   }
 
-  #store(): StoreData {
-    if (this.#data === undefined) throw new Error("the RAM blocks are not known yet");
-    return this.#data;
+  get #ram(): RamStore {
+    if (this.#store === undefined) throw new Error("the RAM blocks are not known yet");
+    return this.#store;
   }
 
   run(): void {
@@ -227,7 +169,7 @@ export class SnapshotDestGuest implements DestGuest {
 
   /** Makes all files durable, and only then says by the manifest that they are a snapshot. */
   finish(commit: () => void): void {
-    const blocks = this.#blocks.map((block) => this.#finishBlock(block));
+    const blocks = this.#ram.finish();
     const described = this.#vmDescription;
     const manifest: Manifest = {
       format: SNAPSHOT_FORMAT,
@@ -262,50 +204,8 @@ export class SnapshotDestGuest implements DestGuest {
     this.#files.write(file, bytes);
     return { file, bytes: bytes.length, sha256: sha256(bytes) };
   }
-
-  #finishBlock(block: RamBlock): ManifestBlock {
-    const { files, sums, sumFiles } = this.#store();
-    // Copied out: a file cannot be written from shared memory.
-    const of = sumsOf(sums, block).slice();
-    const fd = files[block.index] ?? -1;
-    this.#files.sync(fd, ramFile(block.index));
-    const zeros = punchZeroRuns(fd, of);
-    this.#files.close(fd, ramFile(block.index));
-    const bytes = new Uint8Array(of.buffer);
-    this.#files.write(sumsFile(block.index), bytes);
-    this.#files.close(sumFiles[block.index] ?? -1, sumsFile(block.index));
-    return {
-      name: block.name,
-      length: block.length,
-      pageSize: block.pageSize,
-      file: ramFile(block.index),
-      sums: sumsFile(block.index),
-      sumsSha256: sha256(bytes),
-      pagesStored: of.length - zeros,
-    };
-  }
-}
-
-/**
- * Gives the room back that was reserved for pages which then came as zeros, where it is worth it;
- * returns how many pages of zeros there are. A failure costs room, not contents.
- */
-function punchZeroRuns(fd: number, sums: Uint32Array): number {
-  let zeros = 0;
-  forEachZeroRun(sums, (page, count) => {
-    zeros += count;
-    if (count < PUNCH_PAGES_MIN) return;
-    punchHole(fd, page * TARGET_PAGE_SIZE, count * TARGET_PAGE_SIZE);
-  });
-  return zeros;
 }
 
 function jsonBytes(value: Manifest | Arrival): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
-}
-
-function sumsOf(sums: readonly SharedArrayBuffer[], block: RamBlock): Uint32Array {
-  const shared = sums[block.index];
-  if (shared === undefined) throw new Error(`no checksums for block ${block.name}`);
-  return new Uint32Array(shared);
 }
