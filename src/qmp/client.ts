@@ -3,25 +3,18 @@
  * negotiation mode, then every command carries an id that its answer repeats, and events come in
  * between. It lives on the main thread and never blocks it.
  */
-import { accessSync, constants, statSync } from "node:fs";
 import * as z from "zod";
-import { peerProcess } from "../../syscalls/socket.ts";
 import { PostcopyError } from "../util/errors.ts";
-import { LineFramer } from "./lines.ts";
 import { greetingSchema, messageSchema } from "./messages.ts";
 import type { Message } from "./messages.ts";
+import { MonitorSocket } from "./monitor-socket.ts";
+import type { MonitorError } from "./monitor-socket.ts";
 
 /** How long a monitor may take to greet: one that serves another client says nothing at all. */
 const GREETING_TIMEOUT_MS = 5000;
 /** How long QEMU may take to answer a command; its main loop may be busy with a migration. */
 const ANSWER_TIMEOUT_MS = 30_000;
-/** Longest line of a monitor; descriptions of a machine take some hundreds of KiB. */
-const LINE_CHARACTERS_MAX = 16 * 1024 * 1024;
-
 const NOT_QMP_HINT = "a monitor made with -qmp speaks QMP; one made with -monitor is for people";
-
-/** A monitor that is not there, does not speak, or went away. */
-export class MonitorError extends PostcopyError {}
 
 /** QEMU refused a command, in its own words. */
 export class QmpError extends PostcopyError {
@@ -68,21 +61,18 @@ export class QmpClient {
   version = "";
   /** Whether commands may be run beside others. */
   outOfBand = false;
-  /** Of its socket. */
-  readonly path: string;
   readonly #pending = new Map<number, Pending>();
   readonly #greeting = Promise.withResolvers<unknown>();
   readonly #listeners = new Set<(event: QmpEvent) => void>();
-  readonly #decoder = new TextDecoder();
-  readonly #lines = new LineFramer(LINE_CHARACTERS_MAX);
-  #socket: Bun.Socket | undefined;
-  /** What the socket did not take yet. */
-  #unsent: Uint8Array = new Uint8Array(0);
+  readonly #socket: MonitorSocket;
   #lastId = 0;
   #failure: Error | undefined;
 
   private constructor(path: string) {
-    this.path = path;
+    this.#socket = new MonitorSocket(path, {
+      line: (text) => this.#take(text),
+      failed: (error) => this.#fail(error),
+    });
     this.#greeting.promise.catch(() => {
       // Whoever connects awaits it; a failure after that is told to the commands.
     });
@@ -96,7 +86,7 @@ export class QmpClient {
     const client = new QmpClient(path);
     if (options.onEvent !== undefined) client.onEvent(options.onEvent);
     try {
-      await client.#open();
+      await client.#socket.open();
       const timeoutMs = options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS;
       const greeting = await client.#greet(timeoutMs);
       client.version = versionText(greeting);
@@ -111,35 +101,14 @@ export class QmpClient {
     }
   }
 
-  async #open(): Promise<void> {
-    const closed = (): void => this.#fail(this.#error("MONITOR_CLOSED", "was closed by QEMU"));
-    try {
-      this.#socket = await Bun.connect({
-        unix: this.path,
-        socket: {
-          data: (_socket, bytes) => this.#receive(this.#decoder.decode(bytes, { stream: true })),
-          drain: () => this.#flush(),
-          close: closed,
-          end: closed,
-          error: closed,
-        },
-      });
-    } catch (cause) {
-      throw new MonitorError("NO_MONITOR", `There is no QEMU monitor at ${this.path}`, {
-        cause,
-        hint: absenceHint(this.path),
-      });
-    }
-  }
-
   async #greet(timeoutMs: number): Promise<z.infer<typeof greetingSchema>> {
-    const silent = this.#error("MONITOR_SILENT", "does not greet", {
+    const silent = this.#socket.error("MONITOR_SILENT", "does not greet", {
       hint: "it serves one client at a time: another program may be connected to it",
     });
     const text = await withTimeout(this.#greeting.promise, timeoutMs, silent);
     const parsed = greetingSchema.safeParse(text);
     if (parsed.success) return parsed.data;
-    throw this.#error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT });
+    throw this.#socket.error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT });
   }
 
   /**
@@ -157,17 +126,25 @@ export class QmpClient {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#pending.set(id, { command, resolve, reject });
     const verb = options.outOfBand === true ? "exec-oob" : "execute";
-    this.#send(`${JSON.stringify({ [verb]: command, arguments: parameters, id })}\n`);
+    this.#socket.send(`${JSON.stringify({ [verb]: command, arguments: parameters, id })}\n`);
     const timeoutMs = options.timeoutMs ?? ANSWER_TIMEOUT_MS;
-    const silent = this.#error("MONITOR_SILENT", `did not answer ${command} for ${timeoutMs} ms`);
+    const silent = this.#socket.error(
+      "MONITOR_SILENT",
+      `did not answer ${command} for ${timeoutMs} ms`,
+    );
     try {
       const parsed = schema.safeParse(await withTimeout(promise, timeoutMs, silent));
       if (parsed.success) return parsed.data;
       const what = `gave an answer to ${command} that is not understood`;
-      throw this.#error("MONITOR_ANSWER", `${what}: ${z.prettifyError(parsed.error)}`);
+      throw this.#socket.error("MONITOR_ANSWER", `${what}: ${z.prettifyError(parsed.error)}`);
     } finally {
       this.#pending.delete(id);
     }
+  }
+
+  /** Of its socket. */
+  get path(): string {
+    return this.#socket.path;
   }
 
   /** Runs a command whose result says nothing. */
@@ -188,19 +165,13 @@ export class QmpClient {
 
   /** The process that listens at the socket; 0 where it cannot be seen from here. */
   get process(): number {
-    // Bun has it, and does not say so in its types.
-    const fd: unknown = this.#socket === undefined ? -1 : Reflect.get(this.#socket, "fd");
-    return typeof fd === "number" && fd >= 0 ? peerProcess(fd) : 0;
+    return this.#socket.process;
   }
 
   /** Closes the connection; commands that are still out fail. */
   close(): void {
-    this.#fail(this.#error("MONITOR_CLOSED", "was closed"));
-    this.#socket?.end();
-  }
-
-  #error(code: string, what: string, details: { hint?: string } = {}): MonitorError {
-    return new MonitorError(code, `The QEMU monitor at ${this.path} ${what}`, details);
+    this.#fail(this.#socket.error("MONITOR_CLOSED", "was closed"));
+    this.#socket.end();
   }
 
   #fail(error: Error): void {
@@ -210,32 +181,10 @@ export class QmpClient {
     this.#pending.clear();
   }
 
-  #send(text: string): void {
-    this.#unsent = Buffer.concat([this.#unsent, Buffer.from(text)]);
-    this.#flush();
-  }
-
-  /** A socket takes what fits into its buffer, and calls again when there is room. */
-  #flush(): void {
-    if (this.#unsent.length === 0) return;
-    const sent = this.#socket?.write(this.#unsent) ?? 0;
-    // -1: it is closed, which its own callback tells.
-    this.#unsent = this.#unsent.subarray(Math.max(0, sent));
-  }
-
-  #receive(text: string): void {
-    const lines = this.#failure === undefined ? this.#lines.take(text) : [];
-    if (lines === undefined) {
-      this.#giveUp(this.#error("MONITOR_ANSWER", "sends a line without end"));
-      return;
-    }
-    for (const line of lines) this.#take(line);
-  }
-
   /** Fails everything, and hangs up: what comes from there cannot be trusted. */
   #giveUp(error: MonitorError): void {
     this.#fail(error);
-    this.#socket?.end();
+    this.#socket.end();
   }
 
   #take(line: string): void {
@@ -243,7 +192,9 @@ export class QmpClient {
     try {
       json = JSON.parse(line);
     } catch {
-      this.#giveUp(this.#error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT }));
+      this.#giveUp(
+        this.#socket.error("NO_MONITOR", "is not a QMP monitor", { hint: NOT_QMP_HINT }),
+      );
       return;
     }
     // Only the first line is the greeting; a second resolve does nothing.
@@ -270,27 +221,6 @@ export class QmpClient {
   #tell(event: QmpEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
-}
-
-/** What may be the matter with a path at which nobody answers. */
-function absenceHint(path: string): string {
-  let found: ReturnType<typeof statSync> | undefined;
-  try {
-    found = statSync(path, { throwIfNoEntry: false });
-  } catch {
-    return "it cannot be reached by this user, or a part of it is no directory";
-  }
-  if (found === undefined) {
-    return "start QEMU with -qmp unix:PATH,server=on,wait=off and name that PATH";
-  }
-  if (!found.isSocket())
-    return "it is there, and no socket: name the PATH that -qmp unix: was given";
-  try {
-    accessSync(path, constants.W_OK);
-  } catch {
-    return "it belongs to another user";
-  }
-  return "nobody listens there any more: that QEMU has ended";
 }
 
 function versionText({ QMP }: z.infer<typeof greetingSchema>): string {

@@ -2,8 +2,9 @@
 import { describe, expect, test } from "bun:test";
 import * as z from "zod";
 
-import { MonitorError, QmpClient, QmpError } from "../../../src/qmp/client.ts";
+import { QmpClient, QmpError } from "../../../src/qmp/client.ts";
 import type { ConnectOptions, QmpEvent } from "../../../src/qmp/client.ts";
+import { MonitorError } from "../../../src/qmp/monitor-socket.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { FakeMonitor, fakeEvent } from "../../helpers/fake-monitor.ts";
 import type { FakeAnswer, FakeRequest } from "../../helpers/fake-monitor.ts";
@@ -205,7 +206,7 @@ describe("an end", () => {
   test("so does a line that does not end", async () => {
     await withMonitor(done, async (client, monitor) => {
       await waitUntil(() => {
-        monitor.say("x".repeat(128 * 1024));
+        monitor.say("x".repeat(1024 * 1024));
         return client.failure !== undefined;
       }, "the end");
       expect(client.failure).toMatchObject({ code: "MONITOR_ANSWER" });
