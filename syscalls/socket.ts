@@ -1,6 +1,6 @@
 /** Sockets: socket(2), bind(2), listen(2), accept4(2), connect(2), tcp(7), unix(7). */
 import { ERRNO } from "./abi/errno.ts";
-import { IP, SOCKADDR_UN, SOCKET, SOCKIOS, TCP, TCP_INFO_FIELDS, UCRED } from "./abi/socket.ts";
+import { IP, SOCKADDR_UN, SOCKET, SOCKIOS, TCP, TCP_INFO_FIELDS } from "./abi/socket.ts";
 import { check } from "./error.ts";
 import { formatInet, formatInet6, parseInet, parseInet6 } from "./inet.ts";
 import { getU64, mapScratch } from "./memory.ts";
@@ -134,55 +134,6 @@ export function takeSocketError(fd: number): number {
     `fd ${fd}, SO_ERROR`,
   );
   return view.getInt32(0, true);
-}
-
-/** Who is at the other end of a unix socket (struct ucred). */
-export interface PeerCredentials {
-  /** 0 where the process is in none of our pid namespaces. */
-  pid: number;
-  /** The effective user and group of that process, as they were then. */
-  uid: number;
-  gid: number;
-}
-
-/**
- * SO_PEERCRED of a unix socket that is connected: whoever connected to it where it was accepted, and
- * whoever listened where it did connect.
- */
-export function peerCredentials(fd: number): PeerCredentials {
-  const { address, view } = addressScratch();
-  const { size, fields } = UCRED["struct ucred"];
-  view.setUint32(size, size, true);
-  const level = SOCKET.SOL_SOCKET;
-  check(
-    "getsockopt",
-    syscall(NR.getsockopt, fd, level, SOCKET.SO_PEERCRED, address, address + size),
-    `fd ${fd}, SO_PEERCRED`,
-  );
-  return {
-    pid: view.getInt32(fields.pid, true),
-    uid: view.getUint32(fields.uid, true),
-    gid: view.getUint32(fields.gid, true),
-  };
-}
-
-/** The process of `peerCredentials`. */
-export function peerProcess(fd: number): number {
-  return peerCredentials(fd).pid;
-}
-
-/**
- * A descriptor (pidfd) of the process of `peerCredentials`, also of one in another pid namespace, which
- * is the caller's to close; or -errno: ENOPROTOOPT before Linux 6.5, ESRCH when it has ended.
- */
-export function openPeerProcess(fd: number): number {
-  const { address, view } = addressScratch();
-  view.setUint32(4, 4, true);
-  const [level, option] = [SOCKET.SOL_SOCKET, SOCKET.SO_PEERPIDFD];
-  const result = syscall(NR.getsockopt, fd, level, option, address, address + 4);
-  // Linux up to 6.15 calls the end of the process an invalid argument.
-  if (result === -ERRNO.EINVAL) return -ERRNO.ESRCH;
-  return result < 0 ? result : view.getInt32(0, true);
 }
 
 function setOption(fd: number, level: number, option: number, value: number): void {

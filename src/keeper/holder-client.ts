@@ -2,7 +2,8 @@
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
-import { makeSocket, peerCredentials, startConnect } from "../../syscalls/socket.ts";
+import { peerCredentials } from "../../syscalls/peer-process.ts";
+import { makeSocket, startConnect } from "../../syscalls/socket.ts";
 import { KEEPER_LIMIT_MS, KeeperError } from "./keeper.ts";
 import type { Keeper, Kept } from "./keeper.ts";
 import { receiveLine, sendLine } from "./line.ts";

@@ -12,7 +12,8 @@
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
-import { acceptConnection, peerCredentials } from "../../syscalls/socket.ts";
+import { peerCredentials } from "../../syscalls/peer-process.ts";
+import { acceptConnection } from "../../syscalls/socket.ts";
 import { errorChain } from "../util/errors.ts";
 import { KEPT_MAX, KEPT_NAME, KeeperError, PROCESS_NAME } from "./keeper.ts";
 import type { Kept } from "./keeper.ts";

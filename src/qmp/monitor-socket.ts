@@ -1,6 +1,6 @@
 /** The unix socket of a QEMU monitor: text goes out as the socket takes it, and comes in as lines. */
 import { accessSync, constants, statSync } from "node:fs";
-import { peerProcess } from "../../syscalls/socket.ts";
+import { peerProcess } from "../../syscalls/peer-process.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { LineFramer } from "./lines.ts";
 

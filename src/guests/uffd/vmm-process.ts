@@ -4,7 +4,7 @@ import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { SyscallError } from "../../../syscalls/error.ts";
 import { openProcess } from "../../../syscalls/pidfd.ts";
-import { openPeerProcess, peerProcess } from "../../../syscalls/socket.ts";
+import { openPeerProcess, peerProcess } from "../../../syscalls/peer-process.ts";
 import { VmmGoneError } from "../../dest/place-failure.ts";
 import { HandoverError } from "./handover.ts";
 import type { Region } from "./handover.ts";

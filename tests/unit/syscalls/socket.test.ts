@@ -5,6 +5,7 @@ import { IP, SOCKET, TCP } from "../../../syscalls/abi/socket.ts";
 import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { readInto, writeFrom } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
+import { peerCredentials, peerProcess } from "../../../syscalls/peer-process.ts";
 import { NR, syscall } from "../../../syscalls/raw.ts";
 import {
   acknowledgeNow,
@@ -18,8 +19,6 @@ import {
   makeDatagramSocket,
   makeSocket,
   peekBytes,
-  peerCredentials,
-  peerProcess,
   readTcpState,
   remoteAddress,
   shutdownSocket,
