@@ -129,30 +129,33 @@ function checkOptions(options: SourceCommandOptions): void {
   if (options.keep && guest.kind !== "qemu") {
     throw new UsageError("CONTRADICTION", "Flag --keep is for a running QEMU (qemu:QMP_SOCKET)");
   }
-  const kept = isStored(guest);
-  if (options.resume && !kept) {
+  if (options.resume && !isStored(guest)) {
     throw new UsageError("CONTRADICTION", "Flag --resume is for a kept guest", {
       hint: "name it: --guest snapshot:DIRECTORY, stream:FILE or firecracker:FILE",
     });
   }
   checkSecurity(options, undefined, to);
-  if (options.tls !== undefined && run !== undefined) {
+  if (options.resume && options.again) {
+    throw new UsageError("CONTRADICTION", "Flags --resume and --again contradict each other");
+  }
+  if (run !== undefined) checkRun(options, run);
+  else if (runLog !== undefined) {
+    throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
+  }
+}
+
+/** What is restored in a QEMU that is started here has been kept by one. */
+function checkRun({ guest, resume, noJournal, tls }: SourceCommandOptions, run: string): void {
+  if (tls !== undefined) {
     throw new UsageError("CONTRADICTION", "Flag --tls is not for --run", {
       hint: "leave it out: that QEMU is reached by a socket that only you can open",
     });
   }
-  if (options.resume && run !== undefined && options.noJournal) {
+  if (resume && noJournal) {
     throw new UsageError("CONTRADICTION", "Flag --resume finds the QEMU of --run by the journal", {
       hint: "leave --no-journal out; where none was kept, end that QEMU and restore the guest anew",
     });
   }
-  if (options.resume && options.again) {
-    throw new UsageError("CONTRADICTION", "Flags --resume and --again contradict each other");
-  }
-  if (runLog !== undefined && run === undefined) {
-    throw new UsageError("CONTRADICTION", "Flag --run-log is for the QEMU of --run");
-  }
-  if (run === undefined) return;
   checkRunCommand(run);
   if (guest.kind === "firecracker") {
     throw new UsageError(
@@ -163,7 +166,7 @@ function checkOptions(options: SourceCommandOptions): void {
       },
     );
   }
-  if (kept) return;
+  if (isStored(guest)) return;
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
   });

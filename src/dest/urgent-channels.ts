@@ -58,7 +58,7 @@ export interface UrgentEnd {
   channel: Channel;
   sink: PageSink;
   /** What came of placing, for sinks that place. */
-  counts?: PlaceCounts;
+  counts?: PlaceCounts | undefined;
 }
 
 /** A connection whose head has not been read in full. */

@@ -2,15 +2,11 @@
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { awaitThread } from "../dest/context.ts";
-import { countedSink } from "../dest/counting-sink.ts";
 import { FaultThread } from "../dest/fault.ts";
-import type { PageSink } from "../dest/guest.ts";
-import { Placer } from "../dest/placer.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { AddressMap } from "../ram/address-map.ts";
-import { openStoreSink } from "../guests/registry.ts";
-import { KIND } from "../report/moved-pages.ts";
+import { openArrivalSink } from "./arrival-sink.ts";
 import type { FaultTask, WarningNews } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -22,7 +18,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
   const map = new AddressMap(memory.map);
-  const place = { map, foreign: memory.foreign };
+  const arriving = { guest: task.guest, memory, pages, map, shared };
   try {
     awaitThread(shared, (ms) => shared.faultStart.wait(ms));
   } catch (error) {
@@ -34,7 +30,8 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     shared,
     blocks: memory.blocks,
     pages,
-    ...place,
+    map,
+    foreign: memory.foreign,
     eventsAt: memory.eventsAt,
     returnPath: new ReturnPath(main, shared.returnPathLock),
     listenFd: task.listenFd,
@@ -43,26 +40,8 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
     stopFd: task.faultStopFd,
     openUrgent: (fd) => {
       const channel = new Channel({ fd, stopFd, peer, bufferBytes: URGENT_BUFFER_BYTES });
-      const store = openStoreSink(
-        task.guest,
-        memory.sinkData,
-        pages,
-        channel.buffer,
-        shared.control,
-      );
-      const counted = (sink: PageSink): PageSink =>
-        countedSink(sink, KIND.request, shared, memory.blocks);
-      if (store !== undefined) return { channel, sink: counted(store) };
-      const placer = new Placer({
-        shared,
-        pages,
-        ...place,
-        buffer: channel.buffer,
-        times: shared.faultTimes,
-        urgent: true,
-        drainEvents: () => thread.makeWay(),
-      });
-      return { channel, sink: counted(placer), counts: placer.counts };
+      const placing = { urgent: true, drainEvents: () => thread.makeWay() };
+      return { channel, ...openArrivalSink(arriving, channel.buffer, placing) };
     },
     linkTimeoutMs: task.linkTimeoutMs,
     handed: () => thread.workedOn(),

@@ -6,16 +6,14 @@ import { Channel } from "../channel/channel.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { awaitThread } from "../dest/context.ts";
 import type { DestEvent } from "../dest/context.ts";
-import { countedSink } from "../dest/counting-sink.ts";
 import { pauseForEvents } from "../dest/events-pause.ts";
 import { runListen } from "../dest/listen.ts";
-import { Placer } from "../dest/placer.ts";
 import { recoverLink } from "../dest/recovery.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { AddressMap } from "../ram/address-map.ts";
-import { isResumed, openStoreSink } from "../guests/registry.ts";
-import { KIND } from "../report/moved-pages.ts";
+import { isResumed } from "../guests/registry.ts";
+import { openArrivalSink } from "./arrival-sink.ts";
 import type { ListenTask, Stamped } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
@@ -23,7 +21,8 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const { memory, fd, stopFd, listenFd, allow, linkTimeoutMs, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
-  const place = { map: new AddressMap(memory.map), foreign: memory.foreign };
+  const map = new AddressMap(memory.map);
+  const arriving = { guest: task.guest, memory, pages, map, shared };
   // Nobody else reads the stream once it is handed over; until then there is nothing to do here.
   shared.listenThreadSem.post();
   awaitThread(shared, (ms) => shared.listenStart.wait(ms));
@@ -32,21 +31,10 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
     { fd, stopFd, peer, bufferBytes: 0 },
     { address, length, pos, end, base },
   );
-  const store = openStoreSink(task.guest, memory.sinkData, pages, channel.buffer, shared.control);
-  const placer =
-    store === undefined
-      ? new Placer({
-          shared,
-          pages,
-          ...place,
-          buffer: channel.buffer,
-          times: shared.listenTimes,
-          urgent: false,
-          drainEvents: pauseForEvents,
-        })
-      : undefined;
-  const sink = store ?? placer;
-  if (sink === undefined) throw new Error("a guest without a place for its pages");
+  const { sink, counts } = openArrivalSink(arriving, channel.buffer, {
+    urgent: false,
+    drainEvents: pauseForEvents,
+  });
   const returnPath = new ReturnPath(channel, shared.returnPathLock);
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   let kept: readonly number[] = [];
@@ -73,10 +61,11 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
         : (failure, timeoutMs = task.recoverTimeoutMs) =>
             recoverLink({ ...link, door, timeoutMs }, failure),
     blocks,
-    ...place,
+    map,
+    foreign: memory.foreign,
     needs: memory.needs,
-    sink: countedSink(sink, KIND.push, shared, blocks, pages),
-    counts: placer?.counts,
+    sink,
+    counts,
     ramSectionId: memory.ramSectionId,
     linkTimeoutMs,
     stopFaultThread: () => {
