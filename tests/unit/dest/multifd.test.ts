@@ -3,112 +3,15 @@
  * whom it lets in.
  */
 import { describe, expect, test } from "bun:test";
-import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
+import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { readInto } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
-import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
-import { openListener } from "../../../src/channel/listen.ts";
-import { MultifdBarrier } from "../../../src/dest/multifd-barrier.ts";
-import { createDestShared, DestShared } from "../../../src/dest/shared.ts";
 import { DEST } from "../../../src/report/counters.ts";
-import { writeBytes } from "../../fixtures/descriptors.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
-import { Descriptors } from "../../helpers/descriptors.ts";
+import { MultifdBench, PAGE, PAGES } from "../../helpers/multifd-bench.ts";
 import { MultifdPackets } from "../../helpers/multifd-packets.ts";
-import { startThread } from "../../helpers/test-thread.ts";
-import type { TestThread } from "../../helpers/test-thread.ts";
-import type * as Fixture from "../../fixtures/multifd-receiver.ts";
-
-const PAGE = 4096;
-const PAGES = 16;
-const FIXTURE = import.meta.resolve("../../fixtures/multifd-receiver.ts");
-const BLOCKS = ["pc.ram", "vga.vram"].map((name, index) => {
-  return { index, name, length: PAGES * PAGE, pageSize: PAGE, address: 0 };
-});
 
 const page = (value: number): Uint8Array => new Uint8Array(PAGE).fill(value);
-
-/** The thread, its shared memory, and a door that the test's connections come through. */
-class Bench implements AsyncDisposable {
-  readonly data = createDestShared();
-  readonly shared = new DestShared(this.data);
-  readonly barrier: MultifdBarrier;
-  readonly descriptors = new Descriptors();
-  readonly memory = BLOCKS.map(({ length }) => new SharedArrayBuffer(length));
-  readonly #stopFd = this.descriptors.event();
-  readonly #endFd = this.descriptors.event();
-  readonly #door = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
-  readonly #thread: TestThread<typeof Fixture>;
-  #running: ReturnType<TestThread<typeof Fixture>["call"]> | undefined;
-
-  private constructor(thread: TestThread<typeof Fixture>) {
-    this.#thread = thread;
-    this.descriptors.add(this.#door.fd);
-    this.barrier = new MultifdBarrier(this.shared, () => raiseEventDescriptor(this.#endFd));
-  }
-
-  static async open(): Promise<Bench> {
-    return new Bench(await startThread<typeof Fixture>(FIXTURE));
-  }
-
-  /** A connection that waits in the backlog until it is taken. */
-  connect(bytes: Uint8Array = new Uint8Array()): number {
-    const fd = this.descriptors.add(makeSocket("inet"));
-    startConnect(fd, this.#door.address);
-    const poll = new PollSet();
-    poll.add(fd, POLL.POLLOUT);
-    expect(poll.wait(5000)).toBe(1);
-    this.send(fd, bytes);
-    return fd;
-  }
-
-  send(fd: number, bytes: Uint8Array): void {
-    if (bytes.length > 0) expect(writeBytes(fd, bytes)).toBe(bytes.length);
-  }
-
-  start(options: { early?: number[]; foreign?: boolean } = {}): void {
-    const { early = [], foreign = false } = options;
-    const { data: shared, memory } = this;
-    const [stopFd, endFd, listenFd] = [this.#stopFd, this.#endFd, this.#door.fd];
-    const task = { shared, memory, blocks: BLOCKS, listenFd, early, stopFd, endFd, foreign };
-    this.#running = this.#thread.call("receive", task);
-    this.#running.catch(() => undefined);
-  }
-
-  /** What the thread left, with its warnings; rejects with its failure. */
-  async result(): Promise<Awaited<ReturnType<typeof Fixture.receive>>> {
-    const result = await this.#running;
-    if (result === undefined) throw new Error("it was not started");
-    for (const fd of result.descriptors) this.descriptors.add(fd);
-    return result;
-  }
-
-  /** What the thread failed with. */
-  async failure(): Promise<unknown> {
-    return await this.#running?.then(
-      () => "nothing",
-      (error: unknown) => error,
-    );
-  }
-
-  /** The first byte of a page. */
-  at(index: number, block = 0): number {
-    return new Uint8Array(this.memory[block] ?? new SharedArrayBuffer(0))[index * PAGE] ?? -1;
-  }
-
-  /** Waits until so many pages with data have come. */
-  async normalPages(count: number): Promise<void> {
-    const { counters } = this.shared;
-    await waitUntil(() => counters.get(DEST.pagesMultifd) >= count, `${count} pages`);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    raiseEventDescriptor(this.#stopFd);
-    await this.#running?.catch(() => undefined);
-    await this.#thread[Symbol.asyncDispose]();
-    this.descriptors[Symbol.dispose]();
-  }
-}
 
 const scratch = mapScratch(16);
 
@@ -120,7 +23,7 @@ function isClosed(fd: number): boolean {
 }
 
 test("without a channel every flush is passed at once", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   bench.start();
   for (let i = 0; i < 3; i++) bench.barrier.flush();
   bench.barrier.end();
@@ -131,7 +34,7 @@ test("without a channel every flush is passed at once", async () => {
 
 for (const compression of ["none", "zlib", "zstd"] as const) {
   test(`pages of two channels (${compression}) are stored before their flush is passed`, async () => {
-    await using bench = await Bench.open();
+    await using bench = await MultifdBench.open();
     const [one, two] = [new MultifdPackets(compression), new MultifdPackets(compression)];
     const first = bench.connect(one.hello(0).sync(0).take());
     const second = bench.connect(two.hello(1).sync(1).take());
@@ -167,7 +70,7 @@ for (const compression of ["none", "zlib", "zstd"] as const) {
 
 describe("what was sent behind a SYNC", () => {
   test("is not looked at before the flush, and then without another byte", async () => {
-    await using bench = await Bench.open();
+    await using bench = await MultifdBench.open();
     const channel = new MultifdPackets().hello(0).sync(0);
     // The same page again in the next round: in the wrong order the older one would win.
     channel.pages(1, "pc.ram", [[0, page(1)]]).sync(2);
@@ -186,7 +89,7 @@ describe("what was sent behind a SYNC", () => {
   });
 
   test("may be one more SYNC, to which no flush belongs", async () => {
-    await using bench = await Bench.open();
+    await using bench = await MultifdBench.open();
     bench.connect(new MultifdPackets().hello(0).sync(0).sync(1).take());
     bench.start();
     bench.barrier.flush();
@@ -196,7 +99,7 @@ describe("what was sent behind a SYNC", () => {
 });
 
 test("a packet that is missing is waited for, on a channel that has not been heard of", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   bench.connect(new MultifdPackets().hello(1).sync(1).take());
   bench.start();
   bench.shared.multifdFlush.post();
@@ -211,7 +114,7 @@ test("a packet that is missing is waited for, on a channel that has not been hea
 });
 
 test("silent connections are kept open to the end", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   const [accepted, preempt] = bench.descriptors.pair();
   bench.start({ early: [bench.descriptors.release(accepted)] });
   bench.barrier.flush();
@@ -224,7 +127,7 @@ test("silent connections are kept open to the end", async () => {
 });
 
 test("whoever comes over and over does not bar the channels' way", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   for (let i = 0; i < 300; i++) {
     bench.connect(i % 2 === 0 ? undefined : new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
   }
@@ -238,7 +141,7 @@ test("whoever comes over and over does not bar the channels' way", async () => {
 });
 
 test("strangers, and whoever comes from elsewhere, are turned away", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   const stranger = bench.connect(new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"));
   bench.start();
   bench.barrier.flush();
@@ -247,7 +150,7 @@ test("strangers, and whoever comes from elsewhere, are turned away", async () =>
   expect((await bench.result()).warnings).toEqual([
     "A further connection was turned away: it is no channel",
   ]);
-  await using other = await Bench.open();
+  await using other = await MultifdBench.open();
   const foreign = other.connect(new MultifdPackets().hello(0).sync(0).take());
   other.start({ foreign: true });
   other.barrier.flush();
@@ -325,7 +228,7 @@ const VIOLATIONS: Violation[] = [
 
 for (const { name, says, code } of VIOLATIONS) {
   test(`${name}: refused by name, and every connection closed`, async () => {
-    await using bench = await Bench.open();
+    await using bench = await MultifdBench.open();
     const connections = says.map((packets) => bench.connect(packets.take()));
     bench.start();
     // The thread fails: its side of the barrier never comes, so it is met in vain.
@@ -336,7 +239,7 @@ for (const { name, says, code } of VIOLATIONS) {
 }
 
 test("a channel that is closed in the middle is the end of the migration", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   const fd = bench.connect(
     opened()
       .pages(1, "pc.ram", [[0, page(1)]])
@@ -351,7 +254,7 @@ test("a channel that is closed in the middle is the end of the migration", async
 });
 
 test("a source that is done may close its channels before that is known", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   const packets = opened().pages(1, "pc.ram", [[0, page(1)]]);
   const fd = bench.connect(packets.sync(2).take());
   bench.start();
@@ -364,7 +267,7 @@ test("a source that is done may close its channels before that is known", async 
 });
 
 test("pages that come after their round was over end the migration", async () => {
-  await using bench = await Bench.open();
+  await using bench = await MultifdBench.open();
   // This one is heard of only when two flushes have been passed: nothing was missing before it.
   bench.connect(opened(0).sync(1).take());
   bench.start();
