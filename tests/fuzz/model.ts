@@ -3,31 +3,12 @@
  * program: what memory and device state a stream leaves, and where its fields are. The program may
  * refuse what this accepts. What the program accepts must read just so here.
  */
-import { inflateSync, zstdDecompressSync } from "node:zlib";
-
 import { Cursor, ModelError } from "./layout.ts";
 import type { Layout } from "./layout.ts";
+import { isComplete, ModelMemory } from "./model-memory.ts";
+import type { ModelBlock, Repeats } from "./model-memory.ts";
 
-export { ModelError } from "./layout.ts";
-
-const PAGE = 4096;
-const ZEROS = new Uint8Array(PAGE);
 const NOTHING = new Uint8Array(0);
-
-/** One RAM block: its pages by number; those that are not there are zeros. */
-export interface ModelBlock {
-  name: string;
-  length: number;
-  pageSize: number;
-  pages: Map<number, Uint8Array>;
-  /** Discarded, and not sent again. */
-  missing: Set<number>;
-  /** That have content, or had some since they were discarded: in memory, what is placed once stays. */
-  populated: Set<number>;
-}
-
-/** Which content counts of a page that comes again after the switch, as none should. */
-export type Repeats = "first" | "last";
 
 export interface ModelGuest {
   machine: string;
@@ -52,10 +33,6 @@ export function readModel(
   return new Model(new Cursor(bytes, layout), blocks, repeats).read();
 }
 
-function isComplete({ missing }: ModelBlock): boolean {
-  return missing.size === 0;
-}
-
 /** Whether a stream is there from its first byte to its last. */
 export function isWholeStream(bytes: Uint8Array): boolean {
   try {
@@ -71,21 +48,16 @@ export function isWholeStream(bytes: Uint8Array): boolean {
 class Model {
   readonly #in: Cursor;
   readonly #blocks: ModelBlock[];
-  readonly #repeats: Repeats;
-  #summary: number | undefined;
-  #last: ModelBlock | undefined;
+  readonly #memory: ModelMemory;
   #package: Uint8Array | undefined;
   #ramEnded = false;
   /** The description of the devices has come. */
   isDescribed = false;
-  /** The source has chosen to send page runs; compressed ones too. */
-  #runs = false;
-  #packedRuns = false;
 
   constructor(cursor: Cursor, blocks: ModelBlock[], repeats: Repeats) {
     this.#in = cursor;
     this.#blocks = blocks;
-    this.#repeats = repeats;
+    this.#memory = new ModelMemory(cursor, blocks, repeats);
   }
 
   /** Reads up to EOF, and what may follow it. */
@@ -157,7 +129,7 @@ class Model {
       cursor.u32("section.instance");
       cursor.u32("section.version");
     }
-    while (cursor.span("record", () => this.#record())) {
+    while (cursor.span("record", () => this.#memory.record())) {
       // Up to the record EOS.
     }
     if (cursor.u8("footer") !== 0x7e) throw new ModelError("footer");
@@ -169,40 +141,13 @@ class Model {
     const cursor = this.#in;
     const number = cursor.u16("command.number");
     const length = cursor.u16("command.length");
-    if (number === 6) this.#discard(length);
+    if (number === 6) this.#memory.discard(length);
     else if (number === 7) this.#packaged();
-    else if (number === 2 && length === 4) this.#ping(cursor.u32("ping"));
+    else if (number === 2 && length === 4) this.#memory.choose(cursor.u32("ping"));
     else if (number === 3 && length === 16) {
-      this.#summary = cursor.u64("advise.summary");
+      this.#memory.summary = cursor.u64("advise.summary");
       cursor.u64("advise.target");
     } else cursor.take(length, "command.payload");
-  }
-
-  /** What our own ends choose is in the value of a PING, and never taken back. */
-  #ping(value: number): void {
-    if (value >>> 16 !== 0x5045 || (value & 4) === 0) return;
-    this.#runs = true;
-    this.#packedRuns = (value & 8) !== 0;
-  }
-
-  #discard(length: number): void {
-    const cursor = this.#in;
-    const end = cursor.at + length;
-    cursor.u8("discard.version");
-    const name = cursor.str8("discard.block");
-    cursor.u8("discard.terminator");
-    const block = this.#blocks.find((each) => each.name === name);
-    if (block === undefined) throw new ModelError(`discard of ${name}`);
-    while (cursor.at < end) {
-      const first = cursor.u64("discard.start") / PAGE;
-      const pages = Math.ceil(cursor.u64("discard.bytes") / PAGE);
-      if ((first + pages) * PAGE > block.length) throw new ModelError("discard");
-      for (let page = first; page < first + pages; page++) {
-        block.pages.delete(page);
-        block.populated.delete(page);
-        block.missing.add(page);
-      }
-    }
   }
 
   #packaged(): void {
@@ -211,6 +156,7 @@ class Model {
     const { at } = cursor;
     if (size > cursor.left) throw new ModelError("package");
     this.#package = cursor.bytes.subarray(at, at + size);
+    this.#memory.switched = true;
     cursor.take(Math.min(size, 5), "package.listen");
     this.#deviceHeaders(at + 5, at + size);
     cursor.at = at + size;
@@ -241,139 +187,6 @@ class Model {
     }
     for (let at = end - 5; at >= from && bytes[at] === 8; at -= 9) {
       layout.fields.push({ at, bytes: 5, what: "package.command" });
-    }
-  }
-
-  /** One record; false for EOS. */
-  #record(): boolean {
-    const cursor = this.#in;
-    const head = cursor.take(8, "record.head");
-    const view = new DataView(cursor.bytes.buffer, cursor.bytes.byteOffset);
-    const flags = view.getUint32(head + 4) & 0xfff;
-    const offset = Number(view.getBigUint64(head)) - flags;
-    if ((flags & 0x400) !== 0 && this.#runs) {
-      this.#run(flags & ~0x420, (flags & 0x20) === 0, offset);
-      return true;
-    }
-    switch (flags & ~0x20) {
-      case 0x10:
-        return false;
-      case 0x200:
-        return true;
-      case 4:
-        this.#list(offset);
-        return true;
-      default:
-        this.#page(flags, offset);
-        return true;
-    }
-  }
-
-  #list(total: number): void {
-    const cursor = this.#in;
-    cursor.layout.fields.push({ at: cursor.at - 8, bytes: 8, what: "list.total" });
-    for (let rest = total; rest > 0;) {
-      const name = cursor.span("block", () => cursor.str8("block.name"));
-      const length = cursor.u64("block.length");
-      let pageSize = PAGE;
-      if (this.#summary !== undefined && this.#summary >= 2 * PAGE && this.#isPageSize()) {
-        pageSize = cursor.u64("block.page");
-      }
-      if (length === 0 || length > rest) throw new ModelError("block length");
-      this.#blocks.push({
-        name,
-        length,
-        pageSize,
-        pages: new Map(),
-        missing: new Set(),
-        populated: new Set(),
-      });
-      rest -= length;
-    }
-  }
-
-  #isPageSize(): boolean {
-    const cursor = this.#in;
-    if (cursor.left < 8) return false;
-    const view = new DataView(cursor.bytes.buffer, cursor.bytes.byteOffset);
-    const size = Number(view.getBigUint64(cursor.at));
-    return size > PAGE && size <= 2 ** 30 && Number.isInteger(Math.log2(size));
-  }
-
-  /** Many pages of one kind. */
-  #run(kind: number, named: boolean, offset: number): void {
-    const cursor = this.#in;
-    const block = this.#locate(named, offset);
-    const pages = cursor.u32("run.pages");
-    const most = kind === 2 ? 0x4_0000 : kind === 8 ? 512 : 64;
-    if (pages === 0 || pages > most || offset / PAGE + pages > Math.ceil(block.length / PAGE)) {
-      throw new ModelError("run");
-    }
-    const data = this.#runData(kind, pages);
-    for (let i = 0; i < pages; i++) {
-      const content = data?.subarray(i * PAGE, (i + 1) * PAGE) ?? ZEROS;
-      this.#keep(block, offset / PAGE + i, content);
-    }
-  }
-
-  #runData(kind: number, pages: number): Uint8Array | undefined {
-    const cursor = this.#in;
-    if (kind === 2) return undefined;
-    if (kind === 8) return cursor.slice(pages * PAGE, "run.data");
-    if (kind !== 0x100 || !this.#packedRuns) throw new ModelError(`run of ${kind}`);
-    const length = cursor.u32("run.bytes");
-    if (length === 0 || length > pages * PAGE) throw new ModelError("run bytes");
-    const frame = cursor.slice(length, "run.frame");
-    let data: Uint8Array;
-    try {
-      data = zstdDecompressSync(frame, { maxOutputLength: pages * PAGE });
-    } catch {
-      throw new ModelError("run frame");
-    }
-    if (data.length !== pages * PAGE) throw new ModelError("run length");
-    return data;
-  }
-
-  #locate(named: boolean, offset: number): ModelBlock {
-    if (named) {
-      const name = this.#in.str8("record.block");
-      this.#last = this.#blocks.find((each) => each.name === name);
-    }
-    const block = this.#last;
-    if (block === undefined || offset >= block.length) throw new ModelError("page");
-    return block;
-  }
-
-  #page(flags: number, offset: number): void {
-    const block = this.#locate((flags & 0x20) === 0, offset);
-    const page = offset / PAGE;
-    this.#keep(block, page, this.#content(flags & ~0x20, block.pages.get(page) ?? ZEROS));
-  }
-
-  #keep(block: ModelBlock, page: number, content: Uint8Array): void {
-    block.missing.delete(page);
-    const switched = this.#package !== undefined;
-    if (switched && this.#repeats === "first" && block.populated.has(page)) return;
-    block.pages.set(page, content);
-    if (switched || content !== ZEROS) block.populated.add(page);
-  }
-
-  #content(kind: number, old: Uint8Array): Uint8Array {
-    const cursor = this.#in;
-    switch (kind) {
-      case 2:
-        if (cursor.u8("record.fill") !== 0) throw new ModelError("fill");
-        return ZEROS;
-      case 8:
-        return cursor.slice(PAGE, "page");
-      case 0x40: {
-        cursor.u8("xbzrle.encoding");
-        return patched(old, cursor.slice(cursor.u16("xbzrle.length"), "xbzrle"));
-      }
-      case 0x100:
-        return unpacked(cursor.slice(cursor.u32("compressed.length"), "compressed"));
-      default:
-        throw new ModelError(`flags ${kind}`);
     }
   }
 
@@ -408,33 +221,4 @@ class Model {
     if (this.#package === undefined || !this.#ramEnded) throw new ModelError("early EOF");
     return this.#guest(machine, NOTHING);
   }
-}
-
-/** XBZRLE: runs that stay and runs that change, by turns. */
-function patched(old: Uint8Array, payload: Uint8Array): Uint8Array {
-  const page = old.slice();
-  let [from, to] = [0, 0];
-  const length = (): number => {
-    const low = payload[from++] ?? 0;
-    return low < 0x80 ? low : (low & 0x7f) | ((payload[from++] ?? 0) << 7);
-  };
-  while (from < payload.length) {
-    to += length();
-    const changed = length();
-    if (to + changed > PAGE || from + changed > payload.length) throw new ModelError("xbzrle");
-    page.set(payload.subarray(from, from + changed), to);
-    from += changed;
-    to += changed;
-  }
-  return page;
-}
-
-function unpacked(payload: Uint8Array): Uint8Array {
-  try {
-    const page = inflateSync(payload, { maxOutputLength: PAGE });
-    if (page.length === PAGE) return new Uint8Array(page);
-  } catch {
-    // Damaged, or more than a page.
-  }
-  throw new ModelError("compressed");
 }

@@ -13,7 +13,7 @@ import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { isWholeStream, readModel } from "./model.ts";
-import type { ModelBlock } from "./model.ts";
+import type { ModelBlock } from "./model-memory.ts";
 import { SinkDestination } from "./sink.ts";
 import { buildFirmware } from "./tiny-firmware.ts";
 

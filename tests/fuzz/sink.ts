@@ -15,7 +15,7 @@ import { writeReturnPathMessage } from "../../src/stream/return-path.ts";
 import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
 import { StreamWriter } from "../../src/stream/writer.ts";
 import { isWholeStream, readModel } from "./model.ts";
-import type { ModelBlock } from "./model.ts";
+import type { ModelBlock } from "./model-memory.ts";
 
 const PAGE = 4096;
 const OPEN_RETURN_PATH = Buffer.from([8, 0, 1, 0, 0]);

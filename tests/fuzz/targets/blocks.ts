@@ -1,7 +1,8 @@
 /** The RAM blocks that a recording is about: those of the stream that belongs to it. */
 import type { RamBlock } from "../../../src/ram/block.ts";
-import { ModelError, readModel } from "../model.ts";
-import type { ModelBlock } from "../model.ts";
+import { ModelError } from "../layout.ts";
+import { readModel } from "../model.ts";
+import type { ModelBlock } from "../model-memory.ts";
 import type { Place } from "../target.ts";
 
 const known = new Map<string, readonly RamBlock[]>();

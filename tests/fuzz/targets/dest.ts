@@ -33,8 +33,10 @@ import { mapBlocks } from "../../../src/guests/stress/memory.ts";
 import { AddressMap } from "../../../src/ram/address-map.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { FEATURES_OURS } from "../../../src/stream/hello.ts";
-import { ModelError, readModel } from "../model.ts";
-import type { ModelBlock, ModelGuest, Repeats } from "../model.ts";
+import { ModelError } from "../layout.ts";
+import { readModel } from "../model.ts";
+import type { ModelGuest } from "../model.ts";
+import type { ModelBlock, Repeats } from "../model-memory.ts";
 import { Finding, judge, same } from "../target.ts";
 import type { Place, Target, Verdict } from "../target.ts";
 

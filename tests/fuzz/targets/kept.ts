@@ -21,7 +21,7 @@ import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
 import { recordRequests } from "../../../src/guests/stored/working-set.ts";
 import { identityOf } from "../../../src/guests/stored/identity.ts";
 import { readModel } from "../model.ts";
-import type { ModelBlock } from "../model.ts";
+import type { ModelBlock } from "../model-memory.ts";
 import { keepStream } from "./dest.ts";
 
 /** The files of a snapshot that are damaged, one at a time. */
