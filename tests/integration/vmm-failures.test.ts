@@ -5,98 +5,58 @@
  * dest goes on, to the last byte, while the VMM's balloon gives pages back all the time.
  */
 import { afterAll, expect } from "bun:test";
-import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 
 import type { DestReport } from "../../src/report/report.ts";
 import { waitUntil } from "../helpers/deadline.ts";
+import {
+  expectFrozen,
+  IMPATIENT,
+  loseSource,
+  expectRight,
+  prepareVmm,
+  READING,
+  residentBytes,
+  SLOW_PUSH,
+  startFilling,
+  startHolder,
+  WAITING_PLACE,
+  warningOf,
+} from "../helpers/filled-vmm.ts";
 import { Link } from "../helpers/link.ts";
 import { Role, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needCompiler, needQemu, needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { ServiceManager } from "../helpers/service-manager.ts";
 import { postcopyCommand, PROJECT_ROOT, spawn, withJournal } from "../helpers/spawn.ts";
-import type { RunningProgram } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { keptMemory, removeVmm, startVmm, vmmReport } from "../helpers/vmm.ts";
 
 const vmmTest = requireOrSkip(needQemu(), needUserfaultfd(), needCompiler());
 afterAll(removeVmm);
 
-/** The push takes minutes: what the VMM reads it asks for. */
-const SLOW = ["--max-postcopy-bandwidth", "256KiB/s", "--no-record"] as const;
-/** A source that is gone for this long is gone. */
-const IMPATIENT = ["--recover-timeout", "1s"] as const;
-
-const PLACE =
-  /faults on 1 page wait, the longest \(.+\) at offset (0x[\da-f]+) of region 0 \((0x[\da-f]+) of pc\.ram at the source\)/;
-
-/** A directory with the socket of a VMM, and the memory that it is to have. */
-async function prepare(directory: TemporaryDirectory) {
-  return { socket: directory.file("vmm"), ...(await keptMemory()) };
-}
-
-/** Starts a dest that fills a VMM from files, slowly: what it reads it asks for. */
-async function startFilling(socket: string, from: string): Promise<DestRole> {
-  const words = ["--guest", `uffd:${socket}`, "--from", from, ...SLOW];
-  const dest = new Role<DestReport>(spawn(postcopyCommand("dest", "--json", ...words)));
-  await dest.event("listening");
-  return dest;
-}
-
-/** The text of a warning; fails where there is none. */
-function warning(end: RoleEnd<unknown>, code: string): string {
-  const found = end.events.find((event) => event.event === "warning" && event.code === code);
-  if (found?.event !== "warning") throw new Error(`no ${code} in:\n${end.stderr}`);
-  return found.message;
-}
-
-/** Waits until a thread of a VMM waits for a page (handle_userfault of the kernel). */
-async function expectFrozen(vmm: RunningProgram): Promise<void> {
-  const tasks = `/proc/${vmm.pid}/task`;
-  const waits = (): boolean =>
-    readdirSync(tasks).some((task) => {
-      return readFileSync(join(tasks, task, "wchan"), "latin1").includes("userfault");
-    });
-  await waitUntil(waits, "a thread of the VMM that waits for a page");
-  expect(vmm.running).toBe(true);
-  expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
-}
-
-/** Loses the source of a VMM that is being filled, for good; returns how `dest` ended. */
-async function loseSource(vmm: RunningProgram, dest: DestRole): Promise<RoleEnd<DestReport>> {
-  const { guest } = await keptMemory();
-  await dest.event("handover");
-  await using source = startSource({ guest, to: dest.peer, flags: SLOW });
-  await dest.phase("postcopy");
-  source.program.kill();
-  await dest.phase("paused");
-  vmm.writeLine("read");
-  return await dest.end();
-}
-
 async function killWhenLost(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-lost");
-  const { socket, file } = await prepare(directory);
+  const { socket, file } = await prepareVmm(directory);
   await using dest = await startDest({ guest: `uffd:${socket}`, flags: IMPATIENT });
   await using vmm = await startVmm(socket, "--expect", file, "--wait");
   const end = await loseSource(vmm, dest);
   expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
   expect(end).toMatchObject({ exitCode: 1, report: { outcome: "failed" } });
-  const message = warning(end, "VMM_KILLED");
+  const message = warningOf(end, "VMM_KILLED");
   expect(message).toStartWith(`The memory of the VMM (process ${vmm.pid}) is filled no more: `);
-  const [, inRegion, inBlock] = PLACE.exec(message) ?? [];
+  const [, inRegion, inBlock] = WAITING_PLACE.exec(message) ?? [];
   expect(inRegion).toBe(inBlock ?? "no page is named");
 }
 
 /** A VMM that was left standing is gone on with, as its userfaultfd was kept. */
 async function freezeWhenLost(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-frozen");
-  const { socket, guest, file } = await prepare(directory);
+  const { socket, guest, file } = await prepareVmm(directory);
   const held = directory.file("held");
-  await using holder = spawn(postcopyCommand("hold", "--socket", held));
-  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  await using _holder = await startHolder(held);
   const keeper = ["--keep-fd", `holder:${held}`];
   const flags = [...IMPATIENT, ...keeper, "--on-failure", "freeze"];
   await using dest = await startDest({ guest: `uffd:${socket}`, flags });
@@ -104,8 +64,8 @@ async function freezeWhenLost(): Promise<void> {
   const end = await loseSource(vmm, dest);
   await expectFrozen(vmm);
   expect(end.exitCode).toBe(1);
-  const message = warning(end, "VMM_FROZEN");
-  expect(message).toMatch(PLACE);
+  const message = warningOf(end, "VMM_FROZEN");
+  expect(message).toMatch(WAITING_PLACE);
   expect(message).toContain(`kill -KILL ${vmm.pid}`);
   expect(message).toContain(`dest --json --guest uffd:${socket} `);
   expect(message).toContain(`--keep-fd holder:${held} --on-failure freeze --resume`);
@@ -125,7 +85,7 @@ async function freezeWhenLost(): Promise<void> {
 
 async function killAtDamage(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-damage");
-  const { socket, guest, file } = await prepare(directory);
+  const { socket, guest, file } = await prepareVmm(directory);
   const damaged = directory.file("guest");
   cpSync(guest.slice("snapshot:".length), damaged, { recursive: true });
   const ram = readFileSync(join(damaged, "ram-0.bin"));
@@ -135,8 +95,8 @@ async function killAtDamage(): Promise<void> {
   await using dest = await startFilling(socket, `snapshot:${damaged}`);
   await using vmm = await startVmm(socket, "--expect", file);
   const got = await dest.end();
-  expect(warning(got, "VMM_KILLED")).toContain("the page at 20480000 of ram-0.bin (pc.ram)");
-  const [, inRegion] = PLACE.exec(warning(got, "VMM_KILLED")) ?? [];
+  expect(warningOf(got, "VMM_KILLED")).toContain("the page at 20480000 of ram-0.bin (pc.ram)");
+  const [, inRegion] = WAITING_PLACE.exec(warningOf(got, "VMM_KILLED")) ?? [];
   expect(Number(inRegion)).toBe(at);
   expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
 }
@@ -152,26 +112,6 @@ vmmTest(
 const STEADY = ["--max-postcopy-bandwidth", "8MiB/s", "--no-record"] as const;
 /** Bytes of the guest's 32 MiB (of which half are zeros) after which dest is killed. */
 const KILLED_AFTER = 2 ** 20;
-/** Its balloon is at work all the time, and takes a tenth of the memory. It lives until it is told. */
-const READING = [
-  "--threads",
-  "2",
-  "--discard",
-  "60",
-  "--pace",
-  "20000",
-  "--wait",
-  "--hold",
-] as const;
-
-/** Lets a VMM end that has read everything: it found no byte wrong, and its balloon was at work. */
-async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
-  vmm.writeLine("end");
-  const { discarded, ...report } = await vmmReport(vmm);
-  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
-  expect(discarded).toBeGreaterThan(0);
-}
-
 /** Waits until a part of the memory has come over a link, then breaks it. */
 async function cutInTheMiddle(link: Link): Promise<void> {
   const all = (): number => link.carried(0) + link.carried(1);
@@ -184,8 +124,7 @@ async function goOnWithHolder(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-held");
   const [socket, held] = [directory.file("vmm"), directory.file("held")];
   const { guest, file, bytes } = await keptMemory();
-  await using holder = spawn(postcopyCommand("hold", "--socket", held));
-  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  await using holder = await startHolder(held);
   const start = async (...flags: string[]): Promise<DestRole> => {
     const keeper = ["--keep-fd", `holder:${held}`];
     return await startDest({ guest: `uffd:${socket}`, flags: [...keeper, ...flags] });
@@ -213,11 +152,6 @@ async function goOnWithHolder(): Promise<void> {
   }
   await expectRight(vmm, bytes);
   expect(await holder.finish()).toMatchObject({ exitCode: 0 });
-}
-
-/** Bytes of memory that a process has. */
-function residentBytes({ pid }: RunningProgram): number {
-  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * 4096;
 }
 
 /** Killed as a service, which its manager starts again; its pages come from files. */
@@ -255,7 +189,7 @@ vmmTest(
 
 vmmTest("dest is killed and nobody keeps the userfaultfd: the VMM stands, for ever", async () => {
   await using directory = new TemporaryDirectory("vmm-kill");
-  const { socket, guest, file } = await prepare(directory);
+  const { socket, guest, file } = await prepareVmm(directory);
   await using dest = await startFilling(socket, guest);
   await using vmm = await startVmm(socket, "--expect", file, "--wait");
   await dest.phase("postcopy");
@@ -286,7 +220,7 @@ async function killVmm(
 
 vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", async () => {
   await using directory = new TemporaryDirectory("vmm-death");
-  const { guest, socket } = await prepare(directory);
+  const { guest, socket } = await prepareVmm(directory);
   const other = directory.file("other");
   await using early = await startDest({ guest: `uffd:${other}` });
   await using late = await startFilling(socket, guest);
@@ -301,7 +235,7 @@ vmmTest(
   "a VMM that connects and ends before it has handed over: dest says so and ends",
   async () => {
     await using directory = new TemporaryDirectory("vmm-silent");
-    const { socket } = await prepare(directory);
+    const { socket } = await prepareVmm(directory);
     await using dest = await startDest({ guest: `uffd:${socket}` });
     await waitUntil(() => dest.program.stderr.text.includes("Waiting for a VMM"), "the socket");
     const connection = connect(socket);
@@ -316,9 +250,9 @@ const MORTAL = join(PROJECT_ROOT, "tests", "fixtures", "dying-thread.ts");
 /** Fills a VMM by a dest whose thread dies in the middle of it. */
 async function loseThread(thread: string): Promise<RoleEnd<DestReport>> {
   await using directory = new TemporaryDirectory("vmm-mortal");
-  const { socket, guest, file } = await prepare(directory);
+  const { socket, guest, file } = await prepareVmm(directory);
   const die = directory.file("die");
-  const words = ["dest", "--json", "--guest", `uffd:${socket}`, "--from", guest, ...SLOW];
+  const words = ["dest", "--json", "--guest", `uffd:${socket}`, "--from", guest, ...SLOW_PUSH];
   const command = [process.execPath, MORTAL, thread, die, ...withJournal(words)];
   await using dest: DestRole = new Role<DestReport>(spawn(command));
   await dest.event("listening");
@@ -336,7 +270,7 @@ vmmTest(
   "Ctrl-C at dest: the first is warned about, with the second the VMM is killed",
   async () => {
     await using directory = new TemporaryDirectory("vmm-interrupt");
-    const { socket, file } = await prepare(directory);
+    const { socket, file } = await prepareVmm(directory);
     await using dest = await startDest({ guest: `uffd:${socket}` });
     await using vmm = await startVmm(socket, "--expect", file);
     await dest.event("handover");
@@ -348,7 +282,7 @@ vmmTest(
     dest.program.kill("SIGINT");
     const end = await dest.end();
     expect(end.exitCode).toBe(130);
-    expect(warning(end, "VMM_KILLED")).toContain("no source has come");
+    expect(warningOf(end, "VMM_KILLED")).toContain("no source has come");
     expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
   },
 );
@@ -358,7 +292,7 @@ vmmTest("a thread of dest ends by itself: the VMM is killed", async () => {
     const end = await loseThread(thread);
     const error = { message: `the ${thread} thread ended by itself` };
     expect(end).toMatchObject({ exitCode: 1, error });
-    expect(warning(end, "VMM_KILLED")).toContain("is filled no more");
+    expect(warningOf(end, "VMM_KILLED")).toContain("is filled no more");
   });
   await Promise.all(threads);
 });

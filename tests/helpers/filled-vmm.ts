@@ -1,0 +1,101 @@
+/** A VMM whose memory is filled, mostly so slowly that it waits for pages; and what is seen of it. */
+import { expect } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import type { DestReport } from "../../src/report/report.ts";
+import { waitUntil } from "./deadline.ts";
+import { Role, startSource } from "./migration.ts";
+import type { DestRole, RoleEnd } from "./migration.ts";
+import { postcopyCommand, spawn } from "./spawn.ts";
+import type { RunningProgram } from "./spawn.ts";
+import type { TemporaryDirectory } from "./temporary-directory.ts";
+import { keptMemory, vmmReport } from "./vmm.ts";
+
+/** The push takes minutes: what the VMM reads it asks for. */
+export const SLOW_PUSH = ["--max-postcopy-bandwidth", "256KiB/s", "--no-record"] as const;
+/** A source that is gone for this long is gone. */
+export const IMPATIENT = ["--recover-timeout", "1s"] as const;
+
+/** In what is said of such a VMM: where it waits, in its own memory and in that of the guest. */
+export const WAITING_PLACE =
+  /faults on 1 page wait, the longest \(.+\) at offset (0x[\da-f]+) of region 0 \((0x[\da-f]+) of pc\.ram at the source\)/;
+
+/** A directory with the socket of a VMM, and the memory that it is to have. */
+export async function prepareVmm(directory: TemporaryDirectory) {
+  return { socket: directory.file("vmm"), ...(await keptMemory()) };
+}
+
+/** Starts a dest that fills a VMM from files, slowly: what it reads it asks for. */
+export async function startFilling(socket: string, from: string): Promise<DestRole> {
+  const words = ["--guest", `uffd:${socket}`, "--from", from, ...SLOW_PUSH];
+  const dest = new Role<DestReport>(spawn(postcopyCommand("dest", "--json", ...words)));
+  await dest.event("listening");
+  return dest;
+}
+
+/** The text of a warning; fails where there is none. */
+export function warningOf(end: RoleEnd<unknown>, code: string): string {
+  const found = end.events.find((event) => event.event === "warning" && event.code === code);
+  if (found?.event !== "warning") throw new Error(`no ${code} in:\n${end.stderr}`);
+  return found.message;
+}
+
+/** Waits until a thread of a VMM waits for a page (handle_userfault of the kernel). */
+export async function expectFrozen(vmm: RunningProgram): Promise<void> {
+  const tasks = `/proc/${vmm.pid}/task`;
+  const waits = (): boolean =>
+    readdirSync(tasks).some((task) => {
+      return readFileSync(join(tasks, task, "wchan"), "latin1").includes("userfault");
+    });
+  await waitUntil(waits, "a thread of the VMM that waits for a page");
+  expect(vmm.running).toBe(true);
+  expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
+}
+
+/** Loses the source of a VMM that is being filled, for good; returns how `dest` ended. */
+export async function loseSource(
+  vmm: RunningProgram,
+  dest: DestRole,
+): Promise<RoleEnd<DestReport>> {
+  const { guest } = await keptMemory();
+  await dest.event("handover");
+  await using source = startSource({ guest, to: dest.peer, flags: SLOW_PUSH });
+  await dest.phase("postcopy");
+  source.program.kill();
+  await dest.phase("paused");
+  vmm.writeLine("read");
+  return await dest.end();
+}
+
+/** Its balloon is at work all the time, and takes a tenth of the memory. It lives until it is told. */
+export const READING = [
+  "--threads",
+  "2",
+  "--discard",
+  "60",
+  "--pace",
+  "20000",
+  "--wait",
+  "--hold",
+] as const;
+
+/** Lets a VMM end that has read everything: it found no byte wrong, and its balloon was at work. */
+export async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
+  vmm.writeLine("end");
+  const { discarded, ...report } = await vmmReport(vmm);
+  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
+  expect(discarded).toBeGreaterThan(0);
+}
+
+/** Bytes of memory that a process has. */
+export function residentBytes({ pid }: RunningProgram): number {
+  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * 4096;
+}
+
+/** Starts a holder of descriptors at `socket`. */
+export async function startHolder(socket: string): Promise<RunningProgram> {
+  const holder = spawn(postcopyCommand("hold", "--socket", socket));
+  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  return holder;
+}
