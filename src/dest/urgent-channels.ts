@@ -1,7 +1,7 @@
 /**
- * Further connections at the destination, one of which is the source's urgent channel: requested
- * pages come on it. Anybody may connect to where a migration is awaited, so a connection is nobody
- * until it has begun with the magic and the token of stream/hello.ts. It runs in the fault thread.
+ * Further connections at the destination: the source's urgent channel, on which requested pages come,
+ * and those that share the push. Anybody may connect to where a migration is awaited, so a connection is
+ * nobody until it has begun with the head of stream/further-channel.ts. It runs in the fault thread.
  */
 import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
 import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
@@ -18,7 +18,7 @@ import { tuneConnection } from "../channel/tune.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { DEST } from "../report/counters.ts";
 import { StreamError } from "../util/errors.ts";
-import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
+import { CHANNEL_HEAD_BYTES, readChannelHead } from "../stream/further-channel.ts";
 import type { PageSink } from "./guest.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
@@ -34,6 +34,9 @@ const UNPROVEN_MAX = 16;
 /** Most reads of the urgent channel between two looks at the guest's faults. */
 const READS_PER_TURN = 16;
 
+/** Who sends a head with another token. */
+const STRANGER = "does not know this migration's token";
+
 /** What urgent channels are made of. */
 export interface UrgentOptions {
   shared: DestShared;
@@ -46,6 +49,8 @@ export interface UrgentOptions {
   early: readonly number[];
   /** A reading channel and its sink over an urgent connection. */
   openUrgent: (fd: number) => UrgentEnd;
+  /** Has a thread read a push channel, which it closes. */
+  openPush: (fd: number) => void;
   /** After how long a link on which nothing arrives is dead. */
   linkTimeoutMs: number;
   /** Called whenever pages have been placed: by as many as a peer likes to send. */
@@ -83,10 +88,12 @@ export class UrgentChannels {
   /** Slots by seat. */
   readonly #slots: readonly number[];
   readonly #freeSeats: number[] = [];
-  readonly #heads = mapScratch(UNPROVEN_MAX * URGENT_HEAD_BYTES);
+  readonly #heads = mapScratch(UNPROVEN_MAX * CHANNEL_HEAD_BYTES);
   /** Oldest first. */
   readonly #unproven: Unproven[] = [];
   #proven: Proven | undefined;
+  /** The urgent channel has not been found. */
+  #urgentAwaited: boolean;
   #listening: boolean;
   /** Of strangers, who are as many as they like. */
   readonly #warnings: LimitedWarnings;
@@ -95,6 +102,7 @@ export class UrgentChannels {
   constructor(options: UrgentOptions, poll: PollSet) {
     const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
     this.#options = options;
+    this.#urgentAwaited = chosen;
     this.#warnings = new LimitedWarnings(options.warn);
     this.#allow = new AllowList(options.allow, (message) => this.#warnings.say(message));
     this.#poll = poll;
@@ -168,8 +176,8 @@ export class UrgentChannels {
 
   /** Reads what has come of a head. The token is looked at only as a whole: a guess costs a call. */
   #readHead(unproven: Unproven): void {
-    const at = unproven.seat * URGENT_HEAD_BYTES;
-    const wanted = URGENT_HEAD_BYTES - unproven.got;
+    const at = unproven.seat * CHANNEL_HEAD_BYTES;
+    const wanted = CHANNEL_HEAD_BYTES - unproven.got;
     const result = readInto(unproven.fd, this.#heads.address + at + unproven.got, wanted);
     if (result === -ERRNO.EAGAIN) return;
     if (result <= 0) {
@@ -177,27 +185,51 @@ export class UrgentChannels {
       return;
     }
     unproven.got += result;
-    if (unproven.got < URGENT_HEAD_BYTES) return;
-    const token = readUrgentHead(this.#heads.view, at);
+    if (unproven.got < CHANNEL_HEAD_BYTES) return;
+    const head = readChannelHead(this.#heads.view, at);
     const { control } = this.#options.shared;
-    if (token !== undefined && (token | 0) === Atomics.load(control, WORD.urgentToken)) {
-      this.#prove(unproven);
-      return;
+    const knows =
+      head !== undefined && (head.token | 0) === Atomics.load(control, WORD.urgentToken);
+    if (knows && head.kind === "urgent" && this.#urgentAwaited) {
+      this.#proveUrgent(unproven);
+    } else if (knows && head.kind === "push" && Atomics.load(control, WORD.pushAwaited) > 0) {
+      this.#provePush(unproven);
+    } else {
+      const stranger = head === undefined ? "is no channel of a migration" : STRANGER;
+      const why = knows ? "is one too many" : stranger;
+      this.#warnings.say(`A further connection was turned away: it ${why}`);
+      this.#drop(unproven);
     }
-    this.#warnings.say(
-      token === undefined
-        ? "A further connection was turned away: it is no urgent channel"
-        : "A further connection was turned away: it does not know this migration's token",
-    );
-    this.#drop(unproven);
   }
 
-  /** The source's channel is found: nobody else is awaited any more. */
-  #prove(unproven: Unproven): void {
-    const { fd } = unproven;
-    this.#release(unproven);
+  /** Once all of the source's channels are found nobody else is awaited any more. */
+  #found(): void {
+    const { control } = this.#options.shared;
+    if (this.#urgentAwaited || Atomics.load(control, WORD.pushAwaited) > 0) return;
     for (const each of [...this.#unproven]) this.#drop(each);
     this.#stopListening();
+  }
+
+  /** What follows is read by a thread of its own. Where the link broke meanwhile nobody reads it. */
+  #provePush(unproven: Unproven): void {
+    const { control } = this.#options.shared;
+    this.#release(unproven);
+    // In this order: at no time there seem to be none.
+    Atomics.add(control, WORD.pushOpen, 1);
+    Atomics.sub(control, WORD.pushAwaited, 1);
+    if (Atomics.load(control, WORD.pushOver) === 0) this.#options.openPush(unproven.fd);
+    else {
+      Atomics.sub(control, WORD.pushOpen, 1);
+      closeDescriptor(unproven.fd);
+    }
+    this.#found();
+  }
+
+  #proveUrgent(unproven: Unproven): void {
+    const { fd } = unproven;
+    this.#release(unproven);
+    this.#urgentAwaited = false;
+    this.#found();
     const end = this.#options.openUrgent(fd);
     const loader = new RamLoader(end.channel);
     loader.blocks = this.#options.blocks;

@@ -8,7 +8,7 @@ import { NR, syscall } from "../../../syscalls/raw.ts";
 import { localAddress, makeSocket, remoteAddress, startConnect } from "../../../syscalls/socket.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { WORD } from "../../../src/dest/shared.ts";
-import { urgentHead } from "../../../src/stream/hello.ts";
+import { channelHead } from "../../../src/stream/further-channel.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { BENCH_TOKEN, FaultBench } from "../../helpers/fault-bench.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
@@ -54,7 +54,7 @@ async function deliver(bench: FaultBench, fd: number, page: number): Promise<voi
   await waitUntil(() => bench.arriving.pages.received[0]?.test(page), `page ${page}`);
 }
 
-const HEAD = urgentHead(BENCH_TOKEN);
+const HEAD = channelHead("urgent", BENCH_TOKEN);
 
 /** Whether the kernel probes this connection from its other end (timer 2 of proc_net_tcp.txt). */
 function hasKeepalive(client: number): boolean {
@@ -167,7 +167,7 @@ describe("a stranger", () => {
     "who speaks another language": new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"),
     "who sends a page and EOS": forged.bytes,
     "who sends EOS": new RamRecords().endOfSection().bytes,
-    "who guesses the token": Buffer.concat([urgentHead(BENCH_TOKEN ^ 1), forged.bytes]),
+    "who guesses the token": Buffer.concat([channelHead("urgent", BENCH_TOKEN ^ 1), forged.bytes]),
   };
   for (const [who, words] of Object.entries(strangers)) {
     urgentTest(`${who} changes nothing`, async () => {

@@ -14,6 +14,7 @@ const SETTINGS = {
   maxPostcopyBandwidth: 0,
   compression: "auto",
   preempt: false,
+  pushChannels: 0,
   linkTimeoutMs: 30_000,
   downtimeLimitMs: 300,
 } as const;
