@@ -183,7 +183,7 @@ describe("a stranger", () => {
       expect(await bench.stop()).toEqual([
         who === "who guesses the token"
           ? "A further connection was turned away: it does not know this migration's token"
-          : "A further connection was turned away: it is no urgent channel",
+          : "A further connection was turned away: it is no channel of a migration",
       ]);
       expect(bench.arriving.received(0)).toEqual([2]);
       expect(Atomics.load(bench.arriving.shared.control, WORD.urgentEnded)).toBe(0);
