@@ -44,7 +44,7 @@ export class PlacingLocks {
    * Takes all of them. A thread may have been put off its processor with its lock held, and have to wait
    * for its next turn: so it is lent real time.
    */
-  lockAll(favour: Favour): void {
+  lockAll(favour: Pick<Favour, "lend" | "takeBack">): void {
     for (const [channel, lock] of this.#locks.entries()) {
       if (lock.tryLock()) continue;
       const holder = Atomics.load(this.#holders, channel * HOLDER_WORDS);

@@ -32,7 +32,7 @@ import {
   DestShared,
   WORD,
 } from "../../../src/dest/shared.ts";
-import { UrgentChannels } from "../../../src/dest/urgent-channels.ts";
+import { UrgentChannel } from "../../../src/dest/urgent-channel.ts";
 import { AddressMap } from "../../../src/ram/address-map.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
 import { channelHead } from "../../../src/stream/further-channel.ts";
@@ -138,7 +138,7 @@ function runUrgent(bytes: Uint8Array, place: Place): Verdict {
   const poll = new PollSet();
   let warned = false;
   return errors(() => {
-    const urgent = new UrgentChannels(
+    const urgent = new UrgentChannel(
       {
         ...{ shared, blocks, listenFd: -1, allow: [], early: [fd], linkTimeoutMs: LINK_TIMEOUT_MS },
         openUrgent: (each) => {

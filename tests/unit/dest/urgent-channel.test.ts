@@ -14,7 +14,7 @@ import { BENCH_TOKEN, FaultBench } from "../../helpers/fault-bench.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
 import { RamRecords } from "../../helpers/ram-records.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
-import { pageData } from "../../fixtures/postcopy-threads.ts";
+import { pageData, PUSH_FOUND } from "../../fixtures/postcopy-threads.ts";
 
 const PAGE = 4096;
 const urgentTest = requireOrSkip(needUserfaultfd());
@@ -55,6 +55,7 @@ async function deliver(bench: FaultBench, fd: number, page: number): Promise<voi
 }
 
 const HEAD = channelHead("urgent", BENCH_TOKEN);
+const PUSH_HEAD = channelHead("push", BENCH_TOKEN);
 
 /** Whether the kernel probes this connection from its other end (timer 2 of proc_net_tcp.txt). */
 function hasKeepalive(client: number): boolean {
@@ -156,6 +157,47 @@ describe("an urgent channel", () => {
     expect(closed(channel.fd)).toBe(true);
     expect(await bench.stop()).toEqual([]);
     expect(quiet(late)).toBe(true);
+  });
+});
+
+describe("a push channel", () => {
+  urgentTest("is found beside the urgent one, as often as the source has opened one", async () => {
+    await using bench = new FaultBench();
+    const { control } = bench.arriving.shared;
+    const door = openDoor(bench);
+    Atomics.store(control, WORD.pushAwaited, 2);
+    await bench.start({ listenFd: door.listenFd });
+    const connections = [0, 1].map(() => door.connect());
+    for (const fd of connections) say(fd, PUSH_HEAD);
+    for (const fd of connections) expect(closed(fd)).toBe(true);
+    const tooMany = door.connect();
+    say(tooMany, PUSH_HEAD);
+    expect(closed(tooMany)).toBe(true);
+    // Others are still awaited until all are there.
+    const source = door.connect();
+    say(source, HEAD);
+    await deliver(bench, source, 2);
+    expect(await bench.stop()).toEqual([
+      ...[PUSH_FOUND, PUSH_FOUND],
+      "A further connection was turned away: it is one too many",
+    ]);
+    expect([WORD.pushAwaited, WORD.pushOpen].map((at) => Atomics.load(control, at))).toEqual([
+      0, 2,
+    ]);
+  });
+
+  urgentTest("that comes when the link has broken is closed, and counts as ended", async () => {
+    await using bench = new FaultBench();
+    const { control } = bench.arriving.shared;
+    const door = openDoor(bench);
+    Atomics.store(control, WORD.pushAwaited, 1);
+    Atomics.store(control, WORD.pushOver, 1);
+    await bench.start({ listenFd: door.listenFd });
+    const late = door.connect();
+    say(late, PUSH_HEAD);
+    expect(closed(late)).toBe(true);
+    expect(await bench.stop()).toEqual([]);
+    expect(Atomics.load(control, WORD.pushOpen)).toBe(0);
   });
 });
 
