@@ -4,7 +4,6 @@ import { diskBytes } from "../guests/snapshot/directory.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { Histogram } from "../report/histogram.ts";
 import type { Movement } from "../report/movement.ts";
 import type { Observations } from "../report/observations.ts";
 import { REPORT_VERSION } from "../report/report.ts";
@@ -38,14 +37,6 @@ export interface FinishedArrival {
   failure: Error | undefined;
 }
 
-/** Latencies of all remote faults. */
-function latenciesOf({ shared }: DestCrew): Histogram {
-  const latencies = new Histogram();
-  latencies.merge(shared.faultTimes);
-  latencies.merge(shared.listenTimes);
-  return latencies;
-}
-
 /** What the page of a report shows beside it; `runs`: the guest runs in this process. */
 export function destObservations(
   timeline: Timeline<DestMoment>,
@@ -59,7 +50,7 @@ export function destObservations(
     drained: "all of it was here",
   });
   const zeroNs = timeline.at("connected") ?? timeline.startNs;
-  return { zeroNs, moments, movement, latencies: latenciesOf(crew) };
+  return { zeroNs, moments, movement, latencies: crew.faultTimes };
 }
 
 function timesOf(timeline: Timeline<DestMoment>): DestReport["times"] {
@@ -84,9 +75,9 @@ function postcopyRate(timeline: Timeline<DestMoment>, pages: number): number | n
 /** The report of a migration that has ended, well or not. */
 export function destReport(arrived: FinishedArrival): DestReport {
   const { job, crew, timeline, blocks, kept, failure } = arrived;
-  const counts = destCounts(crew.shared.counters);
+  const counts = destCounts(crew.counts);
   const { control } = crew.shared;
-  const latency = latenciesOf(crew);
+  const latency = crew.faultTimes;
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
   const outcome = job.interrupts.interrupted ? "cancelled" : "failed";
   const pushed = counts.pages.pushedNormal + counts.pages.urgentNormal;
@@ -105,6 +96,7 @@ export function destReport(arrived: FinishedArrival): DestReport {
     memory: { guestBytes: totalBytes(blocks), peakRssBytes: peakResidentBytes() },
     qemu: null,
     urgentChannel: Atomics.load(control, WORD.urgentChosen) === 1,
+    pushChannels: crew.pushChannels,
     favour: favourOf(control, WORD.favour),
     phase: counts.phase,
     completedIn: arrived.completedIn,

@@ -179,6 +179,7 @@ class DrivenDest {
       memory: { guestBytes: 0, peakRssBytes: peakResidentBytes() },
       qemu: qemuFigures(this.#qmp.version, reply),
       urgentChannel: options.preempt,
+      pushChannels: 1,
       favour: null,
       ...counts,
       faults: { ...counts.faults, latencyNs: null },

@@ -129,6 +129,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     phase: drive.phase,
     recoveries: driver.recoveries,
     urgentChannel: options.preempt,
+    pushChannels: 1,
     favour: null,
     switchover: drive.precopy.switchover,
     rounds: drive.precopy.rounds,

@@ -66,6 +66,8 @@ export interface FillJob {
   lockMemory: boolean;
   recoverTimeoutMs: number;
   linkTimeoutMs: number;
+  /** Connections on which the push may come. */
+  channels: number;
   /** What becomes of a VMM whose memory cannot be filled. */
   onFailure: OnFailure;
   /** Who keeps its userfaultfd in case that this process is killed. */

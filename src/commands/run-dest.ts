@@ -48,6 +48,8 @@ export interface DestJob {
   recoverTimeoutMs: number;
   /** When a link on which nothing arrives is broken, and a silent source given up. */
   linkTimeoutMs: number;
+  /** Connections on which the push may come. */
+  channels: number;
   output: Output;
   interrupts: Interrupts;
 }
@@ -91,6 +93,7 @@ export class DestRun {
       lockMemory: job.lockMemory,
       recoverTimeoutMs: job.recoverTimeoutMs,
       linkTimeoutMs: job.linkTimeoutMs,
+      pushChannels: job.channels - 1,
       moved: this.#watch.shared,
       connected: (peer) => this.#connected(peer),
       event: (event) => this.#take(event),
@@ -124,12 +127,12 @@ export class DestRun {
     interrupts.onInterrupt((count) => this.#interrupt(count));
     void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
-    this.#watch.start(() => destResidency(crew.shared.counters));
+    this.#watch.start(() => destResidency(crew.counts));
     const progress = output.startProgress(() => {
       // A guest that is resumed is at work before its source has come back.
       const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
       if (nobody) connectedMs = this.#timeline.elapsedMs;
-      return destProgress(crew.shared.counters, this.#timeline.elapsedMs - connectedMs);
+      return destProgress(crew.counts, this.#timeline.elapsedMs - connectedMs);
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;

@@ -57,7 +57,7 @@ export class SourceRun {
       event: (event) => this.#take(event),
     });
     this.#crew = crew;
-    this.#watch.start(() => sourceResidency(crew.shared.counters));
+    this.#watch.start(() => sourceResidency(crew.counts));
     interrupts.onSwitchover(() => crew.switchover());
     interrupts.onRecover(() => this.#retries?.now());
     const stopListening = options.json
@@ -67,7 +67,7 @@ export class SourceRun {
         })
       : () => {};
     const progress = output.startProgress(() => {
-      return sourceProgress(crew.shared.counters, this.#timeline.elapsedMs);
+      return sourceProgress(crew.counts, this.#timeline.elapsedMs);
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.

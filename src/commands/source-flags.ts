@@ -2,6 +2,8 @@
 import type { Compression } from "../source/compression-chooser.ts";
 import type { SourceSettings } from "../source/context.ts";
 import type { SwitchoverPolicy } from "../source/switchover.ts";
+import { PUSH_CHANNELS_MAX } from "../stream/further-channel.ts";
+import { channelsForProcessors } from "../util/processors.ts";
 import { UsageError } from "../util/errors.ts";
 import { parseDuration } from "../util/duration.ts";
 import { durationSchema, fromText, rateSchema } from "../util/schemas.ts";
@@ -29,6 +31,16 @@ function parseCompression(text: string): Compression {
   if (text === "auto" || text === "off" || text === "zstd") return text;
   throw new UsageError("BAD_COMPRESSION", `${quoted(text)} is no way to compress`, {
     hint: "write auto, off or zstd",
+  });
+}
+
+function parseChannels(text: string): number {
+  if (text === "auto") return channelsForProcessors();
+  if (/^\d$/.test(text) && Number(text) >= 1 && Number(text) <= PUSH_CHANNELS_MAX) {
+    return Number(text);
+  }
+  throw new UsageError("BAD_CHANNELS", `${quoted(text)} is no number of connections`, {
+    hint: `write auto, or one from 1 to ${PUSH_CHANNELS_MAX}`,
   });
 }
 
@@ -66,6 +78,12 @@ export const SOURCE_FLAGS = {
     description: "Compress what is pushed: auto (on a link slower than that), off, zstd (always)",
     default: "auto",
   }),
+  channels: defaultFlag(fromText(parseChannels), {
+    valueHint: "N",
+    description:
+      "Connections that the push goes on between two of ours: 1 to 8, or as processors allow",
+    default: "auto",
+  }),
   preempt: switchFlag("The QEMU there has postcopy-preempt on: send requested pages apart"),
   "downtime-limit": defaultFlag(durationSchema, {
     valueHint: "DURATION",
@@ -97,6 +115,7 @@ export interface SourceOptions extends SecurityOptions {
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
   compress: Compression;
+  channels: number;
   preempt: boolean;
   downtimeLimit: number;
   connectTimeout: number;
@@ -113,6 +132,7 @@ export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "pr
     maxBandwidth: options.maxBandwidth ?? 0,
     maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
     compression: options.compress,
+    pushChannels: options.channels - 1,
     downtimeLimitMs: options.downtimeLimit,
     linkTimeoutMs: options.linkTimeout,
   };

@@ -80,7 +80,7 @@ export function sourceObservations(
 export function sourceReport(sent: FinishedSend): SourceReport {
   const { crew, timeline, failure } = sent;
   const { guest, guestText, peerText, interrupts } = sent.job;
-  const counts = sourceCounts(crew.shared.counters);
+  const counts = sourceCounts(crew.counts);
   const firstPage = timeline.at("precopy") === undefined ? "stopped" : "precopy";
   const times = {
     setup: timeline.ms("start", firstPage),
@@ -115,6 +115,7 @@ export function sourceReport(sent: FinishedSend): SourceReport {
     memory: { guestBytes: totalBytes(sourceBlocks(guest)), peakRssBytes: peakResidentBytes() },
     qemu: null,
     urgentChannel: crew.urgentChannel,
+    pushChannels: crew.pushChannels,
     favour: favourOf(crew.shared.control, WORD.favour),
     recoveries: sent.recoveries,
     switchover: sent.precopy.switchover,

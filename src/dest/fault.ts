@@ -19,8 +19,8 @@ import { MemoryEvents, NOWHERE } from "./memory-events.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { HELD, requestTicks, WORD } from "./shared.ts";
 import type { PageState } from "./shared.ts";
-import { UrgentChannels } from "./urgent-channels.ts";
-import type { UrgentOptions } from "./urgent-channels.ts";
+import { UrgentChannel } from "./urgent-channel.ts";
+import type { UrgentOptions } from "./urgent-channel.ts";
 
 /** What the fault thread works with. */
 export interface FaultContext extends UrgentOptions {
@@ -42,7 +42,7 @@ const WAKES_MAX = 255;
 export class FaultThread {
   readonly #context: FaultContext;
   readonly #poll = new PollSet();
-  readonly #urgent: UrgentChannels;
+  readonly #urgent: UrgentChannel;
   readonly #favour: Favour;
   readonly #events: MemoryEvents;
   readonly #local: LocalPages;
@@ -62,7 +62,7 @@ export class FaultThread {
     const userfault = fd < 0 ? undefined : new Userfault(fd, context.eventsAt);
     this.#poll.add(context.stopFd, POLL.POLLIN);
     this.#poll.add(fd, POLL.POLLIN);
-    this.#urgent = new UrgentChannels(context, this.#poll);
+    this.#urgent = new UrgentChannel(context, this.#poll);
     this.#woken = context.foreign
       ? context.blocks.map((block) => new Uint8Array(targetPages(block)))
       : [];

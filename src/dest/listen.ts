@@ -3,8 +3,6 @@
  * over at LISTEN and places pages, while the incoming thread goes on loading device state that may
  * itself need pages which are not here yet.
  */
-import { threadId } from "../../syscalls/process.ts";
-import { threadNice } from "../../syscalls/scheduling.ts";
 import { Userfault } from "../../syscalls/userfaultfd.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
@@ -21,7 +19,8 @@ import type { PageSink } from "./guest.ts";
 import { addPlaceCounts } from "./placer.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { guestRuns, refuseGuest } from "./refusal.ts";
+import { refuseGuest } from "./refusal.ts";
+import { awaitPushed, bearsSilence, endPushed, letPushed } from "./pushed-pages.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
@@ -61,6 +60,8 @@ export interface ListenContext {
   recover: ((failure: ChannelError, timeoutMs?: number) => void) | undefined;
   /** How long the source may be silent where `bearsSilence` does not bear it. */
   linkTimeoutMs: number;
+  /** Raised to end the threads that read further push channels. */
+  pushStopFd: number;
   /** Ends the fault thread and waits until it has ended. */
   stopFaultThread: () => void;
 }
@@ -68,8 +69,8 @@ export interface ListenContext {
 /** Runs the thread from LISTEN to the end of the stream, and cleans up. */
 export function runListen(context: ListenContext): void {
   const { shared } = context;
-  Atomics.store(shared.control, WORD.listenNice, threadNice());
-  Atomics.store(shared.control, WORD.listenThread, threadId());
+  shared.placingLocks.takeChannel(0);
+  letPushed(shared);
   receivePages(context);
   awaitUrgentPages(context);
   // First, as the thread that loads the device state may wait for just the page that never came.
@@ -90,9 +91,11 @@ function receivePages(context: ListenContext): void {
   for (;;) {
     try {
       loadPages(context);
+      awaitPushed(context.shared, context.linkTimeoutMs);
       return;
     } catch (error) {
       if (!(error instanceof ChannelError)) throw error;
+      endPushed(context.shared, context.pushStopFd);
       // What is whole needs no source any more.
       if (Atomics.load(context.shared.control, WORD.missing) === 0) return;
       // A guest that does not run here yet is better off where it is.
@@ -167,15 +170,6 @@ function takePing({ returnPath, needs }: ListenContext, loader: RamLoader, value
   }
   const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED | needs) : value;
   returnPath.send({ kind: "pong", value: answer });
-}
-
-/**
- * While the guest runs here and lacks pages the source may be as silent as it likes: it may be a
- * QEMU whose operator has stopped it. Before, the guest runs nowhere, and had better go back to a
- * source that answers no request; afterwards there is nothing more to wait for.
- */
-function bearsSilence({ control }: DestShared): boolean {
-  return guestRuns(control) && Atomics.load(control, WORD.missing) > 0;
 }
 
 function loadSection(context: ListenContext, loader: RamLoader): void {

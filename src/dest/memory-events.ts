@@ -9,7 +9,6 @@ import { PostcopyError } from "../util/errors.ts";
 import { pauseForEvents } from "./events-pause.ts";
 import { MemoryChanges } from "./memory-changes.ts";
 import type { ChangingMemory } from "./memory-changes.ts";
-import { WORD } from "./shared.ts";
 
 /** In the place of a fault whose address is no memory of the guest any more. */
 export const NOWHERE = -1;
@@ -34,15 +33,15 @@ export class MemoryEvents {
 
   /**
    * Reads the events that wait. What the guest discarded is noted before any page can be placed
-   * again, which is what the lock is for; the faults are looked at later.
+   * again, which is what the locks are for; the faults are looked at later.
    */
   drain(): void {
     const { shared } = this.#memory;
-    this.#lockPlacing();
+    shared.placingLocks.lockAll(this.#favour);
     try {
       this.#userfault?.readEvents((event) => this.#take(event));
     } finally {
-      shared.placingLock.unlock();
+      shared.placingLocks.unlockAll();
     }
   }
 
@@ -54,19 +53,6 @@ export class MemoryEvents {
   makeWay(): void {
     this.drain();
     pauseForEvents();
-  }
-
-  /**
-   * Takes the lock from the listen thread. That may have been put off its processor with the lock
-   * held, and have to wait for its next turn: so it is lent real time.
-   */
-  #lockPlacing(): void {
-    const { placingLock, control } = this.#memory.shared;
-    if (placingLock.tryLock()) return;
-    const holder = Atomics.load(control, WORD.listenThread);
-    if (holder !== 0) this.#favour.lend(holder);
-    placingLock.lockUrgent();
-    if (holder !== 0) this.#favour.takeBack(holder, Atomics.load(control, WORD.listenNice));
   }
 
   #take(event: UserfaultEvent): void {

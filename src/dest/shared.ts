@@ -6,12 +6,15 @@ import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { targetPages } from "../ram/block.ts";
 import type { SharedBytes } from "../ram/shared-bytes.ts";
-import { DEST_COUNTERS } from "../report/counters.ts";
-import type { DestCounters } from "../report/counters.ts";
+import { DEST_COUNTERS, sumOf } from "../report/counters.ts";
+import type { DestCounters, DestCounts } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
 import { SharedEvent } from "../sync/event.ts";
 import { Mutex } from "../sync/mutex.ts";
 import { Semaphore } from "../sync/semaphore.ts";
+import { PUSH_CHANNELS_MAX } from "../stream/further-channel.ts";
+import { createPlacingLocks, PlacingLocks } from "./placing-locks.ts";
+import type { PlacingLocksData } from "./placing-locks.ts";
 
 /** Words of the control block. */
 export const WORD = {
@@ -47,10 +50,16 @@ export const WORD = {
   packedRuns: 14,
   /** How the fault thread is scheduled (FAVOURS of sync/favour.ts). */
   favour: 15,
-  /** The listen thread, which places bulk pages, by its number; 0 until it has begun. */
-  listenThread: 16,
-  /** Its nice value. */
-  listenNice: 17,
+  /** 1 once the listen thread is at work: pages that come on further channels may be placed. */
+  listening: 16,
+  /** Push channels that the source has opened beside the main one, and that are still to be found. */
+  pushAwaited: 17,
+  /** Those that were found and have not ended. */
+  pushOpen: 18,
+  /** 1 once one of them broke: its pages are lost with it. */
+  pushLost: 19,
+  /** 1 once nobody waits for one any more: the link broke. */
+  pushOver: 20,
 } as const;
 const WORDS = 32;
 
@@ -69,10 +78,11 @@ const POSITION_NUMBERS = 5;
 /** Shared memory that exists from the start. */
 export interface DestSharedData {
   control: SharedArrayBuffer;
-  counters: SharedArrayBuffer;
+  /** By push channel; the main one's is that of every other thread too. */
+  counters: SharedArrayBuffer[];
   position: SharedArrayBuffer;
   returnPathLock: SharedArrayBuffer;
-  placingLock: SharedArrayBuffer;
+  placingLocks: PlacingLocksData;
   listenThreadSem: SharedArrayBuffer;
   faultThreadSem: SharedArrayBuffer;
   faultThreadDone: SharedArrayBuffer;
@@ -83,7 +93,8 @@ export interface DestSharedData {
   multifdFlush: SharedArrayBuffer;
   multifdSettled: SharedArrayBuffer;
   faultTimes: SharedArrayBuffer;
-  listenTimes: SharedArrayBuffer;
+  /** By push channel. */
+  pushTimes: SharedArrayBuffer[];
   moved: SharedArrayBuffer | undefined;
 }
 
@@ -93,10 +104,11 @@ export class DestShared {
   readonly position: Float64Array<SharedArrayBuffer>;
   /** Held while writing on the return path. */
   readonly returnPathLock: Mutex;
+  /** All of them are held while userfault events are read. */
+  readonly placingLocks: PlacingLocks;
   /**
-   * Held while placing pages, and while reading userfault events and noting what they removed: no
-   * page may be placed between the two, or a discarded page could come back. The thread that reads
-   * the events places without it.
+   * This channel's one of them, held while pages are placed that come on it. The thread that reads the
+   * events places without it.
    */
   readonly placingLock: Mutex;
   /** The listen thread is at work, and takes the stream over as soon as it is there. */
@@ -119,16 +131,21 @@ export class DestShared {
   readonly multifdSettled: Semaphore;
   /** Latencies of remote faults by the thread that placed the page, in nanoseconds. */
   readonly faultTimes: Histogram;
+  /** Of pages that came on this push channel. */
   readonly listenTimes: Histogram;
   /** Which pages came, where somebody wants to see it (report/moved-pages.ts). */
   readonly moved: SharedArrayBuffer | undefined;
 
-  constructor(data: DestSharedData) {
+  /** `channel` is the push channel that the calling thread reads; 0 is the main one. */
+  constructor(data: DestSharedData, channel = 0) {
+    const [counters, times] = [data.counters[channel], data.pushTimes[channel]];
+    if (counters === undefined || times === undefined) throw new RangeError("no such channel");
     this.control = new Int32Array(data.control);
-    this.counters = DEST_COUNTERS.attach(data.counters);
+    this.counters = DEST_COUNTERS.attach(counters);
     this.position = new Float64Array(data.position);
     this.returnPathLock = new Mutex(data.returnPathLock);
-    this.placingLock = new Mutex(data.placingLock);
+    this.placingLocks = new PlacingLocks(data.placingLocks);
+    this.placingLock = this.placingLocks.of(channel);
     this.listenThreadSem = new Semaphore(data.listenThreadSem);
     this.faultThreadSem = new Semaphore(data.faultThreadSem);
     this.faultThreadDone = new Semaphore(data.faultThreadDone);
@@ -139,7 +156,7 @@ export class DestShared {
     this.multifdFlush = new Semaphore(data.multifdFlush);
     this.multifdSettled = new Semaphore(data.multifdSettled);
     this.faultTimes = new Histogram(data.faultTimes);
-    this.listenTimes = new Histogram(data.listenTimes);
+    this.listenTimes = new Histogram(times);
     this.moved = data.moved;
   }
 }
@@ -150,10 +167,10 @@ export function createDestShared(moved?: SharedArrayBuffer): DestSharedData {
   new Int32Array(control)[WORD.userfaultFd] = -1;
   return {
     control,
-    counters: DEST_COUNTERS.create().shared,
+    counters: byChannel(() => DEST_COUNTERS.create().shared),
     position: new SharedArrayBuffer(POSITION_NUMBERS * 8),
     returnPathLock: new Mutex().shared,
-    placingLock: new Mutex().shared,
+    placingLocks: createPlacingLocks(),
     listenThreadSem: new Semaphore().shared,
     faultThreadSem: new Semaphore().shared,
     faultThreadDone: new Semaphore().shared,
@@ -164,9 +181,25 @@ export function createDestShared(moved?: SharedArrayBuffer): DestSharedData {
     multifdFlush: new Semaphore().shared,
     multifdSettled: new Semaphore().shared,
     faultTimes: new Histogram().shared,
-    listenTimes: new Histogram().shared,
+    pushTimes: byChannel(() => new Histogram().shared),
     moved,
   };
+}
+
+function byChannel<Item>(make: () => Item): Item[] {
+  return Array.from({ length: PUSH_CHANNELS_MAX }, make);
+}
+
+/** What all push channels have counted together. */
+export function destCountsOf({ counters }: DestSharedData): DestCounts {
+  return sumOf(counters.map((shared) => DEST_COUNTERS.attach(shared)));
+}
+
+/** Latencies of all remote faults, in nanoseconds. */
+export function faultTimesOf({ faultTimes, pushTimes }: DestSharedData): Histogram {
+  const times = new Histogram();
+  for (const shared of [faultTimes, ...pushTimes]) times.merge(new Histogram(shared));
+  return times;
 }
 
 /** Per-page state of the guest's memory, by block. */

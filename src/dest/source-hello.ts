@@ -2,6 +2,7 @@
  * What a source says of itself in the values of its PINGs (stream/hello.ts), and what it is answered. A
  * QEMU says nothing.
  */
+import { furtherPushChannels, withFurtherPushChannels } from "../stream/further-channel.ts";
 import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
 import { StreamError } from "../util/errors.ts";
@@ -49,9 +50,12 @@ export class SourceHello {
 
   /** Another source begins, which is not to have the urgent channel of the one before. */
   startOver(): void {
-    this.#features &= ~FEATURE.urgentChannel;
+    this.#features = withFurtherPushChannels(this.#features & ~FEATURE.urgentChannel, 0);
     this.isOurs = false;
     this.chosen = 0;
+    // Nor its push channels, none of which has placed a page before LISTEN.
+    Atomics.store(this.#control, WORD.pushOver, 1);
+    Atomics.store(this.#control, WORD.pushAwaited, 0);
   }
 
   #choose(features: number): void {
@@ -62,5 +66,6 @@ export class SourceHello {
     }
     Atomics.store(this.#control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
     Atomics.store(this.#control, WORD.urgentChosen, 1);
+    Atomics.store(this.#control, WORD.pushAwaited, furtherPushChannels(features));
   }
 }

@@ -3,7 +3,7 @@
  * main reads whenever it wants, and nobody sends a message.
  *
  * Each counter has exactly ONE writing thread (named beside it), so that a plain addition loses
- * nothing; sums over threads are made by the reader. Aligned 64-bit stores are not torn on x86-64
+ * nothing; threads of one kind have a set each, and sums over them are made by the reader. Aligned 64-bit stores are not torn on x86-64
  * and arm64, and a reader that is one update late does no harm. Counters lie a cache line apart:
  * threads that count different things do not fight for one line.
  *
@@ -50,6 +50,18 @@ export class Counters<Name extends string> {
   get(slot: Slot<Name>): number {
     return this.#values[slot] ?? 0;
   }
+}
+
+/** What stands in counters, or in several sets of them together. */
+export interface CounterReader<Name extends string> {
+  get(slot: Slot<Name>): number;
+}
+
+/** Reads sets that several threads write as if they were one: a gauge is set in one of them alone. */
+export function sumOf<Name extends string>(
+  sets: readonly CounterReader<Name>[],
+): CounterReader<Name> {
+  return { get: (slot) => sets.reduce((sum, set) => sum + set.get(slot), 0) };
 }
 
 /** Makes slot constants of a list of names. */
@@ -101,7 +113,7 @@ export type DestPhase = (typeof DEST_PHASES)[number];
 
 /** What the source counts. */
 export const SOURCE_COUNTERS = defineCounters([
-  // Written by the migration thread.
+  // Written by the migration thread; of the push also by the threads of further channels.
   "phase", // index in SOURCE_PHASES
   "round", // precopy round now running, from 1
   "totalPages", // pages of all RAM blocks
@@ -128,7 +140,8 @@ export const SOURCE_COUNTERS = defineCounters([
 
 /** What the destination counts. */
 export const DEST_COUNTERS = defineCounters([
-  // Written by the incoming thread, and from LISTEN on by the listen thread that takes over.
+  // Written by the incoming thread, and from LISTEN on by the listen thread that takes over, beside
+  // which each thread of a further channel counts what that brings.
   "phase", // index in DEST_PHASES
   "totalPages",
   "bytesReceived", // on the main channel
@@ -161,7 +174,9 @@ export const DEST_COUNTERS = defineCounters([
 /** Slots of the source's counters: `counters.add(SOURCE.pagesPushed, 1)`. */
 export const SOURCE = SOURCE_COUNTERS.slots;
 export type SourceCounters = ReturnType<typeof SOURCE_COUNTERS.create>;
+export type SourceCounts = CounterReader<(typeof SOURCE_COUNTERS.names)[number]>;
 
 /** Slots of the destination's counters. */
 export const DEST = DEST_COUNTERS.slots;
 export type DestCounters = ReturnType<typeof DEST_COUNTERS.create>;
+export type DestCounts = CounterReader<(typeof DEST_COUNTERS.names)[number]>;

@@ -105,6 +105,10 @@ const favour = z
       "favoured, or as usual where it allows neither; null where that thread is a QEMU's",
   );
 
+const pushChannels = count.describe(
+  "Connections that the push was spread over; 1 where a QEMU sent or received the guest",
+);
+
 const shared = {
   version: z.literal(REPORT_VERSION),
   program: z.string().describe("Version of postcopy"),
@@ -126,6 +130,7 @@ export const sourceReportSchema = z
     ...shared,
     phase: z.enum(SOURCE_PHASES).describe("The last phase that was reached"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
+    pushChannels,
     favour,
     recoveries: count.describe("How often the link broke after the switch and was made anew"),
     switchover: switchoverSchema.nullable(),
@@ -185,6 +190,7 @@ export const destReportSchema = z
       .nullable()
       .describe("How the guest came here; null where it did not, or a QEMU received it"),
     urgentChannel: z.boolean().describe("Whether requests were answered on their own channel"),
+    pushChannels,
     favour,
     pages: z.strictObject({
       total: count,

@@ -3,17 +3,17 @@
  * threads are made here and nowhere else.
  */
 import { DEST, DEST_PHASES, SOURCE, SOURCE_PHASES } from "./counters.ts";
-import type { DestCounters, DestPhase, SourceCounters, SourcePhase } from "./counters.ts";
+import type { DestCounts, DestPhase, SourceCounts, SourcePhase } from "./counters.ts";
 import type { ProgressSample } from "./progress.ts";
 import type { DestReport, SourceReport } from "./report.ts";
 
 /** The source's phase. */
-export function sourcePhase(counters: SourceCounters): SourcePhase {
+export function sourcePhase(counters: SourceCounts): SourcePhase {
   return SOURCE_PHASES[counters.get(SOURCE.phase)] ?? "setup";
 }
 
 /** The destination's phase. */
-export function destPhase(counters: DestCounters): DestPhase {
+export function destPhase(counters: DestCounts): DestPhase {
   return DEST_PHASES[counters.get(DEST.phase)] ?? "waiting";
 }
 
@@ -24,7 +24,7 @@ function shareOf(part: number, whole: number): number | null {
 
 /** The counts of a SourceReport. */
 export function sourceCounts(
-  counters: SourceCounters,
+  counters: SourceCounts,
 ): Pick<SourceReport, "phase" | "pages" | "requests" | "bytes"> {
   const bytes = {
     precopy: counters.get(SOURCE.bytesPrecopy),
@@ -60,7 +60,7 @@ export function sourceCounts(
 }
 
 /** The counts of a DestReport; the latencies of its faults are added by the caller. */
-export function destCounts(counters: DestCounters): Pick<
+export function destCounts(counters: DestCounts): Pick<
   DestReport,
   "phase" | "pages" | "places" | "bytes"
 > & {
@@ -101,7 +101,7 @@ export function destCounts(counters: DestCounters): Pick<
 const IN_POSTCOPY: ReadonlySet<string> = new Set(["postcopy", "paused", "recover", "completed"]);
 
 /** The source's progress; `elapsedMs` is the time since the start. */
-export function sourceProgress(counters: SourceCounters, elapsedMs: number): ProgressSample {
+export function sourceProgress(counters: SourceCounts, elapsedMs: number): ProgressSample {
   const { phase, pages, requests, bytes } = sourceCounts(counters);
   const precopied = pages.precopyNormal + pages.precopyZero;
   const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
@@ -121,7 +121,7 @@ export function sourceProgress(counters: SourceCounters, elapsedMs: number): Pro
 }
 
 /** The share of the guest's memory that is at the destination and current, as the source knows it. */
-export function sourceResidency(counters: SourceCounters): number | undefined {
+export function sourceResidency(counters: SourceCounts): number | undefined {
   const { phase, pages } = sourceCounts(counters);
   if (pages.total === 0 || phase === "setup") return undefined;
   const { remainingPages } = sourceProgress(counters, 0);
@@ -149,7 +149,7 @@ function missingNow(pages: DestReport["pages"]): number {
  * The share that is here, as the destination knows it: not before LISTEN, as long as pages may come
  * once more.
  */
-export function destResidency(counters: DestCounters): number | undefined {
+export function destResidency(counters: DestCounts): number | undefined {
   const { phase, pages } = destCounts(counters);
   if (pages.total === 0) return undefined;
   if (pages.missing === 0 && !knowsMissing(phase)) return undefined;
@@ -160,7 +160,7 @@ export function destResidency(counters: DestCounters): number | undefined {
  * The destination's progress; `elapsedMs` is the time since the connection. Before LISTEN it cannot
  * know how often the source will send a page again, so it does not say what remains.
  */
-export function destProgress(counters: DestCounters, elapsedMs: number): ProgressSample {
+export function destProgress(counters: DestCounts, elapsedMs: number): ProgressSample {
   const { phase, pages, faults, bytes } = destCounts(counters);
   const placed = placedPages(pages);
   return {

@@ -17,6 +17,8 @@ export interface SourceSettings {
   compression: Compression;
   /** The destination is a QEMU with postcopy-preempt on: requested pages go on a second channel. */
   preempt: boolean;
+  /** Connections beside the main one that the push may go on, where the destination takes such. */
+  pushChannels: number;
   /** It is known to be one that reads nothing before that channel is there (up to 7.2). */
   preemptFirst?: boolean;
   /** How long the destination may take for what it has to answer at once, in milliseconds. */
@@ -47,6 +49,8 @@ export interface SourceContext {
   makeWriter: () => RamWriter;
   /** Opens a second connection to the peer, or undefined where only one is possible. */
   connectUrgent: (() => number) | undefined;
+  /** Has a thread push on a connection whose head is sent; the crew closes it. */
+  startPush: (fd: number) => void;
   /** A writing channel over a descriptor of this thread's peer. */
   openChannel: (fd: number) => Channel;
   /**

@@ -2,7 +2,8 @@
 import { ChannelError } from "../channel/channel.ts";
 import type { SourceContext } from "./context.ts";
 import { finishUrgent, pushOwed } from "./postcopy.ts";
-import { checkPeer, checkStop, WORD } from "./shared.ts";
+import { awaitPushChannels, tellPushChannels } from "./push-channels.ts";
+import { checkPeer, checkStop, PUSHING, WORD } from "./shared.ts";
 import { sendEof, sendRamEnd } from "./stream.ts";
 
 /**
@@ -28,11 +29,14 @@ export function withMainLock({ shared }: SourceContext, write: () => void): void
  * that are under way until it has them all: it waits for no end of the urgent channel then.
  */
 export function sendOwed(context: SourceContext): void {
+  const { shared } = context;
+  tellPushChannels(shared, PUSHING.now);
   pushOwed(context);
-  if (Atomics.load(context.shared.control, WORD.repeats) === 0) finishUrgent(context);
+  awaitPushChannels(shared);
+  if (Atomics.load(shared.control, WORD.repeats) === 0) finishUrgent(context);
   withMainLock(context, () => {
     sendRamEnd(context);
-    Atomics.store(context.shared.control, WORD.ended, 1);
+    Atomics.store(shared.control, WORD.ended, 1);
     sendEof(context);
   });
 }

@@ -5,6 +5,7 @@
  */
 import type { Channel } from "../channel/channel.ts";
 import { UNSENT_BYTES_MAX } from "../channel/tune.ts";
+import type { Mutex } from "../sync/mutex.ts";
 import { limitUnsent } from "../../syscalls/socket.ts";
 import { targetPagesPerHostPage } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
@@ -37,16 +38,41 @@ const AHEAD_MS = 10;
 const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
 
-/**
- * Pushes everything that is owed, until nothing is: the recorded working set first, then what lies
- * around it, then out of the places of the last requests.
- */
+/** Where pages are pushed. */
+export interface PushLane {
+  /** Held while a chunk is claimed and written; undefined where nobody else writes on the channel. */
+  lock: Mutex | undefined;
+  /** The section that a chunk is; undefined for bare records. */
+  sectionId: number | undefined;
+}
+
+/** What a push works with. */
+export type PushContext = Pick<
+  SourceContext,
+  "guest" | "shared" | "settings" | "channel" | "replay" | "makeWriter" | "giveWay"
+>;
+
+/** Pushes everything that is owed, on the main channel and on those beside it, until nothing is. */
 export function pushOwed(context: SourceContext): void {
-  const { guest, shared, settings, channel } = context;
+  const { shared, channel } = context;
   const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
   // With one channel requests wait for its lock, and so for whoever holds it.
+  if (!urgent) limitChannel(channel);
+  pushPages(context, mainLane(shared));
+}
+
+function mainLane({ mainLock }: SourceShared): PushLane {
+  return { lock: mainLock, sectionId: RAM_SECTION_ID };
+}
+
+/**
+ * Pushes what is owed on `context.channel`, until nothing is: the recorded working set first, then what
+ * lies around it, then out of the places of the last requests.
+ */
+export function pushPages(context: PushContext, lane: PushLane): void {
+  const { guest, shared, settings, channel } = context;
+  const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
   if (urgent) context.giveWay();
-  else limitChannel(channel);
   const writer = context.makeWriter();
   writer.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
@@ -80,14 +106,14 @@ export function pushOwed(context: SourceContext): void {
       compression.before(order);
       chooser.before(writer);
       const pages = shared.counters.get(SOURCE.pagesPushed);
-      pushChunk(context, writer, order);
+      pushChunk(context, writer, order, lane);
       chooser.after(writer, shared.counters.get(SOURCE.pagesPushed) - pages);
       const bytes = channel.bytesWritten - before;
       shared.counters.add(SOURCE.bytesPostcopy, bytes);
       const written = performance.now();
       bandwidth.spend(bytes, hurry);
       compression.after(bytes, performance.now() - written);
-      pace.keep(shared.counters.get(SOURCE.requestsReceived));
+      pace.keep(shared.requestsReceived);
     }
   } finally {
     pace.end();
@@ -115,7 +141,7 @@ export function sendAhead(context: SourceContext): void {
   while (performance.now() < deadline && channel.bytesWritten < end && order.find()) {
     checkStop(shared);
     checkPeer(shared);
-    pushChunk(context, writer, order);
+    pushChunk(context, writer, order, mainLane(shared));
   }
   shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
 }
@@ -134,7 +160,7 @@ export function sendDevicePages(context: SourceContext): void {
   const order = new ListedOrder(pages, guest.blocks, shared);
   const writer = context.makeWriter();
   writer.kind = KIND.precopy;
-  while (order.find()) pushChunk(context, writer, order);
+  while (order.find()) pushChunk(context, writer, order, mainLane(shared));
   counters.add(SOURCE.owedPages, before - precopyPages(shared));
   counters.add(SOURCE.bytesPrecopy, channel.bytesWritten - bytes);
 }
@@ -145,10 +171,10 @@ function precopyPages({ counters }: SourceShared): number {
 
 /** The PING behind the last page of the recorded working set, where one is recorded. */
 class WorkingSetPing {
-  readonly #context: SourceContext;
+  readonly #context: PushContext;
   #due: boolean;
 
-  constructor(context: SourceContext) {
+  constructor(context: PushContext) {
     this.#context = context;
     // All of it may have been sent ahead.
     this.#due = context.replay.length > 0 || Atomics.load(context.shared.control, WORD.awaited) > 0;
@@ -190,24 +216,34 @@ function limitChannel(channel: Channel): void {
   }
 }
 
-/** Sends the next pages of an order, up to a chunk of them, under the lock of the main channel. */
-function pushChunk(context: SourceContext, writer: RamWriter, order: PushOrder): void {
-  context.shared.mainLock.lock();
+/** Sends the next pages of an order, up to a chunk of them, under the lock of the channel. */
+function pushChunk(
+  context: PushContext,
+  writer: RamWriter,
+  order: PushOrder,
+  { lock, sectionId }: PushLane,
+): void {
+  lock?.lock();
   try {
-    writePages(context, writer, order);
+    writePages(context, writer, order, sectionId);
   } finally {
-    context.shared.mainLock.unlock();
+    lock?.unlock();
   }
 }
 
 /** Under a limit a chunk is what is sent at once, however low the limit is. */
-function pagesPerChunk({ shared, settings }: SourceContext): number {
+function pagesPerChunk({ shared, settings }: PushContext): number {
   const long =
     Atomics.load(shared.control, WORD.urgentFd) >= 0 && settings.maxPostcopyBandwidth === 0;
   return long ? PAGES_PER_LONG_CHUNK : PAGES_PER_CHUNK;
 }
 
-function writePages(context: SourceContext, writer: RamWriter, order: PushOrder): void {
+function writePages(
+  context: PushContext,
+  writer: RamWriter,
+  order: PushOrder,
+  sectionId: number | undefined,
+): void {
   const { shared } = context;
   const { counters } = shared;
   const flush = (): void => {
@@ -216,9 +252,9 @@ function writePages(context: SourceContext, writer: RamWriter, order: PushOrder)
     counters.add(ahead ? SOURCE.pagesNormalPrecopy : SOURCE.pagesPushed, writer.normal);
     counters.add(ahead ? SOURCE.pagesZeroPrecopy : SOURCE.pagesPushedZero, writer.zero);
     counters.add(SOURCE.pagesPacked, writer.packed);
-    writer.begin(RAM_SECTION_ID);
+    writer.begin(sectionId);
   };
-  writer.begin(RAM_SECTION_ID);
+  writer.begin(sectionId);
   for (let left = pagesPerChunk(context); left > 0 && order.find();) {
     const { block, hostPage } = order;
     const most = Math.ceil(left / targetPagesPerHostPage(block));

@@ -13,8 +13,11 @@ import type { RamWriter } from "./ram-writer.ts";
 import { RunPacker } from "./run-packer.ts";
 import { WORD } from "./shared.ts";
 
+/** What of a source's context it is about. */
+type CompressedPush = Pick<SourceContext, "channel" | "settings" | "shared">;
+
 export class PushCompression {
-  readonly #context: SourceContext;
+  readonly #context: CompressedPush;
   readonly #writer: RamWriter;
   readonly #chooser: CompressionChooser | undefined;
   readonly #packer = new RunPacker();
@@ -35,7 +38,7 @@ export class PushCompression {
    * it is; `clock` is in milliseconds.
    */
   constructor(
-    context: SourceContext,
+    context: CompressedPush,
     writer: RamWriter,
     chunkBytes: number,
     clock = () => performance.now(),

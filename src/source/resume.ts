@@ -25,7 +25,7 @@ import type { SourceOutcome } from "./migrate.ts";
 import { followHostPages } from "./host-pages.ts";
 import { countOwedPages } from "./owed.ts";
 import { awaitAnswer } from "./answer.ts";
-import { WORD } from "./shared.ts";
+import { PUSHING, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 import { openPreempt, openPreemptEarly, openUrgentChannel, sendHello } from "./urgent-channel.ts";
@@ -43,6 +43,8 @@ export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[])
   Atomics.store(control, WORD.serving, 0);
   Atomics.store(control, WORD.bitmapsAwaited, blocks.length);
   Atomics.store(control, WORD.resumeAwaited, 0);
+  Atomics.store(control, WORD.pushing, PUSHING.notYet);
+  Atomics.store(control, WORD.pushLost, 0);
   for (const event of [shared.finished, shared.peerKnown, shared.bitmapsKnown, shared.resumed]) {
     event.clear();
   }

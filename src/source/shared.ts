@@ -5,9 +5,10 @@
 import { PageBitmap } from "../ram/bitmap.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { blockOfPage, hostPageOf, targetPages } from "../ram/block.ts";
-import { SOURCE_COUNTERS } from "../report/counters.ts";
-import type { SourceCounters } from "../report/counters.ts";
+import { SOURCE, SOURCE_COUNTERS, sumOf } from "../report/counters.ts";
+import type { SourceCounters, SourceCounts } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
+import { PUSH_CHANNELS_MAX } from "../stream/further-channel.ts";
 import { SharedEvent } from "../sync/event.ts";
 import { Mutex } from "../sync/mutex.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
@@ -57,8 +58,17 @@ export const WORD = {
   devicesAhead: 19,
   /** Bytes of a host page of a guest that lies in files (host-pages.ts); 0: as they were saved. */
   hostPageBytes: 20,
+  /** What further push channels are to do (PUSHING). */
+  pushing: 21,
+  /** Push channels beside the main one whose threads have not ended. */
+  pushOpen: 22,
+  /** 1 once one of them broke: its pages are lost with it. */
+  pushLost: 23,
 } as const;
 const WORDS = 32;
+
+/** Values of WORD.pushing. */
+export const PUSHING = { notYet: 0, now: 1, over: 2 } as const;
 
 /** Most page requests whose order is recorded: 1 GiB of pages of 4 KiB. */
 export const RECORD_PAGES_MAX = 262_144;
@@ -85,7 +95,8 @@ const TIMES = 8;
 export interface SourceSharedData {
   control: SharedArrayBuffer;
   times: SharedArrayBuffer;
-  counters: SharedArrayBuffer;
+  /** By push channel; the main one's is that of every other thread too. */
+  counters: SharedArrayBuffer[];
   requestTimes: SharedArrayBuffer;
   mainLock: SharedArrayBuffer;
   urgentLock: SharedArrayBuffer;
@@ -132,12 +143,18 @@ export class SourceShared {
   readonly firstRequests: Uint32Array<SharedArrayBuffer>;
   /** Which pages went, where somebody wants to see it (report/moved-pages.ts). */
   readonly moved: SharedArrayBuffer | undefined;
+  readonly #mainCounters: SourceCounts;
 
-  constructor(data: SourceSharedData, blocks: readonly RamBlock[]) {
+  /** `channel` is the push channel that the calling thread writes; 0 is the main one. */
+  constructor(data: SourceSharedData, blocks: readonly RamBlock[], channel = 0) {
+    const [counters, mainCounters] = [data.counters[channel], data.counters[0]];
+    if (counters === undefined || mainCounters === undefined)
+      throw new RangeError(`there is no channel ${channel}`);
     this.moved = data.moved;
     this.control = new Int32Array(data.control);
     this.times = new Float64Array(data.times);
-    this.counters = SOURCE_COUNTERS.attach(data.counters);
+    this.counters = SOURCE_COUNTERS.attach(counters);
+    this.#mainCounters = SOURCE_COUNTERS.attach(mainCounters);
     this.requestTimes = new Histogram(data.requestTimes);
     this.mainLock = new Mutex(data.mainLock);
     this.urgentLock = new Mutex(data.urgentLock);
@@ -149,6 +166,11 @@ export class SourceShared {
     this.owed = blocks.map((block, i) => new PageBitmap(hostPages(block), data.owed[i]));
     this.awaited = blocks.map((block, i) => new PageBitmap(hostPages(block), data.awaited[i]));
     this.firstRequests = new Uint32Array(data.firstRequests);
+  }
+
+  /** Page requests that have come, which the return-path thread counts. */
+  get requestsReceived(): number {
+    return this.#mainCounters.get(SOURCE.requestsReceived);
   }
 
   /** Notes which target pages, counted over all blocks, are to be told of when all are there. */
@@ -165,6 +187,11 @@ export class SourceShared {
   requested(): Uint32Array {
     return this.firstRequests.slice(0, Atomics.load(this.control, WORD.recorded));
   }
+}
+
+/** What all push channels have counted together. */
+export function sourceCountsOf({ counters }: SourceSharedData): SourceCounts {
+  return sumOf(counters.map((shared) => SOURCE_COUNTERS.attach(shared)));
 }
 
 /** Whether the operator asked to give up. */
@@ -213,7 +240,7 @@ export function createSourceShared(
   return {
     control,
     times: new SharedArrayBuffer(TIMES * 8),
-    counters: SOURCE_COUNTERS.create().shared,
+    counters: Array.from({ length: PUSH_CHANNELS_MAX }, () => SOURCE_COUNTERS.create().shared),
     requestTimes: new Histogram().shared,
     mainLock: new Mutex().shared,
     urgentLock: new Mutex().shared,

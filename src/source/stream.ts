@@ -24,11 +24,14 @@ export const RAM_SECTION_ID = 0x504f_5354;
 export const PING_LOADED = 3;
 const PING_LISTENING = 4;
 
-function send(context: SourceContext, fill: (writer: StreamWriter) => void): void {
+function send(context: Written, fill: (writer: StreamWriter) => void): void {
   const writer = new StreamWriter();
   fill(writer);
   context.channel.write(writer.bytes);
 }
+
+/** What a command is written on. */
+type Written = Pick<SourceContext, "channel">;
 
 /** Header, configuration, return path, hello, ADVISE, and RAM's START with the list of blocks. */
 export function sendOpening(context: SourceContext): void {
@@ -54,7 +57,7 @@ export function sendOpening(context: SourceContext): void {
 }
 
 /** One command. */
-export function sendCommand(context: SourceContext, command: Command): void {
+export function sendCommand(context: Written, command: Command): void {
   send(context, (writer) => writeCommand(writer, command));
 }
 

@@ -4,20 +4,19 @@
  */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { StoppedError } from "../channel/channel.ts";
+import { FEATURE, FEATURES_OURS, chosenValue, helloValue, tokenValues } from "../stream/hello.ts";
 import {
-  FEATURE,
-  FEATURES_OURS,
-  chosenValue,
-  helloValue,
-  tokenValues,
-  urgentHead,
-} from "../stream/hello.ts";
+  channelHead,
+  furtherPushChannels,
+  withFurtherPushChannels,
+} from "../stream/further-channel.ts";
 import { opensPreemptEarly } from "../stream/machine-type.ts";
 import { PostcopyError, errorChain } from "../util/errors.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
 import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
+import { openPushChannels } from "./push-channels.ts";
 import { WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 
@@ -50,17 +49,19 @@ export function openUrgentChannel(context: SourceContext): void {
     return;
   }
   closePreempt(context);
+  let further = 0;
   let chosen = hostPageChoice(context, features & FEATURES_OURS);
   const [token = 0] = crypto.getRandomValues(new Uint32Array(1));
   if ((chosen & FEATURE.urgentChannel) !== 0 && connectUrgent(context, token)) {
     for (const value of tokenValues(token)) sendPing(context, value);
+    further = openPushChannels(context, token, furtherPushChannels(features));
     Atomics.store(context.shared.control, WORD.repeats, (chosen & FEATURE.repeats) === 0 ? 0 : 1);
   } else {
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
   chooseHostPages(context, chosen);
-  sendPing(context, chosenValue(chosen));
+  sendPing(context, chosenValue(withFurtherPushChannels(chosen, further)));
   const { control } = context.shared;
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
@@ -111,7 +112,7 @@ function connectUrgent(context: SourceContext, token: number): boolean {
   try {
     const fd = context.connectUrgent();
     try {
-      context.openChannel(fd).write(urgentHead(token));
+      context.openChannel(fd).write(channelHead("urgent", token));
     } catch (error) {
       closeDescriptor(fd);
       throw error;

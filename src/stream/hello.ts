@@ -12,10 +12,11 @@
  *                                    as to any PING, once it has done that
  *     dest:   PONG running           unasked, once the guest runs (only after `chosen`)
  *
- * The urgent channel is a further connection to the same address, where anybody may connect. It
- * begins with eight bytes, its head: the magic "PCUR" and the token, a random u32 that only the two
- * ends of the main channel know. What follows has the format of QEMU's preempt channel: RAM records,
- * and EOS at the end, but where pages are sent once more (FEATURE.repeats): it then ends with the link.
+ * The urgent channel, and further ones for the push, are connections to the same address
+ * (further-channel.ts), where anybody may connect. An urgent channel ends with EOS, but where pages are
+ * sent once more (FEATURE.repeats): it then ends with the link.
+ *
+ * The upper four of the sixteen bits say how many further channels the push has.
  */
 
 import { TARGET_PAGE_SIZE } from "./constants.ts";
@@ -149,23 +150,4 @@ const KINDS: ReadonlyMap<number, Hello["kind"]> = new Map([
 export function readHello(value: number): Hello | undefined {
   const kind = KINDS.get((value & MASK) >>> 0);
   return kind === undefined ? undefined : { kind, bits: value & ~MASK };
-}
-
-/** "PCUR", the first four bytes of an urgent channel. */
-const URGENT_MAGIC = 0x5043_5552;
-/** Bytes before the first record of an urgent channel. */
-export const URGENT_HEAD_BYTES = 8;
-
-/** The head of an urgent channel, which proves that it is the source's. */
-export function urgentHead(token: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(URGENT_HEAD_BYTES);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, URGENT_MAGIC);
-  view.setUint32(4, token);
-  return bytes;
-}
-
-/** The token (u32) of the head that stands at `at`, or undefined if it is the head of no such. */
-export function readUrgentHead(view: DataView, at: number): number | undefined {
-  return view.getUint32(at) === URGENT_MAGIC ? view.getUint32(at + 4) : undefined;
 }

@@ -10,20 +10,24 @@ import type { MultifdResult } from "../dest/multifd.ts";
 import { decideToRun, refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
-import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
+import { createDestShared, destCountsOf, DestShared, faultTimesOf, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
+import type { DestCounts } from "../report/counters.ts";
+import type { Histogram } from "../report/histogram.ts";
 import { attemptAll } from "../util/attempt-all.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
 import { Thread } from "./thread.ts";
 import type {
   Arrival,
+  FaultNews,
   FaultTask,
   IncomingNews,
   IncomingResult,
   IncomingTask,
   ListenTask,
   MultifdTask,
+  PushedTask,
   Stamped,
   WarningNews,
 } from "./tasks.ts";
@@ -39,6 +43,8 @@ export interface DestCrewOptions {
   lockMemory: boolean;
   recoverTimeoutMs: number;
   linkTimeoutMs: number;
+  /** Connections beside the main one on which the source may push. */
+  pushChannels: number;
   /** Where the pages that come are counted, if somebody wants to see it (moved-pages.ts). */
   moved?: SharedArrayBuffer | undefined;
   /** The connection stands; `peer` names who is there. */
@@ -52,9 +58,12 @@ export class DestCrew {
   readonly #data: DestSharedData;
   readonly #stopFd = makeEventDescriptor();
   readonly #faultStopFd = makeEventDescriptor();
+  readonly #pushStopFd = makeEventDescriptor();
   readonly #incoming: Thread<IncomingTask, IncomingNews, IncomingResult>;
   readonly #listen: Thread<ListenTask, Stamped<DestEvent>, void>;
-  readonly #fault: Thread<FaultTask, WarningNews, void>;
+  readonly #fault: Thread<FaultTask, FaultNews, void>;
+  /** Those that read push channels beside the main one, in the order in which these were found. */
+  readonly #pushed: Thread<PushedTask, never, void>[] = [];
   /** Only a guest that is kept comes from sources that send on multifd channels. */
   readonly #multifd: Thread<MultifdTask, WarningNews, MultifdResult> | undefined;
   readonly #multifdEndFd: number;
@@ -77,7 +86,7 @@ export class DestCrew {
     if (isResumed(options.guest)) decideToRun(this.shared);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
     this.#listen = new Thread("listen", (news) => options.event(news));
-    this.#fault = new Thread("fault", (news) => options.event(news));
+    this.#fault = new Thread("fault", (news) => this.#hearFault(news));
     const keeps =
       options.guest.kind === "snapshot" &&
       !isResumed(options.guest) &&
@@ -101,11 +110,13 @@ export class DestCrew {
         multifdEndFd: this.#multifdEndFd,
         lockMemory,
         linkTimeoutMs,
+        pushChannels: this.#options.pushChannels,
       });
       // If a helper fails, the incoming thread may sit in a fault that nobody will ever serve.
       const result = await Promise.race([incoming, this.#failed.promise]);
       // A completion in precopy never started them.
       if (result.completedIn === "precopy") this.stop();
+      // Each push channel was found, and so has its thread here, before it can end.
       await Promise.allSettled(this.#helpers);
       return result;
     } catch (error) {
@@ -138,6 +149,31 @@ export class DestCrew {
     }
   }
 
+  #hearFault(news: FaultNews): void {
+    if (news.kind === "push channel") this.#readPushChannel(news.fd);
+    else this.#options.event(news);
+  }
+
+  /** Starts a thread for a push channel that was found. */
+  #readPushChannel(fd: number): void {
+    const { memory } = this;
+    if (memory === undefined) throw new Error("a push channel before the list of RAM blocks");
+    const thread = new Thread<PushedTask, never, void>("pushed", () => {});
+    this.#pushed.push(thread);
+    const task = thread.run({
+      guest: this.#options.guest,
+      shared: this.#data,
+      memory,
+      index: this.#pushed.length,
+      fd,
+      mainFd: this.#main,
+      linkTimeoutMs: this.#options.linkTimeoutMs,
+      stopFd: this.#pushStopFd,
+      peer: this.#peer,
+    });
+    this.#helpers.push(task.catch((error: unknown) => this.#giveUp(error)));
+  }
+
   /** The listen and fault threads learn of the memory, and park until LISTEN. */
   #startHelpers(memory: GuestMemory): void {
     const { guest, arrival, linkTimeoutMs, recoverTimeoutMs } = this.#options;
@@ -148,6 +184,7 @@ export class DestCrew {
       fd: this.#main,
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
+      pushStopFd: this.#pushStopFd,
       peer: this.#peer,
       allow: arrival.kind === "listen" ? arrival.allow : [],
       linkTimeoutMs,
@@ -165,6 +202,21 @@ export class DestCrew {
       tasks.push(multifd.run(task).then((result) => (this.#multifdResult = result)));
     }
     this.#helpers = tasks.map((task) => task.catch((error: unknown) => this.#giveUp(error)));
+  }
+
+  /** What all threads have counted together. */
+  get counts(): DestCounts {
+    return destCountsOf(this.#data);
+  }
+
+  /** Latencies of all remote faults. */
+  get faultTimes(): Histogram {
+    return faultTimesOf(this.#data);
+  }
+
+  /** Connections on which the push came, the main one among them. */
+  get pushChannels(): number {
+    return 1 + this.#pushed.length;
   }
 
   /** The multifd channels of the source that was received, if it had any. */
@@ -196,6 +248,7 @@ export class DestCrew {
   #raiseStop(): void {
     raiseEventDescriptor(this.#stopFd);
     raiseEventDescriptor(this.#faultStopFd);
+    raiseEventDescriptor(this.#pushStopFd);
   }
 
   /** Does it for an incoming thread that cannot, as it waits for a page that nobody will bring. */
@@ -207,7 +260,7 @@ export class DestCrew {
 
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
   end(): void {
-    const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd];
+    const threads = [this.#incoming, this.#listen, this.#fault, this.#multifd, ...this.#pushed];
     // A thread that still is at work must not find another file under its descriptors, nor nothing
     // under the receive buffer, which the incoming thread has mapped; it waits for a page that
     // nobody will bring, and ends with the process.
@@ -219,7 +272,7 @@ export class DestCrew {
       // Once started, the fault or the multifd thread has closed them, or left them to be closed.
       ...(this.#helpers.length === 0 ? this.#others : []),
       ...(this.#multifdResult?.descriptors ?? []),
-      ...[this.#stopFd, this.#faultStopFd, this.#multifdEndFd],
+      ...[this.#stopFd, this.#faultStopFd, this.#pushStopFd, this.#multifdEndFd],
     ].filter((fd) => fd >= 0);
     attemptAll([
       () => {

@@ -7,13 +7,13 @@ import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { AddressMap } from "../ram/address-map.ts";
 import { openArrivalSink } from "./arrival-sink.ts";
-import type { FaultTask, WarningNews } from "./tasks.ts";
+import type { FaultNews, FaultTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
 
 /** Receive buffer of an urgent channel: a few hundred pages, of which one is there at a time. */
 const URGENT_BUFFER_BYTES = 1024 * 1024;
 
-function run(task: FaultTask, tell: (news: WarningNews) => void): void {
+function run(task: FaultTask, tell: (news: FaultNews) => void): void {
   const { memory, stopFd, peer } = task;
   const shared = new DestShared(task.shared);
   const pages = attachPageState(memory.pages, memory.blocks);
@@ -43,6 +43,7 @@ function run(task: FaultTask, tell: (news: WarningNews) => void): void {
       const placing = { urgent: true, drainEvents: () => thread.makeWay() };
       return { channel, ...openArrivalSink(arriving, channel.buffer, placing) };
     },
+    openPush: (fd) => tell({ kind: "push channel", fd }),
     linkTimeoutMs: task.linkTimeoutMs,
     handed: () => thread.workedOn(),
     warn: (message) => tell({ kind: "warning", message }),

@@ -19,6 +19,7 @@ import type { IncomingOutcome } from "../dest/completion.ts";
 import { MultifdBarrier } from "../dest/multifd-barrier.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { DestShared } from "../dest/shared.ts";
+import { withFurtherPushChannels } from "../stream/further-channel.ts";
 import { FEATURE, FEATURES_OURS } from "../stream/hello.ts";
 import { isResumed, openDestGuest } from "../guests/registry.ts";
 import { errorChain } from "../util/errors.ts";
@@ -83,12 +84,15 @@ function openLoader(
     ((FEATURE.smallPages | FEATURE.largePages) & ~(guest.needs ?? 0)) |
     (arrival.kind === "listen" ? 0 : FEATURE.urgentChannel) |
     (guest.devices.kind === "modelled" ? 0 : FEATURE.devicesAhead);
+  // A guest that is kept has one thread that stores its pages.
+  const places = arrival.kind === "listen" && guest.memory !== "stored";
+  const further = places ? task.pushChannels : 0;
   return new IncomingLoader({
     channel,
     returnPath,
     guest,
     shared,
-    features: FEATURES_OURS & ~lacks,
+    features: withFurtherPushChannels(FEATURES_OURS & ~lacks, further),
     linkTimeoutMs,
     othersMayCome: arrival.kind === "listen" && arrival.alone !== true,
     multifd:

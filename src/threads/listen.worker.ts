@@ -68,6 +68,7 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
     counts,
     ramSectionId: memory.ramSectionId,
     linkTimeoutMs,
+    pushStopFd: task.pushStopFd,
     stopFaultThread: () => {
       raiseEventDescriptor(task.faultStopFd);
       awaitThread(shared, (ms) => shared.faultThreadDone.wait(ms));

@@ -1,6 +1,5 @@
 /** The source's migration thread: connects, then runs the migration from end to end. */
 import { monotonicNs } from "../../syscalls/process.ts";
-import { setThreadUsual, threadNice } from "../../syscalls/scheduling.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel, StoppedError } from "../channel/channel.ts";
 import { tuneConnection } from "../channel/tune.ts";
@@ -13,8 +12,10 @@ import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { SourceShared } from "../source/shared.ts";
+import type { SourceSettings } from "../source/context.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
 import type { MigrationNews, MigrationResult, MigrationTask, Route } from "./tasks.ts";
+import { givePushWay } from "./push-priority.ts";
 import { serveThread } from "./thread.ts";
 
 /** How long a second connection to a peer that has accepted the first may take. */
@@ -22,16 +23,15 @@ const URGENT_PATIENCE_MS = 2000;
 /** How much longer than its patience a bridge may take to say something: it has limits of its own. */
 const BRIDGE_LIMIT_MS = 60_000;
 
-/**
- * The push is what nobody waits for: beside others that compute it has a third of their share, and
- * where nobody does, all of it. With less it would hardly get on on a host that is busy.
- */
-const PUSH_NICE = 5;
-
 type ConnectRoute = Extract<Route, { kind: "connect" }>;
 
 function urgentPatienceMs({ patienceMs }: ConnectRoute): number {
   return Math.min(patienceMs, URGENT_PATIENCE_MS);
+}
+
+/** Over TLS one thread encrypts for all channels, and further ones would gain nothing. */
+function channelsOver(route: Route, { pushChannels }: SourceSettings): number {
+  return route.kind === "connect" && route.joined !== true ? pushChannels : 0;
 }
 
 /** A connection to the destination, or to the bridge that has made one. */
@@ -68,7 +68,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       guest,
       channel: openChannel(fd),
       shared,
-      settings: task.settings,
+      settings: { ...task.settings, pushChannels: channelsOver(route, task.settings) },
       replay: task.replay,
       watch: task.watch,
       makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
@@ -77,7 +77,8 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,
       openChannel,
-      giveWay: () => setThreadUsual(Math.max(threadNice(), PUSH_NICE)),
+      startPush: (further) => tell({ kind: "push channel", fd: further }),
+      giveWay: givePushWay,
       noteHandOver: () => {
         if (task.record !== null) writeRecord(task.record, "committing");
       },

@@ -12,14 +12,23 @@ import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { oweEverything } from "../source/owed.ts";
 import { prepareResume } from "../source/resume.ts";
-import { createSourceShared, SourceShared, WORD } from "../source/shared.ts";
+import { tellPushChannels } from "../source/push-channels.ts";
+import {
+  createSourceShared,
+  PUSHING,
+  SourceShared,
+  sourceCountsOf,
+  WORD,
+} from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
+import type { SourceCounts } from "../report/counters.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
 import { Thread, ThreadError } from "./thread.ts";
 import type {
   MigrationNews,
   MigrationResult,
   MigrationTask,
+  PushTask,
   ReturnPathTask,
   Route,
   Stamped,
@@ -60,6 +69,14 @@ export class SourceCrew {
   #stopFd = makeEventDescriptor();
   readonly #migration: Thread<MigrationTask, MigrationNews, MigrationResult>;
   readonly #returnPath = new Thread<ReturnPathTask, never, void>("return-path", () => {});
+  /** Those that push on channels beside the main one, and these. */
+  readonly #pushing: { thread: Thread<PushTask, never, void>; fd: number; end: Promise<void> }[] =
+    [];
+  /** What made one of those cut the link. */
+  #pushError: unknown;
+  #settings: SourceSettings | undefined;
+  /** Connections on which was pushed, the main one among them. */
+  pushChannels = 1;
   #returnPathEnd: Promise<void> = Promise.resolve();
   /** Rejects when the return path's thread has ended by itself, and that did not end the other. */
   readonly #lost = Promise.withResolvers<never>();
@@ -107,6 +124,7 @@ export class SourceCrew {
     record: JournalRecord | null,
   ): Promise<MigrationResult> {
     const { guest, peer, replay, watch } = this.#options;
+    this.#settings = settings;
     const migration = this.#migration.run({
       guest,
       shared: this.#data,
@@ -123,8 +141,17 @@ export class SourceCrew {
     const result = await ended.catch((error: unknown) => this.#giveUp(error, resume));
     // The return path ends with SHUT; after a failure it is told to.
     if (!result.ok) raiseEventDescriptor(this.#stopFd);
+    tellPushChannels(this.shared, PUSHING.over);
+    await Promise.race([
+      Promise.all(this.#pushing.map(({ end }) => end)),
+      this.#lost.promise.catch(() => {}),
+    ]);
     await Promise.race([this.#returnPathEnd, this.#lost.promise.catch(() => {})]);
     if (result.ok || !result.paused) return result;
+    if (this.#pushError !== undefined) {
+      const cause = errorRecord(this.#pushError);
+      return { ...result, paused: false, error: { ...result.error, cause } };
+    }
     // A peer that breaks the protocol would do so again, and a thread that ended is no more.
     const why = this.returnPathError;
     const isLink = why instanceof ThreadError && LINK_ERRORS.has(why.name);
@@ -135,6 +162,10 @@ export class SourceCrew {
   #hear(news: MigrationNews): void {
     if (news.kind === "waiting") {
       this.#options.waiting();
+      return;
+    }
+    if (news.kind === "push channel") {
+      this.#pushOn(news.fd);
       return;
     }
     if (news.kind !== "connected") {
@@ -150,6 +181,26 @@ export class SourceCrew {
         if (!(error instanceof ThreadError)) this.#loseThread(error);
       });
     this.#options.connected();
+  }
+
+  /** Starts a thread that pushes on a connection. */
+  #pushOn(fd: number): void {
+    const { guest, peer } = this.#options;
+    const settings = this.#settings;
+    if (settings === undefined) throw new Error("a push channel without a migration");
+    const thread = new Thread<PushTask, never, void>("push", () => {});
+    const index = this.#pushing.length + 1;
+    const end = thread
+      .run({
+        ...{ guest, settings, index, fd, peer },
+        ...{ shared: this.#data, mainFd: this.#fd, stopFd: this.#stopFd },
+      })
+      .catch((error: unknown) => {
+        this.#pushError = error;
+        if (!(error instanceof ThreadError)) this.#loseThread(error);
+      });
+    this.#pushing.push({ thread, fd, end });
+    this.pushChannels++;
   }
 
   /** A thread has ended by itself: what it owed to the other one it will never do. */
@@ -171,6 +222,11 @@ export class SourceCrew {
       : "A thread of this program failed; the guest is at the destination, and the rest only here";
     const error = errorRecord(new PostcopyError("THREAD_FAILED", what, { cause }));
     return { ok: false, place: isHere ? "source" : "destination", paused: false, error };
+  }
+
+  /** What all threads have counted together. */
+  get counts(): SourceCounts {
+    return sourceCountsOf(this.#data);
   }
 
   /** Whether the urgent channel is open. */
@@ -200,7 +256,8 @@ export class SourceCrew {
   end(): void {
     // A thread that still is at work must not find another file under its descriptors; it ends with
     // the process.
-    if (this.#migration.busy || this.#returnPath.busy) return;
+    const threads = [this.#migration, this.#returnPath, ...this.#pushing.map((p) => p.thread)];
+    if (threads.some((thread) => thread.busy)) return;
     this.#migration.end();
     this.#returnPath.end();
     this.#closeLink();
@@ -208,7 +265,11 @@ export class SourceCrew {
 
   #closeLink(): void {
     const urgentFd = Atomics.exchange(this.shared.control, WORD.urgentFd, -1);
-    for (const fd of [this.#fd, urgentFd]) if (fd >= 0) endConnection(fd);
+    const further = this.#pushing.splice(0);
+    for (const { thread } of further) thread.end();
+    for (const fd of [this.#fd, urgentFd, ...further.map((push) => push.fd)]) {
+      if (fd >= 0) endConnection(fd);
+    }
     this.#fd = -1;
     closeDescriptor(this.#stopFd);
   }

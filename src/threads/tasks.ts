@@ -47,6 +47,8 @@ export type Stamped<Event> = Event & { atNs: number };
 
 export type MigrationNews =
   | { kind: "connected"; fd: number }
+  /** A push channel is open, on which somebody is to push. */
+  | { kind: "push channel"; fd: number }
   /** Nobody is there yet; it is tried again. */
   | { kind: "waiting" }
   | Stamped<SourceEvent>;
@@ -56,6 +58,20 @@ export type MigrationResult =
   | { ok: true; outcome: SourceOutcome }
   /** `paused`: the link broke after the switchover, and the rest may follow over another one. */
   | { ok: false; place: GuestPlace; paused: boolean; error: ErrorRecord };
+
+/** For a thread that pushes on a channel beside the main one. */
+export interface PushTask {
+  guest: SourceGuestData;
+  shared: SourceSharedData;
+  settings: SourceSettings;
+  /** Which one, from 1 on. */
+  index: number;
+  fd: number;
+  /** The main connection. */
+  mainFd: number;
+  stopFd: number;
+  peer: string;
+}
 
 export interface ReturnPathTask {
   guest: SourceGuestData;
@@ -86,6 +102,8 @@ export interface IncomingTask {
   multifdEndFd: number;
   lockMemory: boolean;
   linkTimeoutMs: number;
+  /** Connections beside the main one on which the push may come. */
+  pushChannels: number;
 }
 
 export type IncomingNews =
@@ -115,6 +133,8 @@ export interface ListenTask {
   linkTimeoutMs: number;
   /** Raised to end the fault thread. */
   faultStopFd: number;
+  /** Raised to end the threads of further push channels. */
+  pushStopFd: number;
   peer: string;
 }
 
@@ -132,6 +152,25 @@ export interface FaultTask {
   linkTimeoutMs: number;
   stopFd: number;
   faultStopFd: number;
+  peer: string;
+}
+
+/** What the fault thread tells of: a push channel was found, which somebody is to read. */
+export type FaultNews = WarningNews | { kind: "push channel"; fd: number };
+
+/** For a thread that reads a push channel beside the main one. */
+export interface PushedTask {
+  guest: DestGuestData;
+  shared: DestSharedData;
+  memory: GuestMemory;
+  /** Which one, from 1 on. */
+  index: number;
+  fd: number;
+  /** The main connection. */
+  mainFd: number;
+  linkTimeoutMs: number;
+  /** Raised when it is to end. */
+  stopFd: number;
   peer: string;
 }
 

@@ -27,7 +27,7 @@ import {
   zeroPages,
 } from "../helpers/hand-made-stream.ts";
 import type { Piece } from "../helpers/hand-made-stream.ts";
-import { urgentHead } from "../../src/stream/hello.ts";
+import { channelHead } from "../../src/stream/further-channel.ts";
 
 /** One input, and what must come of it. */
 export interface CorpusEntry {
@@ -133,14 +133,14 @@ export const CORPUS: readonly CorpusEntry[] = [
     name: "a list of blocks on the urgent channel",
     was: "its list was read as records of pages",
     ...{ targets: ["urgent channel"], is: "UNEXPECTED" },
-    bytes: bytesOf((writer) => writer.raw(urgentHead(TOKEN)).u64(MEM_SIZE + PAGE)),
+    bytes: bytesOf((writer) => writer.raw(channelHead("urgent", TOKEN)).u64(MEM_SIZE + PAGE)),
   },
   {
     name: "flushes on the urgent channel",
     was: "left in the receive buffer until it was full, an internal error",
     ...{ targets: ["urgent channel"], is: "UNEXPECTED" },
     bytes: bytesOf((writer) => {
-      writer.raw(urgentHead(TOKEN));
+      writer.raw(channelHead("urgent", TOKEN));
       for (let flush = 0; flush < 100_000; flush++) writer.u64(FLUSH);
     }),
   },

@@ -3,7 +3,7 @@ import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { Channel } from "../../src/channel/channel.ts";
 import { WORD } from "../../src/dest/shared.ts";
 import { DEST } from "../../src/report/counters.ts";
-import { urgentHead } from "../../src/stream/hello.ts";
+import { channelHead } from "../../src/stream/further-channel.ts";
 import { readReturnPathMessage } from "../../src/stream/return-path.ts";
 import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
 import { ArrivingMemory } from "./arriving-memory.ts";
@@ -92,7 +92,7 @@ export class FaultBench implements AsyncDisposable {
     const peer = "the destination";
     const channel = new Channel({ fd: sourceFd, stopFd, peer, bufferBytes: 4096 });
     channel.timeoutMs = REQUEST_LIMIT_MS;
-    channel.write(urgentHead(BENCH_TOKEN));
+    channel.write(channelHead("urgent", BENCH_TOKEN));
     // The fault thread closes what it was given.
     return { early: this.descriptors.release(destFd), channel };
   }

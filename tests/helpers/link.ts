@@ -18,6 +18,8 @@ export class Link implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #from: string | undefined;
+  /** The far end of each near one. */
+  readonly #partners = new WeakMap<Socket, Socket>();
   /** To whom each of them leads. */
   readonly #sides = new WeakMap<Socket, "source" | "destination">();
   #target: string | undefined;
@@ -63,6 +65,21 @@ export class Link implements AsyncDisposable {
     for (const socket of this.#sockets) if (this.#sides.get(socket) === towards) socket.end();
   }
 
+  /** Carries nothing more towards the destination on one connection, by their order. */
+  hold(connection: number): void {
+    const far = this.#far[connection];
+    for (const near of this.#sockets) {
+      if (this.#sides.get(near) !== "source" || this.#partners.get(near) !== far) continue;
+      near.unpipe();
+      near.pause();
+    }
+  }
+
+  /** Ends one connection with a reset. */
+  cutOne(connection: number): void {
+    this.#far[connection]?.resetAndDestroy();
+  }
+
   /** Carries what connects from now on to `target`. */
   mend(target: string): void {
     this.#target = target;
@@ -89,6 +106,7 @@ export class Link implements AsyncDisposable {
     this.#far.push(far);
     this.#sockets.add(near).add(far);
     this.#sides.set(near, "source").set(far, "destination");
+    this.#partners.set(near, far);
     if (this.#cutAtAnswer) {
       this.#cutAtAnswer = false;
       far.once("data", () => this.cut());

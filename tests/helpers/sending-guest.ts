@@ -18,6 +18,7 @@ export const SETTINGS: SourceSettings = {
   maxPostcopyBandwidth: 0,
   compression: "auto",
   preempt: false,
+  pushChannels: 0,
   downtimeLimitMs: 300,
   linkTimeoutMs: 5000,
 };
@@ -55,6 +56,7 @@ export function sourceContext(
     makeWriter: () => new RamWriter(pages),
     connectUrgent: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
+    startPush: () => undefined,
     noteHandOver: () => undefined,
     giveWay: () => undefined,
     emit: () => undefined,

@@ -5,7 +5,8 @@
 import { describe, expect } from "bun:test";
 
 import { RAM_FLAG } from "../../src/stream/constants.ts";
-import { FEATURES_OURS, chosenValue, tokenValues, urgentHead } from "../../src/stream/hello.ts";
+import { FEATURES_OURS, chosenValue, tokenValues } from "../../src/stream/hello.ts";
+import { channelHead } from "../../src/stream/further-channel.ts";
 import { encodeRamSetup } from "../../src/stream/ram-setup.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import {
@@ -167,7 +168,7 @@ describe("pages that come twice in postcopy", () => {
     await peer.message(({ kind }) => kind === "pageRequest");
     await using urgent = await HandMadePeer.connect(dest.peer);
     // What is on it has been taken when the other end closes it, as it does behind EOS.
-    urgent.send(urgentHead(TOKEN), forged, page(14 * 4096), (writer) => {
+    urgent.send(channelHead("urgent", TOKEN), forged, page(14 * 4096), (writer) => {
       writer.u64(RAM_FLAG.endOfSection);
     });
     await urgent.otherEnd();

@@ -44,13 +44,17 @@ interface Pair extends AsyncDisposable {
   vmm: RunningProgram;
 }
 
-async function startPair(words: readonly string[], listen?: "unix"): Promise<Pair> {
+async function startPair(
+  words: readonly string[],
+  listen?: "unix",
+  flags: readonly string[] = [],
+): Promise<Pair> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(new TemporaryDirectory("vmm-pair"));
   const socket = directory.file("vmm");
   const { file } = await keptMemory();
   const peer = listen === undefined ? "tcp:127.0.0.1:0" : `unix:${directory.file("source")}`;
-  const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen: peer }));
+  const dest = stack.use(await startDest({ guest: `uffd:${socket}`, listen: peer, flags }));
   const vmm = stack.use(await startVmm(socket, "--expect", file, "--hold", ...words));
   await dest.event("handover");
   expect(existsSync(socket)).toBe(false);
@@ -64,11 +68,18 @@ interface Filled {
   dest: RoleEnd<DestReport>;
 }
 
-/** Fills a VMM from the guest that was kept; all three end well, and no byte is wrong. */
-async function fill(words: readonly string[], listen?: "unix"): Promise<Filled> {
+/**
+ * Fills a VMM from the guest that was kept; all three end well, and no byte is wrong. `flags` are those of
+ * both ends.
+ */
+async function fill(
+  words: readonly string[],
+  listen?: "unix",
+  flags: readonly string[] = [],
+): Promise<Filled> {
   const { guest, bytes } = await keptMemory();
-  await using pair = await startPair(words, listen);
-  await using source = startSource({ guest, to: pair.dest.peer });
+  await using pair = await startPair(words, listen, flags);
+  await using source = startSource({ guest, to: pair.dest.peer, flags });
   const [sourceEnd, destEnd] = await Promise.all([source.end(), pair.dest.end()]);
   for (const { exitCode, stderr } of [destEnd, sourceEnd]) {
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
@@ -141,6 +152,18 @@ for (const [name, words, listen] of CASES) {
     LONG_TEST_MS,
   );
 }
+
+vmmTest(
+  "pages come on four channels while a VMM gives memory back and moves it",
+  async () => {
+    const change = ["--regions", "3", "--change", "remap"];
+    const words = ["--threads", "4", "--discard", "60", ...change];
+    const { source, dest } = await fill(words, undefined, ["--channels", "4"]);
+    expect([source.report.pushChannels, dest.report.pushChannels]).toEqual([4, 4]);
+    expect(dest.report.pages.removed).toBeGreaterThan(0);
+  },
+  LONG_TEST_MS,
+);
 
 /** The cases above have a part of it; all of it takes a quarter of a minute. */
 const matrixTest = process.env["POSTCOPY_VMM_MATRIX"] === "1" ? hugeTest : undefined;

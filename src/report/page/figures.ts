@@ -42,6 +42,7 @@ function general(report: Report): Markup | undefined {
     ["Memory of the guest", memory.guestBytes === 0 ? null : memory.guestBytes, "bytes"],
     ["Most memory of this process", memory.peakRssBytes, "bytes"],
     ["Requests on their own channel", report.urgentChannel],
+    ["Connections of the push", report.pushChannels],
     ["Priority of the threads that serve faults", report.favour],
   ]);
 }

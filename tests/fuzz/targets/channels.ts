@@ -32,10 +32,10 @@ import {
   DestShared,
   WORD,
 } from "../../../src/dest/shared.ts";
-import { UrgentChannels } from "../../../src/dest/urgent-channels.ts";
+import { UrgentChannel } from "../../../src/dest/urgent-channel.ts";
 import { AddressMap } from "../../../src/ram/address-map.ts";
 import type { RamBlock } from "../../../src/ram/block.ts";
-import { urgentHead } from "../../../src/stream/hello.ts";
+import { channelHead } from "../../../src/stream/further-channel.ts";
 import type { Layout } from "../layout.ts";
 import { recordsLayout } from "../layouts.ts";
 import type { Material } from "../mutate.ts";
@@ -121,7 +121,7 @@ function errors(run: () => Verdict): Verdict {
 function withToken({ name, bytes, layout }: Material): Material {
   const isOurs = name.includes(".own");
   const all = new Uint8Array(
-    Buffer.concat([urgentHead(TOKEN), isOurs ? bytes.subarray(8) : bytes]),
+    Buffer.concat([channelHead("urgent", TOKEN), isOurs ? bytes.subarray(8) : bytes]),
   );
   const whole: Layout = isOurs ? layout : recordsLayout(all);
   return { name, bytes: all, layout: whole };
@@ -138,13 +138,14 @@ function runUrgent(bytes: Uint8Array, place: Place): Verdict {
   const poll = new PollSet();
   let warned = false;
   return errors(() => {
-    const urgent = new UrgentChannels(
+    const urgent = new UrgentChannel(
       {
         ...{ shared, blocks, listenFd: -1, allow: [], early: [fd], linkTimeoutMs: LINK_TIMEOUT_MS },
         openUrgent: (each) => {
           const channel = channelOver(each);
           return { channel, sink: checkingSink(blocks, channel.buffer) };
         },
+        openPush: closeDescriptor,
         warn: () => (warned = true),
       },
       poll,
@@ -287,7 +288,7 @@ function runRecovery(bytes: Uint8Array, place: Place): Verdict {
         ...{ map: AddressMap.ofBlocks([]), foreign: false, needs: 0 },
         sink: placingSink(blocks, channel.buffer, pages, shared),
         ramSectionId: ramSectionOf(place.material),
-        ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS },
+        ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS, pushStopFd: -1 },
         recover: (failure: ChannelError) => recoverLink(link, failure),
         stopFaultThread: () => undefined,
       });

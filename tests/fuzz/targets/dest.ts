@@ -126,6 +126,7 @@ function load(fd: number, shared: DestShared, arriving: Arriving): "precopy" | "
           sink: arriving.sink(shared, pages, memory),
           ramSectionId: memory.ramSectionId,
           ...{ resumes: false, linkTimeoutMs: LINK_TIMEOUT_MS, recover: undefined },
+          pushStopFd: -1,
           stopFaultThread: () => undefined,
         });
         done.post();

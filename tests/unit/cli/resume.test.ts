@@ -34,7 +34,7 @@ async function resume(directory: string, end: () => void): Promise<string[]> {
     guestText: `snapshot in ${directory}`,
     peer: { kind: "tcp", host: "127.0.0.1", port: 0 },
     security: { allow: [], tls: undefined, insecure: false, linkTimeout: 30_000 },
-    ...{ lockMemory: false, recoverTimeoutMs: Infinity, linkTimeoutMs: 30_000 },
+    ...{ lockMemory: false, channels: 1, recoverTimeoutMs: Infinity, linkTimeoutMs: 30_000 },
     ...{ output, interrupts },
   });
   const received = run.receive().then(

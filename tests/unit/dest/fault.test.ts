@@ -53,10 +53,9 @@ describe("a fault", () => {
   faultTest("found while pages are placed hurries the thread that places them", async () => {
     await using bench = new FaultBench();
     await using placer = await startThread<typeof Favoured>(FAVOURED);
-    const { control, placingLock } = bench.arriving.shared;
+    const { control, placingLocks, placingLock } = bench.arriving.shared;
     const { thread, nice } = await placer.call("self");
-    Atomics.store(control, WORD.listenThread, thread);
-    Atomics.store(control, WORD.listenNice, nice);
+    placingLocks.takeChannel(0, thread, nice);
     const { early, channel } = bench.urgentPair();
     await bench.start({ early: [early] });
     const guest = await bench.guest();

@@ -8,13 +8,13 @@ import { NR, syscall } from "../../../syscalls/raw.ts";
 import { localAddress, makeSocket, remoteAddress, startConnect } from "../../../syscalls/socket.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { WORD } from "../../../src/dest/shared.ts";
-import { urgentHead } from "../../../src/stream/hello.ts";
+import { channelHead } from "../../../src/stream/further-channel.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { BENCH_TOKEN, FaultBench } from "../../helpers/fault-bench.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
 import { RamRecords } from "../../helpers/ram-records.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
-import { pageData } from "../../fixtures/postcopy-threads.ts";
+import { pageData, PUSH_FOUND } from "../../fixtures/postcopy-threads.ts";
 
 const PAGE = 4096;
 const urgentTest = requireOrSkip(needUserfaultfd());
@@ -54,7 +54,8 @@ async function deliver(bench: FaultBench, fd: number, page: number): Promise<voi
   await waitUntil(() => bench.arriving.pages.received[0]?.test(page), `page ${page}`);
 }
 
-const HEAD = urgentHead(BENCH_TOKEN);
+const HEAD = channelHead("urgent", BENCH_TOKEN);
+const PUSH_HEAD = channelHead("push", BENCH_TOKEN);
 
 /** Whether the kernel probes this connection from its other end (timer 2 of proc_net_tcp.txt). */
 function hasKeepalive(client: number): boolean {
@@ -159,6 +160,47 @@ describe("an urgent channel", () => {
   });
 });
 
+describe("a push channel", () => {
+  urgentTest("is found beside the urgent one, as often as the source has opened one", async () => {
+    await using bench = new FaultBench();
+    const { control } = bench.arriving.shared;
+    const door = openDoor(bench);
+    Atomics.store(control, WORD.pushAwaited, 2);
+    await bench.start({ listenFd: door.listenFd });
+    const connections = [0, 1].map(() => door.connect());
+    for (const fd of connections) say(fd, PUSH_HEAD);
+    for (const fd of connections) expect(closed(fd)).toBe(true);
+    const tooMany = door.connect();
+    say(tooMany, PUSH_HEAD);
+    expect(closed(tooMany)).toBe(true);
+    // Others are still awaited until all are there.
+    const source = door.connect();
+    say(source, HEAD);
+    await deliver(bench, source, 2);
+    expect(await bench.stop()).toEqual([
+      ...[PUSH_FOUND, PUSH_FOUND],
+      "A further connection was turned away: it is one too many",
+    ]);
+    expect([WORD.pushAwaited, WORD.pushOpen].map((at) => Atomics.load(control, at))).toEqual([
+      0, 2,
+    ]);
+  });
+
+  urgentTest("that comes when the link has broken is closed, and counts as ended", async () => {
+    await using bench = new FaultBench();
+    const { control } = bench.arriving.shared;
+    const door = openDoor(bench);
+    Atomics.store(control, WORD.pushAwaited, 1);
+    Atomics.store(control, WORD.pushOver, 1);
+    await bench.start({ listenFd: door.listenFd });
+    const late = door.connect();
+    say(late, PUSH_HEAD);
+    expect(closed(late)).toBe(true);
+    expect(await bench.stop()).toEqual([]);
+    expect(Atomics.load(control, WORD.pushOpen)).toBe(0);
+  });
+});
+
 describe("a stranger", () => {
   /** All that a source may send, but for the head. */
   const forged = new RamRecords().page("block0", 5 * PAGE, pageData(0, 77), true).endOfSection();
@@ -167,7 +209,7 @@ describe("a stranger", () => {
     "who speaks another language": new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n"),
     "who sends a page and EOS": forged.bytes,
     "who sends EOS": new RamRecords().endOfSection().bytes,
-    "who guesses the token": Buffer.concat([urgentHead(BENCH_TOKEN ^ 1), forged.bytes]),
+    "who guesses the token": Buffer.concat([channelHead("urgent", BENCH_TOKEN ^ 1), forged.bytes]),
   };
   for (const [who, words] of Object.entries(strangers)) {
     urgentTest(`${who} changes nothing`, async () => {
@@ -183,7 +225,7 @@ describe("a stranger", () => {
       expect(await bench.stop()).toEqual([
         who === "who guesses the token"
           ? "A further connection was turned away: it does not know this migration's token"
-          : "A further connection was turned away: it is no urgent channel",
+          : "A further connection was turned away: it is no channel of a migration",
       ]);
       expect(bench.arriving.received(0)).toEqual([2]);
       expect(Atomics.load(bench.arriving.shared.control, WORD.urgentEnded)).toBe(0);

@@ -2,14 +2,11 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
   PONG_RUNNING,
-  URGENT_HEAD_BYTES,
   answerValue,
   chosenValue,
   helloValue,
   readHello,
-  readUrgentHead,
   tokenValues,
-  urgentHead,
 } from "../../../src/stream/hello.ts";
 
 const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
@@ -41,20 +38,5 @@ describe("the hello", () => {
     for (const value of [0, 1, 2, 3, 4, 0xffff_ffff, PONG_RUNNING]) {
       expect(readHello(value)).toBeUndefined();
     }
-  });
-});
-
-describe("the head of an urgent channel", () => {
-  test("gives the token back, and nothing without the magic", () => {
-    fc.assert(
-      fc.property(u32, fc.nat(3), fc.integer({ min: 1, max: 255 }), (token, at, change) => {
-        const bytes = urgentHead(token);
-        expect(bytes).toHaveLength(URGENT_HEAD_BYTES);
-        expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("PCUR");
-        expect(readUrgentHead(new DataView(bytes.buffer), 0)).toBe(token);
-        bytes[at] = (bytes[at] ?? 0) ^ change;
-        expect(readUrgentHead(new DataView(bytes.buffer), 0)).toBeUndefined();
-      }),
-    );
   });
 });

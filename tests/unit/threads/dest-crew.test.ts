@@ -16,6 +16,7 @@ async function failedCrew(fail: (incoming: FakeWorker) => void) {
     guest: { kind: "stress", expected: undefined },
     arrival: { kind: "listen", allow: [], fd },
     lockMemory: false,
+    pushChannels: 0,
     recoverTimeoutMs: Infinity,
     linkTimeoutMs: 30_000,
     connected: () => undefined,

@@ -1,7 +1,7 @@
 /**
- * Further connections at the destination, one of which is the source's urgent channel: requested
- * pages come on it. Anybody may connect to where a migration is awaited, so a connection is nobody
- * until it has begun with the magic and the token of stream/hello.ts. It runs in the fault thread.
+ * Further connections at the destination. Anybody may connect to where a migration is awaited, so each is
+ * nobody until it has begun with the head of stream/further-channel.ts: then it is one of the channels
+ * that the source has opened beside the main one. It runs in the fault thread.
  */
 import { ERRNO, errnoName } from "../../syscalls/abi/errno.ts";
 import { POLL, closeDescriptor } from "../../syscalls/descriptor.ts";
@@ -10,18 +10,10 @@ import { readInto } from "../../syscalls/io.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import { AllowList } from "../channel/allow.ts";
 import type { AllowRule } from "../channel/allow.ts";
-import { ChannelError } from "../channel/channel.ts";
-import type { Channel } from "../channel/channel.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import type { Warn } from "../channel/limited-warnings.ts";
 import { tuneConnection } from "../channel/tune.ts";
-import type { RamBlock } from "../ram/block.ts";
-import { DEST } from "../report/counters.ts";
-import { StreamError } from "../util/errors.ts";
-import { URGENT_HEAD_BYTES, readUrgentHead } from "../stream/hello.ts";
-import type { PageSink } from "./guest.ts";
-import type { PlaceCounts } from "./placer.ts";
-import { RamLoader } from "./ram-loader.ts";
+import { CHANNEL_HEAD_BYTES, readChannelHead } from "../stream/further-channel.ts";
 import { HELD, WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
@@ -31,34 +23,23 @@ import type { DestShared } from "./shared.ts";
  */
 const UNPROVEN_MAX = 16;
 
-/** Most reads of the urgent channel between two looks at the guest's faults. */
-const READS_PER_TURN = 16;
+/** Who sends a head with another token. */
+const STRANGER = "does not know this migration's token";
 
-/** What urgent channels are made of. */
-export interface UrgentOptions {
+/** Where further connections come from. */
+export interface FurtherOptions {
   shared: DestShared;
-  blocks: readonly RamBlock[];
   /** Listening socket for further connections, -1 where there can be none. */
   listenFd: number;
   /** From where one may connect there; from anywhere if it is empty. */
   allow: readonly AllowRule[];
   /** Connections that came with the main one and have said nothing yet. They are closed here. */
   early: readonly number[];
-  /** A reading channel and its sink over an urgent connection. */
-  openUrgent: (fd: number) => UrgentEnd;
+  /** Has a thread read a push channel, which it closes. */
+  openPush: (fd: number) => void;
   /** After how long a link on which nothing arrives is dead. */
   linkTimeoutMs: number;
-  /** Called whenever pages have been placed: by as many as a peer likes to send. */
-  handed?: () => void;
   warn: Warn;
-}
-
-/** This end of an urgent channel. */
-export interface UrgentEnd {
-  channel: Channel;
-  sink: PageSink;
-  /** What came of placing, for sinks that place. */
-  counts?: PlaceCounts | undefined;
 }
 
 /** A connection whose head has not been read in full. */
@@ -70,37 +51,38 @@ interface Unproven {
   got: number;
 }
 
-interface Proven extends UrgentEnd {
-  loader: RamLoader;
-}
-
-export class UrgentChannels {
-  readonly #options: UrgentOptions;
+export class FurtherConnections {
+  readonly #options: FurtherOptions;
+  readonly #openUrgent: (fd: number) => void;
   readonly #allow: AllowList;
   readonly #poll: PollSet;
   readonly #listenSlot: number;
-  readonly #provenSlot: number;
   /** Slots by seat. */
   readonly #slots: readonly number[];
   readonly #freeSeats: number[] = [];
-  readonly #heads = mapScratch(UNPROVEN_MAX * URGENT_HEAD_BYTES);
+  readonly #heads = mapScratch(UNPROVEN_MAX * CHANNEL_HEAD_BYTES);
   /** Oldest first. */
   readonly #unproven: Unproven[] = [];
-  #proven: Proven | undefined;
+  /** The urgent channel has not been found. */
+  #urgentAwaited: boolean;
   #listening: boolean;
   /** Of strangers, who are as many as they like. */
   readonly #warnings: LimitedWarnings;
 
-  /** Only a source that has chosen an urgent channel opens one; else nobody is let in. */
-  constructor(options: UrgentOptions, poll: PollSet) {
+  /**
+   * Only a source that has chosen an urgent channel opens any; else nobody is let in. `openUrgent` is
+   * given that one.
+   */
+  constructor(options: FurtherOptions, poll: PollSet, openUrgent: (fd: number) => void) {
     const chosen = Atomics.load(options.shared.control, WORD.urgentChosen) === 1;
     this.#options = options;
+    this.#openUrgent = openUrgent;
+    this.#urgentAwaited = chosen;
     this.#warnings = new LimitedWarnings(options.warn);
     this.#allow = new AllowList(options.allow, (message) => this.#warnings.say(message));
     this.#poll = poll;
     this.#listening = chosen && options.listenFd >= 0;
     this.#listenSlot = poll.add(this.#listening ? options.listenFd : -1, POLL.POLLIN);
-    this.#provenSlot = poll.add(-1, POLL.POLLIN);
     this.#slots = Array.from({ length: UNPROVEN_MAX }, () => poll.add(-1, POLL.POLLIN));
     for (let seat = 0; seat < UNPROVEN_MAX; seat++) this.#freeSeats.push(seat);
     for (const fd of options.early) {
@@ -111,12 +93,8 @@ export class UrgentChannels {
 
   /** Handles what the last wait of the poll set found. */
   serve(): void {
-    // Requested pages first: somebody waits for each of them.
-    if (this.#proven !== undefined && this.#poll.ready(this.#provenSlot) !== 0) {
-      this.#read(this.#proven);
-    }
     for (const each of [...this.#unproven]) {
-      // The one before may have been proven, which ended the others.
+      // The one before may have been the last one that is awaited, which ended the others.
       if (!this.#unproven.includes(each)) break;
       if (this.#poll.ready(this.#slots[each.seat] ?? -1) !== 0) this.#readHead(each);
     }
@@ -126,10 +104,9 @@ export class UrgentChannels {
     if (this.#listening && this.#poll.ready(this.#listenSlot) !== 0) this.#accept();
   }
 
-  /** Closes every connection. */
+  /** Closes those that are nobody yet. */
   close(): void {
     for (const each of [...this.#unproven]) this.#drop(each);
-    if (this.#proven !== undefined) this.#end(this.#proven);
   }
 
   #accept(): void {
@@ -168,8 +145,8 @@ export class UrgentChannels {
 
   /** Reads what has come of a head. The token is looked at only as a whole: a guess costs a call. */
   #readHead(unproven: Unproven): void {
-    const at = unproven.seat * URGENT_HEAD_BYTES;
-    const wanted = URGENT_HEAD_BYTES - unproven.got;
+    const at = unproven.seat * CHANNEL_HEAD_BYTES;
+    const wanted = CHANNEL_HEAD_BYTES - unproven.got;
     const result = readInto(unproven.fd, this.#heads.address + at + unproven.got, wanted);
     if (result === -ERRNO.EAGAIN) return;
     if (result <= 0) {
@@ -177,35 +154,51 @@ export class UrgentChannels {
       return;
     }
     unproven.got += result;
-    if (unproven.got < URGENT_HEAD_BYTES) return;
-    const token = readUrgentHead(this.#heads.view, at);
+    if (unproven.got < CHANNEL_HEAD_BYTES) return;
+    const head = readChannelHead(this.#heads.view, at);
     const { control } = this.#options.shared;
-    if (token !== undefined && (token | 0) === Atomics.load(control, WORD.urgentToken)) {
-      this.#prove(unproven);
-      return;
+    const knows =
+      head !== undefined && (head.token | 0) === Atomics.load(control, WORD.urgentToken);
+    if (knows && head.kind === "urgent" && this.#urgentAwaited) {
+      this.#proveUrgent(unproven);
+    } else if (knows && head.kind === "push" && Atomics.load(control, WORD.pushAwaited) > 0) {
+      this.#provePush(unproven);
+    } else {
+      const stranger = head === undefined ? "is no channel of a migration" : STRANGER;
+      const why = knows ? "is one too many" : stranger;
+      this.#warnings.say(`A further connection was turned away: it ${why}`);
+      this.#drop(unproven);
     }
-    this.#warnings.say(
-      token === undefined
-        ? "A further connection was turned away: it is no urgent channel"
-        : "A further connection was turned away: it does not know this migration's token",
-    );
-    this.#drop(unproven);
   }
 
-  /** The source's channel is found: nobody else is awaited any more. */
-  #prove(unproven: Unproven): void {
-    const { fd } = unproven;
-    this.#release(unproven);
+  /** Once all of the source's channels are found nobody else is awaited any more. */
+  #found(): void {
+    const { control } = this.#options.shared;
+    if (this.#urgentAwaited || Atomics.load(control, WORD.pushAwaited) > 0) return;
     for (const each of [...this.#unproven]) this.#drop(each);
     this.#stopListening();
-    const end = this.#options.openUrgent(fd);
-    const loader = new RamLoader(end.channel);
-    loader.blocks = this.#options.blocks;
-    loader.sink = end.sink;
-    loader.handed = this.#options.handed;
-    loader.runs = Atomics.load(this.#options.shared.control, WORD.pageRuns) === 1;
-    this.#proven = { ...end, loader };
-    this.#poll.set(this.#provenSlot, fd, POLL.POLLIN);
+  }
+
+  /** What follows is read by a thread of its own. Where the link broke meanwhile nobody reads it. */
+  #provePush(unproven: Unproven): void {
+    const { control } = this.#options.shared;
+    this.#release(unproven);
+    // In this order: at no time there seem to be none.
+    Atomics.add(control, WORD.pushOpen, 1);
+    Atomics.sub(control, WORD.pushAwaited, 1);
+    if (Atomics.load(control, WORD.pushOver) === 0) this.#options.openPush(unproven.fd);
+    else {
+      Atomics.sub(control, WORD.pushOpen, 1);
+      closeDescriptor(unproven.fd);
+    }
+    this.#found();
+  }
+
+  #proveUrgent(unproven: Unproven): void {
+    this.#release(unproven);
+    this.#urgentAwaited = false;
+    this.#found();
+    this.#openUrgent(unproven.fd);
   }
 
   #release(unproven: Unproven): void {
@@ -217,63 +210,5 @@ export class UrgentChannels {
   #drop(unproven: Unproven): void {
     this.#release(unproven);
     closeDescriptor(unproven.fd);
-  }
-
-  /** Reads the urgent channel. That it broke says nothing new: the main channel will show why. */
-  #read(proven: Proven): void {
-    try {
-      this.#load(proven);
-    } catch (error) {
-      if (!(error instanceof ChannelError)) throw error;
-      this.#options.warn(`The urgent channel was lost: ${error.message}`);
-      this.#end(proven);
-    }
-  }
-
-  /** Places what has arrived on the urgent channel, though no more at once than READS_PER_TURN. */
-  #load(proven: Proven): void {
-    const { control } = this.#options.shared;
-    for (let reads = 0; reads < READS_PER_TURN; reads++) {
-      const got = proven.channel.tryRead();
-      if (got === 0) return;
-      if (got < 0) {
-        this.#end(proven);
-        return;
-      }
-      const end = proven.loader.load();
-      this.#account(proven, got);
-      if (end === "memory size" || end === "multifd flush") {
-        // What follows would be read as something else, or wait until the next bytes come.
-        throw new StreamError("UNEXPECTED", `A record of ${end} came on the urgent channel`);
-      }
-      if (end === "end of section") {
-        Atomics.store(control, WORD.urgentEnded, 1);
-        Atomics.notify(control, WORD.urgentEnded);
-        this.#end(proven);
-        return;
-      }
-    }
-  }
-
-  #account({ loader, counts }: Proven, got: number): void {
-    const { counters } = this.#options.shared;
-    counters.add(DEST.bytesUrgent, got);
-    counters.add(DEST.pagesUrgent, loader.normal);
-    counters.add(DEST.pagesUrgentZero, loader.zero);
-    loader.normal = 0;
-    loader.zero = 0;
-    if (counts === undefined) return;
-    counters.add(DEST.urgentExists, counts.exists);
-    counters.add(DEST.urgentRetries, counts.retries);
-    counters.add(DEST.urgentDropped, counts.dropped);
-    counts.exists = 0;
-    counts.retries = 0;
-    counts.dropped = 0;
-  }
-
-  #end(proven: Proven): void {
-    this.#poll.set(this.#provenSlot, -1, 0);
-    this.#proven = undefined;
-    closeDescriptor(proven.channel.fd);
   }
 }

@@ -1,0 +1,106 @@
+/**
+ * A push that goes on several channels. How many that are by itself depends on the processors of a host,
+ * so both ends are told; what must not depend on it is the guest.
+ */
+import { expect } from "bun:test";
+
+import { makeCertificates } from "../helpers/certificates.ts";
+import { waitUntil } from "../helpers/deadline.ts";
+import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
+import { Link } from "../helpers/link.ts";
+import { expectMoved, move, pages, startDest, startSource } from "../helpers/migration.ts";
+import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+
+const channelsTest = requireOrSkip(needUserfaultfd());
+
+const NOW = ["--switchover", "now"];
+const MIB = 2 ** 20;
+
+function channels(count: number): string[] {
+  return ["--channels", String(count)];
+}
+
+channelsTest("pages come on each of them, and each page once", async () => {
+  // It writes and discards all the time, so pages are placed while userfault events are read.
+  const guest = "stress:size=96MiB,workers=2,rate=unlimited,duration=100ms";
+  const sourceFlags = [...NOW, ...channels(4)];
+  await using dest = await startDest({ flags: channels(8) });
+  await using link = await Link.start(dest.peer);
+  await using source = startSource({ to: link.uri, guest, flags: sourceFlags });
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expectMoved(sent, got, pages("96MiB"));
+  expect([sent.report.pushChannels, got.report.pushChannels]).toEqual([4, 4]);
+  // The main one, the urgent one, and three more.
+  expect(link.connections).toBe(5);
+  for (const connection of [2, 3, 4]) expect(link.carried(connection)).toBeGreaterThan(MIB);
+  expect(sent.report.bytes.total).toBeWithin(got.report.bytes.total - 1024, got.report.bytes.total);
+});
+
+channelsTest("after precopy rounds, and compressed", async () => {
+  const sourceFlags = ["--switchover", "rounds=1", "--compress", "zstd", ...channels(3)];
+  const guest = "stress:size=64MiB,duration=100ms";
+  const { source, dest } = await move({ guest, sourceFlags, destFlags: channels(3) });
+  expectMoved(source, dest, pages("64MiB"));
+  expect(source.report.pushChannels).toBe(3);
+});
+
+const FEWER: Readonly<Record<string, { source: string[]; dest: string[]; count: number }>> = {
+  "the destination wants fewer": { source: channels(4), dest: channels(2), count: 2 },
+  "the destination wants one": { source: channels(4), dest: channels(1), count: 1 },
+  "the source wants one": { source: channels(1), dest: channels(4), count: 1 },
+  "the push is limited": {
+    source: [...channels(4), "--max-postcopy-bandwidth", "500MiB/s"],
+    dest: channels(4),
+    count: 1,
+  },
+};
+
+for (const [why, { source: sourceFlags, dest: destFlags, count }] of Object.entries(FEWER)) {
+  channelsTest(`where ${why} there are ${count}`, async () => {
+    const { source, dest } = await move({ sourceFlags: [...NOW, ...sourceFlags], destFlags });
+    expectMoved(source, dest, pages("16MiB"));
+    expect([source.report.pushChannels, dest.report.pushChannels]).toEqual([count, count]);
+  });
+}
+
+channelsTest("over TLS, which one thread encrypts, there is one", async () => {
+  await using certificates = makeCertificates();
+  const flags = [...channels(4), "--tls", certificates.path];
+  const { source, dest } = await move({ sourceFlags: [...NOW, ...flags], destFlags: flags });
+  expectMoved(source, dest, pages("16MiB"));
+  expect(source.report.pushChannels).toBe(1);
+});
+
+channelsTest(
+  "one that breaks breaks the link: what was under way on it is sent again",
+  async () => {
+    const guest = "stress:size=96MiB,workers=2,duration=100ms";
+    await using dest = await startDest({ flags: channels(3) });
+    await using link = await Link.start(dest.peer);
+    await using source = startSource({ to: link.uri, guest, flags: [...NOW, ...channels(3)] });
+    await waitUntil(() => link.connections === 4, "every channel");
+    // What is pushed on it from now on is claimed and does not arrive.
+    link.hold(3);
+    await waitUntil(() => link.carried(2) > MIB, "pages on another channel");
+    link.cutOne(3);
+    const [sent, got] = await Promise.all([source.end(), dest.end()]);
+    expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
+      { exitCode: 0 },
+      { exitCode: 0 },
+    ]);
+    expect(sent.report).toMatchObject({ outcome: "completed", recoveries: 1, pushChannels: 3 });
+    expect(got.report.audit).toEqual({ pagesChecked: pages("96MiB"), pagesWrong: 0 });
+  },
+);
+
+const POOL_PAGES = 32;
+const hugeTest = requireOrSkip(needUserfaultfd(), needHugePages(POOL_PAGES));
+
+hugeTest("huge pages are put together on each channel by itself", async () => {
+  await using _ = await HugePages.add(POOL_PAGES);
+  const guest = "stress:size=32MiB,page-size=2M,rate=unlimited,duration=100ms";
+  const sourceFlags = [...NOW, ...channels(3)];
+  const { source, dest } = await move({ guest, sourceFlags, destFlags: channels(3) });
+  expectMoved(source, dest, pages("32MiB"));
+  expect(dest.report.pushChannels).toBe(3);
+});

@@ -1,0 +1,126 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { Channel, ChannelError } from "../../../src/channel/channel.ts";
+import type { SourceContext, SourceEvent } from "../../../src/source/context.ts";
+import { oweEverything } from "../../../src/source/owed.ts";
+import {
+  awaitPushChannels,
+  openPushChannels,
+  runPushChannel,
+  tellPushChannels,
+} from "../../../src/source/push-channels.ts";
+import { PUSHING, WORD } from "../../../src/source/shared.ts";
+import { channelHead } from "../../../src/stream/further-channel.ts";
+import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
+import { Descriptors } from "../../helpers/descriptors.ts";
+import { pageWord, SendingGuest, sourceContext } from "../../helpers/sending-guest.ts";
+import { PageReceiver } from "../../helpers/page-receiver.ts";
+import { waitingBytes } from "../../fixtures/descriptors.ts";
+
+const TOKEN = 0xfedc_ba98;
+
+let descriptors = new Descriptors();
+let guest = new SendingGuest([8]);
+afterEach(() => {
+  descriptors[Symbol.dispose]();
+  guest[Symbol.dispose]();
+  descriptors = new Descriptors();
+  guest = new SendingGuest([8]);
+});
+
+/** A context whose `channel` is one end of a connection; `far` is the other. */
+function open(settings: Partial<SourceContext["settings"]> = {}) {
+  const [fd, far] = descriptors.pair();
+  const stopFd = descriptors.event();
+  const channel = new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 0 });
+  const context = sourceContext(guest.blocks, guest.shared, channel, stopFd, settings);
+  return { context, far };
+}
+
+function word(index: number): number {
+  return Atomics.load(guest.shared.control, index);
+}
+
+describe("opening push channels", () => {
+  /** Connections that can be had, and what came of it. */
+  function opened(settings: Partial<SourceContext["settings"]>, most: number, available = 9) {
+    const { context } = open(settings);
+    const events: SourceEvent[] = [];
+    const given: number[] = [];
+    const far: number[] = [];
+    context.connectUrgent = () => {
+      if (far.length === available) throw new ChannelError("ECONNREFUSED", "Nobody listens there");
+      const [near, other] = descriptors.pair();
+      far.push(other);
+      return near;
+    };
+    context.startPush = (fd) => given.push(fd);
+    context.emit = (event) => events.push(event);
+    return { count: openPushChannels(context, TOKEN, most), events, given, far };
+  }
+
+  test("as many as both ends want, each with its head", () => {
+    const { count, events, given, far } = opened({ pushChannels: 3 }, 2);
+    expect([count, given.length, word(WORD.pushOpen)]).toEqual([2, 2, 2]);
+    expect(events).toEqual([]);
+    for (const fd of far) expect(waitingBytes(fd)).toBe(channelHead("push", TOKEN).length);
+  });
+
+  test("none where the push is limited, or the destination takes none", () => {
+    expect(opened({ pushChannels: 3, maxPostcopyBandwidth: 1e9 }, 3).count).toBe(0);
+    expect(opened({ pushChannels: 3 }, 0).count).toBe(0);
+  });
+
+  test("fewer, and a warning, where no more can be had", () => {
+    const { count, events, given } = opened({ pushChannels: 4 }, 4, 1);
+    expect([count, given.length, word(WORD.pushOpen)]).toEqual([1, 1, 1]);
+    expect(events).toEqual([
+      {
+        kind: "warning",
+        message: expect.stringContaining("The push goes on fewer channels than it might: Nobody"),
+      },
+    ]);
+  });
+});
+
+describe("the thread of a push channel", () => {
+  test("pushes what is owed, and ends its channel", () => {
+    const { context, far } = open();
+    const [mainFd] = descriptors.pair();
+    oweEverything(guest.shared, guest.blocks);
+    Atomics.store(guest.shared.control, WORD.pushOpen, 1);
+    tellPushChannels(guest.shared, PUSHING.now);
+    runPushChannel(context, mainFd);
+    expect([word(WORD.owed), word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([0, 0, 0]);
+    const receiver = new PageReceiver(
+      new Channel({ fd: far, stopFd: descriptors.event(), peer: "it", bufferBytes: 1 << 20 }),
+      guest.blocks,
+    );
+    expect(receiver.body()).toBe("end of section");
+    const { pages } = receiver;
+    expect(pages.map(({ page }) => page)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    for (const { block, page, word: got } of pages) expect(got).toBe(pageWord(block, page));
+    expect(() => awaitPushChannels(guest.shared)).not.toThrow();
+  });
+
+  test("leaves without a word where the migration is over before the push", () => {
+    const { context, far } = open();
+    const [mainFd] = descriptors.pair();
+    oweEverything(guest.shared, guest.blocks);
+    tellPushChannels(guest.shared, PUSHING.over);
+    runPushChannel(context, mainFd);
+    expect(waitingBytes(far)).toBe(0);
+  });
+
+  test("that breaks cuts the main one, and who waits for it is told", () => {
+    const { context, far } = open();
+    const [mainFd, mainFar] = descriptors.pair();
+    oweEverything(guest.shared, guest.blocks);
+    descriptors.close(far);
+    tellPushChannels(guest.shared, PUSHING.now);
+    runPushChannel(context, mainFd);
+    const poll = new PollSet();
+    poll.add(mainFar, POLL.POLLIN);
+    expect(poll.wait(0)).toBe(1);
+    expect(() => awaitPushChannels(guest.shared)).toThrow(ChannelError);
+  });
+});
