@@ -19,8 +19,8 @@ import type { PageSink } from "./guest.ts";
 import { addPlaceCounts } from "./placer.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { refuseGuest } from "./refusal.ts";
-import { awaitPushed, bearsSilence, endPushed, letPushed } from "./pushed-pages.ts";
+import { awaitPushed, endPushed, letPushed } from "./pushed-pages.ts";
+import { guestRuns, refuseGuest } from "./refusal.ts";
 import type { ReturnPath } from "./return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
@@ -170,6 +170,15 @@ function takePing({ returnPath, needs }: ListenContext, loader: RamLoader, value
   }
   const answer = hello?.kind === "hello" ? answerValue(FEATURES_OF_RECOVERED | needs) : value;
   returnPath.send({ kind: "pong", value: answer });
+}
+
+/**
+ * While the guest runs here and lacks pages the source may be as silent as it likes: it may be a
+ * QEMU whose operator has stopped it. Before, the guest runs nowhere, and had better go back to a
+ * source that answers no request; afterwards there is nothing more to wait for.
+ */
+function bearsSilence({ control }: DestShared): boolean {
+  return guestRuns(control) && Atomics.load(control, WORD.missing) > 0;
 }
 
 function loadSection(context: ListenContext, loader: RamLoader): void {

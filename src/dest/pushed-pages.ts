@@ -15,7 +15,6 @@ import type { PageSink } from "./guest.ts";
 import { addPlaceCounts } from "./placer.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
-import { guestRuns } from "./refusal.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
@@ -47,9 +46,12 @@ export function runPushed(context: PushedContext): void {
     const isLink = error instanceof ChannelError;
     // Nobody waits for it any more, whatever it has come to.
     if (isOver(shared) && (isLink || error instanceof StoppedError)) return;
-    if (!isLink) throw error;
     Atomics.store(control, WORD.pushLost, 1);
     shutdownSocket(mainFd);
+    if (isLink) return;
+    // Before this one counts as ended: what became of it is why the migration fails.
+    Atomics.store(control, WORD.failed, 1);
+    throw error;
   } finally {
     closeDescriptor(channel.fd);
     Atomics.sub(control, WORD.pushOpen, 1);
@@ -76,8 +78,9 @@ function placePages(context: PushedContext): void {
   loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
   loader.packedRuns = Atomics.load(shared.control, WORD.packedRuns) === 1;
   channel.timeoutMs = context.linkTimeoutMs;
-  channel.bearsSilence = () => bearsSilence(shared);
-  for (;;) {
+  // As long as there is more to come on the main one, that shows whether the source is there.
+  channel.bearsSilence = () => Atomics.load(shared.control, WORD.mainEnded) === 0;
+  while (!isOver(shared)) {
     const end = loader.load();
     account(context, loader);
     if (end === "end of section") return;
@@ -99,45 +102,40 @@ function account({ shared, channel, counts }: PushedContext, loader: RamLoader):
   if (counts !== undefined) addPlaceCounts(counters, counts);
 }
 
-/**
- * While the guest runs here and lacks pages the source may be as silent as it likes: it may be a
- * QEMU whose operator has stopped it. Before, the guest runs nowhere, and had better go back to a
- * source that answers no request; afterwards there is nothing more to wait for.
- */
-export function bearsSilence({ control }: DestShared): boolean {
-  return guestRuns(control) && Atomics.load(control, WORD.missing) > 0;
-}
-
 /** Lets the pages of further push channels be placed: the memory is registered. */
 export function letPushed({ control }: DestShared): void {
   Atomics.store(control, WORD.listening, 1);
   Atomics.notify(control, WORD.listening);
 }
 
-/**
- * The main channel has ended: waits until the others have, which may hold the last pages.
- * @throws ChannelError where one of them broke, or does not come.
- */
-export function awaitPushed(shared: DestShared, linkTimeoutMs: number): void {
-  const { control } = shared;
-  const deadline = performance.now() + linkTimeoutMs;
-  for (;;) {
-    const open = Atomics.load(control, WORD.pushOpen);
-    const awaited = Atomics.load(control, WORD.pushAwaited);
-    const all = Atomics.load(control, WORD.missing) === 0;
-    if (Atomics.load(control, WORD.pushLost) === 1) throw lostChannel();
-    if (open === 0 && (awaited === 0 || all)) return;
-    if (open === 0 && performance.now() > deadline) throw lostChannel();
-    checkStop(shared);
-    Atomics.wait(control, WORD.pushOpen, open, open === 0 ? LOOK_MS : STOP_CHECK_MS);
-  }
+function lostChannel(): ChannelError {
+  return new ChannelError("PEER_CLOSED", "A channel that pages are pushed on was lost");
 }
 
 /** How often it is looked whether a connection has been found. */
 const LOOK_MS = 1;
 
-function lostChannel(): ChannelError {
-  return new ChannelError("PEER_CLOSED", "A channel that pages are pushed on was lost");
+/**
+ * The main channel has ended: waits until the others have, which may hold the last pages. When it
+ * returns nobody places a page any more that comes on one.
+ * @throws ChannelError where one of them broke, or does not come.
+ */
+export function awaitPushed(shared: DestShared, linkTimeoutMs: number): void {
+  const { control } = shared;
+  Atomics.store(control, WORD.mainEnded, 1);
+  const deadline = performance.now() + linkTimeoutMs;
+  for (;;) {
+    // In this order: who finds a channel counts it as open first, and then as awaited no more.
+    const awaited = Atomics.load(control, WORD.pushAwaited);
+    const open = Atomics.load(control, WORD.pushOpen);
+    if (Atomics.load(control, WORD.pushLost) === 1) throw lostChannel();
+    if (open === 0 && (awaited <= 0 || Atomics.load(control, WORD.missing) === 0)) break;
+    if (open === 0 && performance.now() > deadline) throw lostChannel();
+    checkStop(shared);
+    Atomics.wait(control, WORD.pushOpen, open, open === 0 ? LOOK_MS : STOP_CHECK_MS);
+  }
+  // One that is found from now on has nothing that is missing.
+  closeDoor(shared);
 }
 
 /**
@@ -146,13 +144,22 @@ function lostChannel(): ChannelError {
  */
 export function endPushed(shared: DestShared, pushStopFd: number): void {
   const { control } = shared;
+  closeDoor(shared, pushStopFd);
+  // A link that is recovered has none.
+  for (const word of [WORD.pushLost, WORD.pushAwaited, WORD.mainEnded]) {
+    Atomics.store(control, word, 0);
+  }
+}
+
+/** No channel that is found is read from now on, and those that are have ended when it returns. */
+function closeDoor(shared: DestShared, pushStopFd?: number): void {
+  const { control } = shared;
   Atomics.store(control, WORD.pushOver, 1);
   Atomics.notify(control, WORD.listening);
-  for (let raised = false; ;) {
+  for (let stopFd = pushStopFd; ; stopFd = undefined) {
     const open = Atomics.load(control, WORD.pushOpen);
     if (open === 0) return;
-    if (!raised) raiseEventDescriptor(pushStopFd);
-    raised = true;
+    if (stopFd !== undefined) raiseEventDescriptor(stopFd);
     checkStop(shared);
     Atomics.wait(control, WORD.pushOpen, open, STOP_CHECK_MS);
   }

@@ -60,6 +60,10 @@ export const WORD = {
   pushLost: 19,
   /** 1 once nobody waits for one any more: the link broke. */
   pushOver: 20,
+  /** 1 once the main channel has ended: whatever is under way on others comes now. */
+  mainEnded: 21,
+  /** Channels that the push comes on, the main one among them. */
+  pushChannels: 22,
 } as const;
 const WORDS = 32;
 
@@ -164,7 +168,9 @@ export class DestShared {
 /** Makes the shared memory of one incoming migration, in which pages are counted into `moved`. */
 export function createDestShared(moved?: SharedArrayBuffer): DestSharedData {
   const control = new SharedArrayBuffer(WORDS * 4);
-  new Int32Array(control)[WORD.userfaultFd] = -1;
+  const words = new Int32Array(control);
+  words[WORD.userfaultFd] = -1;
+  words[WORD.pushChannels] = 1;
   return {
     control,
     counters: byChannel(() => DEST_COUNTERS.create().shared),

@@ -14,13 +14,14 @@ export class SourceHello {
   /** What it has chosen to be in force (FEATURE). */
   chosen = 0;
   readonly #control: Int32Array<SharedArrayBuffer>;
+  #hasChosen = false;
   /** What this end can do (FEATURE). */
   #features: number;
   /** Halves of the urgent channel's token, as far as they have come. */
   #tokenHigh: number | undefined;
   #tokenLow: number | undefined;
 
-  /** `control` are the words (WORD) that say to the other threads which urgent channel may come. */
+  /** `control` are the words (WORD) that say to the other threads which further channels may come. */
   constructor(features: number, control: Int32Array<SharedArrayBuffer>) {
     this.#features = features;
     this.#control = control;
@@ -53,12 +54,17 @@ export class SourceHello {
     this.#features = withFurtherPushChannels(this.#features & ~FEATURE.urgentChannel, 0);
     this.isOurs = false;
     this.chosen = 0;
+    this.#hasChosen = false;
     // Nor its push channels, none of which has placed a page before LISTEN.
     Atomics.store(this.#control, WORD.pushOver, 1);
-    Atomics.store(this.#control, WORD.pushAwaited, 0);
   }
 
   #choose(features: number): void {
+    const channels = furtherPushChannels(features);
+    if (channels > furtherPushChannels(this.#features) || this.#hasChosen) {
+      throw new StreamError("UNEXPECTED", "The source chose what it was not offered, or twice");
+    }
+    this.#hasChosen = true;
     this.chosen = features;
     if ((features & FEATURE.urgentChannel) === 0) return;
     if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
@@ -66,6 +72,7 @@ export class SourceHello {
     }
     Atomics.store(this.#control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
     Atomics.store(this.#control, WORD.urgentChosen, 1);
-    Atomics.store(this.#control, WORD.pushAwaited, furtherPushChannels(features));
+    Atomics.store(this.#control, WORD.pushChannels, 1 + channels);
+    Atomics.store(this.#control, WORD.pushAwaited, channels);
   }
 }

@@ -3,9 +3,9 @@
  * main reads whenever it wants, and nobody sends a message.
  *
  * Each counter has exactly ONE writing thread (named beside it), so that a plain addition loses
- * nothing; threads of one kind have a set each, and sums over them are made by the reader. Aligned 64-bit stores are not torn on x86-64
- * and arm64, and a reader that is one update late does no harm. Counters lie a cache line apart:
- * threads that count different things do not fight for one line.
+ * nothing; threads of one kind have a set each, and sums over them are made by the reader. Aligned
+ * 64-bit stores are not torn on x86-64 and arm64, and a reader that is one update late does no harm.
+ * Counters lie a cache line apart: threads that count different things do not fight for one line.
  *
  * Pages are target pages (4 KiB) throughout, times are the program's clock in ns.
  */
@@ -144,10 +144,10 @@ export const DEST_COUNTERS = defineCounters([
   // which each thread of a further channel counts what that brings.
   "phase", // index in DEST_PHASES
   "totalPages",
-  "bytesReceived", // on the main channel
+  "bytesReceived", // on this channel
   "pagesPrecopy",
   "pagesPrecopyZero",
-  "pagesPushed", // postcopy pages of the main channel, pushed or requested
+  "pagesPushed", // postcopy pages of this channel, pushed, or requested where they have none of their own
   "pagesPushedZero",
   "pagesDropped", // arrived for a page that the guest had discarded
   "placeExists", // EEXIST: the page was here already

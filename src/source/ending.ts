@@ -30,8 +30,10 @@ export function withMainLock({ shared }: SourceContext, write: () => void): void
  */
 export function sendOwed(context: SourceContext): void {
   const { shared } = context;
-  tellPushChannels(shared, PUSHING.now);
-  pushOwed(context);
+  const letOthers = (): void => tellPushChannels(shared, PUSHING.now);
+  pushOwed(context, letOthers);
+  // Where they were not needed, they still end as they ought to.
+  letOthers();
   awaitPushChannels(shared);
   if (Atomics.load(shared.control, WORD.repeats) === 0) finishUrgent(context);
   withMainLock(context, () => {

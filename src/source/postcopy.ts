@@ -37,6 +37,8 @@ const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
 const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
+/** Pause between two looks at pages that others have claimed. */
+const OTHERS_MS = 1;
 
 /** Where pages are pushed. */
 export interface PushLane {
@@ -44,6 +46,8 @@ export interface PushLane {
   lock: Mutex | undefined;
   /** The section that a chunk is; undefined for bare records. */
   sectionId: number | undefined;
+  /** Called when no recorded page is left to push, which may be more than once. */
+  behindRecorded?: () => void;
 }
 
 /** What a push works with. */
@@ -53,12 +57,12 @@ export type PushContext = Pick<
 >;
 
 /** Pushes everything that is owed, on the main channel and on those beside it, until nothing is. */
-export function pushOwed(context: SourceContext): void {
+export function pushOwed(context: SourceContext, behindRecorded?: () => void): void {
   const { shared, channel } = context;
   const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
   // With one channel requests wait for its lock, and so for whoever holds it.
   if (!urgent) limitChannel(channel);
-  pushPages(context, mainLane(shared));
+  pushPages(context, { ...mainLane(shared), ...(behindRecorded && { behindRecorded }) });
 }
 
 function mainLane({ mainLock }: SourceShared): PushLane {
@@ -92,15 +96,23 @@ export function pushPages(context: PushContext, lane: PushLane): void {
     const done = Atomics.load(shared.control, WORD.owed) <= 0;
     return done || stopAsked(shared) || shared.finished.isSet;
   };
-  const workingSet = new WorkingSetPing(context);
+  // It stands between sections.
+  const workingSet = lane.sectionId === undefined ? undefined : new WorkingSetPing(context);
   try {
-    while (Atomics.load(shared.control, WORD.owed) > 0) {
+    for (;;) {
+      const owed = Atomics.load(shared.control, WORD.owed);
+      if (owed <= 0) break;
       checkStop(shared);
-      workingSet.send();
+      workingSet?.send();
       checkPeer(shared);
       rest.followRequests();
       const order = orders.find((each) => each.find());
-      if (order === undefined) continue;
+      if (order === undefined) {
+        // What is owed others have claimed, and are about to send.
+        Atomics.wait(shared.control, WORD.owed, owed, OTHERS_MS);
+        continue;
+      }
+      if (order !== recorded) lane.behindRecorded?.();
       writer.kind = order === recorded ? KIND.replay : KIND.push;
       const before = channel.bytesWritten;
       compression.before(order);
@@ -118,7 +130,7 @@ export function pushPages(context: PushContext, lane: PushLane): void {
   } finally {
     pace.end();
   }
-  workingSet.send();
+  workingSet?.send();
 }
 
 /**

@@ -7,8 +7,10 @@ import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { channelHead } from "../stream/further-channel.ts";
+import { LARGE_PAGE_BYTES } from "../stream/hello.ts";
 import { errorChain } from "../util/errors.ts";
 import type { SourceContext } from "./context.ts";
+import { followHostPages } from "./host-pages.ts";
 import { pushPages } from "./postcopy.ts";
 import type { PushContext } from "./postcopy.ts";
 import { checkPeer, checkStop, PUSHING, WORD } from "./shared.ts";
@@ -16,17 +18,18 @@ import type { SourceShared } from "./shared.ts";
 
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
-/** How often it is looked whether the recorded working set has gone. */
-const LOOK_MS = 1;
-
 /**
  * Opens as many as both ends want, at most `most`, and gives each to a thread. Returns how many there
  * are: fewer, with a warning, where a connection cannot be had.
  */
 export function openPushChannels(context: SourceContext, token: number, most: number): number {
-  const { settings, shared } = context;
-  // A limit is one for the whole push, and one channel keeps it.
-  const wanted = settings.maxPostcopyBandwidth > 0 ? 0 : Math.min(settings.pushChannels, most);
+  const { guest, settings, shared } = context;
+  // A limit is one for the whole push, and one channel keeps it. Each channel of the destination needs
+  // room for a host page that is put together.
+  const single =
+    settings.maxPostcopyBandwidth > 0 ||
+    guest.blocks.some(({ pageSize }) => pageSize > LARGE_PAGE_BYTES);
+  const wanted = single ? 0 : Math.min(settings.pushChannels, most);
   for (let opened = 0; opened < wanted; opened++) {
     const fd = connectPush(context, token);
     if (fd === undefined) return opened;
@@ -56,10 +59,20 @@ function connectPush(context: SourceContext, token: number): number | undefined 
   }
 }
 
-/** Lets the threads of further push channels begin, or, with PUSHING.over, end. */
+/**
+ * Lets the threads of further push channels begin, or, with PUSHING.over, end without having begun. Who
+ * has begun is not told otherwise.
+ */
 export function tellPushChannels({ control }: SourceShared, what: number): void {
-  Atomics.store(control, WORD.pushing, what);
+  Atomics.compareExchange(control, WORD.pushing, PUSHING.notYet, what);
   Atomics.notify(control, WORD.pushing);
+}
+
+/** One of them is lost, and the link with it: cuts the main connection `mainFd`. */
+export function losePushChannel({ control }: SourceShared, mainFd: number): void {
+  Atomics.store(control, WORD.pushLost, 1);
+  Atomics.notify(control, WORD.pushOpen);
+  shutdownSocket(mainFd);
 }
 
 /** Nothing is owed any more: waits until it has been written on every channel. */
@@ -67,50 +80,53 @@ export function awaitPushChannels(shared: SourceShared): void {
   const { control } = shared;
   for (;;) {
     const open = Atomics.load(control, WORD.pushOpen);
+    checkStop(shared);
+    checkPeer(shared);
     if (Atomics.load(control, WORD.pushLost) === 1) {
       throw new ChannelError("PEER_CLOSED", "A channel that pages are pushed on was lost");
     }
     if (open === 0) return;
-    checkStop(shared);
-    checkPeer(shared);
     Atomics.wait(control, WORD.pushOpen, open, STOP_CHECK_MS);
   }
 }
 
 /**
- * The thread of a push channel: pushes beside the main one, from when that begins and the recorded
- * working set, which is the main one's alone, is on its way. `context.channel` is this channel; `mainFd`
- * the main connection, which is cut where this one breaks.
+ * The thread of a push channel: pushes beside the main one, from when that has come behind the recorded
+ * working set, which is its alone. `context.channel` is this channel; `mainFd` the main connection, which
+ * is cut where this one breaks.
  */
 export function runPushChannel(context: PushContext, mainFd: number): void {
-  const { control } = context.shared;
+  const { guest, shared, channel } = context;
+  const { control } = shared;
+  let isWhole = false;
   try {
-    if (!awaitBegin(context.shared)) return;
-    pushPages(context, { lock: undefined, sectionId: undefined });
-    context.channel.writeAll(context.makeWriter().finishUrgent());
+    if (awaitBegin(shared)) {
+      // They may have been chosen since this thread opened the guest.
+      followHostPages(shared, guest.blocks);
+      pushPages(context, { lock: undefined, sectionId: undefined });
+      channel.writeAll(context.makeWriter().finishUrgent());
+    }
+    isWhole = true;
   } catch (error) {
     // What the link has come to the main channel's thread sees as well.
-    if (error instanceof StoppedError || context.shared.finished.isSet) return;
-    Atomics.store(control, WORD.pushLost, 1);
+    if (error instanceof StoppedError || shared.finished.isSet) return;
     shutdownSocket(mainFd);
     if (!(error instanceof ChannelError)) throw error;
   } finally {
+    // Pages that it has claimed count as sent, and were not.
+    if (!isWhole) Atomics.store(control, WORD.pushLost, 1);
     Atomics.sub(control, WORD.pushOpen, 1);
     Atomics.notify(control, WORD.pushOpen);
   }
 }
 
-/** Waits until the push begins and the recorded working set is on its way; false if it never will. */
+/** Waits until the push has come so far; false if it never will. */
 function awaitBegin(shared: SourceShared): boolean {
   const { control } = shared;
   for (;;) {
     const pushing = Atomics.load(control, WORD.pushing);
-    if (pushing === PUSHING.over) return false;
+    if (pushing !== PUSHING.notYet) return pushing === PUSHING.now;
     checkStop(shared);
-    if (pushing === PUSHING.notYet) {
-      Atomics.wait(control, WORD.pushing, PUSHING.notYet, STOP_CHECK_MS);
-    } else if (Atomics.load(control, WORD.awaited) > 0) {
-      Atomics.wait(control, WORD.pushing, PUSHING.now, LOOK_MS);
-    } else return true;
+    Atomics.wait(control, WORD.pushing, PUSHING.notYet, STOP_CHECK_MS);
   }
 }

@@ -116,8 +116,11 @@ export class DestCrew {
       const result = await Promise.race([incoming, this.#failed.promise]);
       // A completion in precopy never started them.
       if (result.completedIn === "precopy") this.stop();
-      // Each push channel was found, and so has its thread here, before it can end.
-      await Promise.allSettled(this.#helpers);
+      // A push channel may be found late, when all that comes on it is here already.
+      for (let known = -1; known !== this.#helpers.length;) {
+        known = this.#helpers.length;
+        await Promise.allSettled(this.#helpers);
+      }
       return result;
     } catch (error) {
       this.#raiseStop();
@@ -216,7 +219,7 @@ export class DestCrew {
 
   /** Connections on which the push came, the main one among them. */
   get pushChannels(): number {
-    return 1 + this.#pushed.length;
+    return Atomics.load(this.shared.control, WORD.pushChannels);
   }
 
   /** The multifd channels of the source that was received, if it had any. */

@@ -12,7 +12,7 @@ import { cancel } from "../source/commitment.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { oweEverything } from "../source/owed.ts";
 import { prepareResume } from "../source/resume.ts";
-import { tellPushChannels } from "../source/push-channels.ts";
+import { losePushChannel, tellPushChannels } from "../source/push-channels.ts";
 import {
   createSourceShared,
   PUSHING,
@@ -113,6 +113,7 @@ export class SourceCrew {
     this.#closeLink();
     this.#stopFd = makeEventDescriptor();
     this.returnPathError = undefined;
+    this.#pushError = undefined;
     prepareResume(this.shared, sourceBlocks(this.#options.guest));
     return await this.#connect(route, settings, true, null);
   }
@@ -197,6 +198,8 @@ export class SourceCrew {
       })
       .catch((error: unknown) => {
         this.#pushError = error;
+        // It may never have begun, and the main channel's thread waits for it.
+        losePushChannel(this.shared, this.#fd);
         if (!(error instanceof ThreadError)) this.#loseThread(error);
       });
     this.#pushing.push({ thread, fd, end });

@@ -204,7 +204,12 @@ hugeTest(
       ["--threads", "4", ...balloon, "--change", "remap"],
       ["--threads", "16", "--memfd", "--cached", "3"],
     ]) {
-      const { vmm, dest } = await fill(["--page-size", String(HUGE), ...words]);
+      // Its source has the guest in pages of 4 KiB: each thread that sends learns what they are now.
+      const channels = words.includes("remap") ? "3" : "1";
+      const flags = ["--channels", channels];
+      const all = ["--page-size", String(HUGE), ...words];
+      const { vmm, dest } = await fill(all, undefined, flags);
+      expect(dest.report.pushChannels).toBe(Number(channels));
       const share = words.includes("unmap") ? 3 / 4 : 1;
       expect(vmm.pages).toBe((share * bytes) / HUGE);
       expect(dest.report.faults.remote).toBeLessThanOrEqual(bytes / HUGE);

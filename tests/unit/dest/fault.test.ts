@@ -50,27 +50,31 @@ describe("a fault", () => {
     expect(bench.arriving.missing).toBe(76);
   });
 
-  faultTest("found while pages are placed hurries the thread that places them", async () => {
-    await using bench = new FaultBench();
-    await using placer = await startThread<typeof Favoured>(FAVOURED);
-    const { control, placingLocks, placingLock } = bench.arriving.shared;
-    const { thread, nice } = await placer.call("self");
-    placingLocks.takeChannel(0, thread, nice);
-    const { early, channel } = bench.urgentPair();
-    await bench.start({ early: [early] });
-    const guest = await bench.guest();
-    placingLock.lock();
-    const reading = guest.call("readWord", bench.arriving.block(0).address + 7 * PAGE);
-    await waitUntil(() => placingLock.urgentWaits, "a fault thread that waits for the lock");
-    const inRealTime = favourOf(control, WORD.favour) === "real-time";
-    expect((await placer.call("scheduling")).policy).toBe(inRealTime ? 1 : 0);
-    expect(bench.noRequest).toBe(true);
-    placingLock.unlock();
-    expect(bench.request()).toEqual(requestOf("block0", 7));
-    expect(await placer.call("scheduling")).toMatchObject({ policy: 0, nice });
-    channel.write(new RamRecords().page("block0", 7 * PAGE, pageData(0, 7)).bytes);
-    expect(await reading).toBe(8);
-  });
+  const HOLDERS = { "pages are placed": 0, "those of a further channel are": 3 };
+  for (const [what, index] of Object.entries(HOLDERS)) {
+    faultTest(`found while ${what} hurries the thread that places them`, async () => {
+      await using bench = new FaultBench();
+      await using placer = await startThread<typeof Favoured>(FAVOURED);
+      const { control, placingLocks } = bench.arriving.shared;
+      const { thread, nice } = await placer.call("self");
+      const placingLock = placingLocks.of(index);
+      placingLocks.takeChannel(index, thread, nice);
+      const { early, channel } = bench.urgentPair();
+      await bench.start({ early: [early] });
+      const guest = await bench.guest();
+      placingLock.lock();
+      const reading = guest.call("readWord", bench.arriving.block(0).address + 7 * PAGE);
+      await waitUntil(() => placingLock.urgentWaits, "a fault thread that waits for the lock");
+      const inRealTime = favourOf(control, WORD.favour) === "real-time";
+      expect((await placer.call("scheduling")).policy).toBe(inRealTime ? 1 : 0);
+      expect(bench.noRequest).toBe(true);
+      placingLock.unlock();
+      expect(bench.request()).toEqual(requestOf("block0", 7));
+      expect(await placer.call("scheduling")).toMatchObject({ policy: 0, nice });
+      channel.write(new RamRecords().page("block0", 7 * PAGE, pageData(0, 7)).bytes);
+      expect(await reading).toBe(8);
+    });
+  }
 
   faultTest("of two threads on one page is one request", async () => {
     await using bench = new FaultBench();

@@ -1,5 +1,6 @@
 /** A source that sends a stream made by hand: what becomes of the guest, and what the source is told. */
 import { describe, expect, test } from "bun:test";
+import { withFurtherPushChannels } from "../../../src/stream/further-channel.ts";
 import { FATE } from "../../../src/dest/refusal.ts";
 import type { DestShared } from "../../../src/dest/shared.ts";
 import { WORD } from "../../../src/dest/shared.ts";
@@ -154,6 +155,16 @@ describe("the hello", () => {
     expect(chosenOf(bench.shared)).toBe(0);
     // Who has chosen nothing is told nothing.
     expect(bench.sent.slice(1)).toEqual([{ kind: "shut", status: 0 }]);
+  });
+
+  test("is not let choose more than it was offered, nor twice", () => {
+    const chosen = ping(chosenValue(FEATURE.running));
+    const more = ping(chosenValue(withFurtherPushChannels(FEATURE.running, 1)));
+    for (const choices of [[more], [chosen, chosen]]) {
+      using bench = new IncomingBench();
+      bench.feed(...START, ...choices, ...MEMORY);
+      expect(() => bench.run()).toThrow("The source chose what it was not offered, or twice");
+    }
   });
 
   test("gives the token that the urgent channel is known by", () => {

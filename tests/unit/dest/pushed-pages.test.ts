@@ -80,6 +80,9 @@ describe("a push channel beside the main one", () => {
     expect(isCut(mainSource)).toBe(true);
     Atomics.store(shared.control, WORD.missing, 1);
     expect(() => awaitPushed(shared, LINK_TIMEOUT_MS)).toThrow(ChannelError);
+    // The next link, which has none, is not broken by that.
+    endPushed(shared, descriptors.event());
+    expect(() => awaitPushed(shared, LINK_TIMEOUT_MS)).not.toThrow();
   });
 
   test("on which something else comes is an error of the source", () => {

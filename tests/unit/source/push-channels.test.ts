@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
+import { openSync } from "node:fs";
 import { Channel, ChannelError } from "../../../src/channel/channel.ts";
 import type { SourceContext, SourceEvent } from "../../../src/source/context.ts";
 import { oweEverything } from "../../../src/source/owed.ts";
@@ -8,8 +9,11 @@ import {
   runPushChannel,
   tellPushChannels,
 } from "../../../src/source/push-channels.ts";
-import { PUSHING, WORD } from "../../../src/source/shared.ts";
+import { chooseHostPages } from "../../../src/source/host-pages.ts";
+import { PUSHING, SourceShared, WORD } from "../../../src/source/shared.ts";
+import { SOURCE } from "../../../src/report/counters.ts";
 import { channelHead } from "../../../src/stream/further-channel.ts";
+import { FEATURE } from "../../../src/stream/hello.ts";
 import { POLL, PollSet } from "../../../syscalls/descriptor.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { pageWord, SendingGuest, sourceContext } from "../../helpers/sending-guest.ts";
@@ -106,9 +110,45 @@ describe("the thread of a push channel", () => {
     const { context, far } = open();
     const [mainFd] = descriptors.pair();
     oweEverything(guest.shared, guest.blocks);
+    Atomics.store(guest.shared.control, WORD.pushOpen, 1);
     tellPushChannels(guest.shared, PUSHING.over);
     runPushChannel(context, mainFd);
+    expect([word(WORD.owed), word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([8, 0, 0]);
     expect(waitingBytes(far)).toBe(0);
+  });
+
+  test("follows the host pages that were chosen since it opened the guest", () => {
+    using large = new SendingGuest([1024]);
+    const { control } = large.shared;
+    const [mainFd] = descriptors.pair();
+    const fd = descriptors.add(openSync("/dev/null", "w"));
+    const stopFd = descriptors.event();
+    const channel = new Channel({ fd, stopFd, peer: "the destination", bufferBytes: 0 });
+    const shared = new SourceShared(large.data, large.blocks);
+    oweEverything(shared, large.blocks);
+    // As the thread of the main channel knows them, and as this one does.
+    const [chosen, own] = [structuredClone(large.blocks), structuredClone(large.blocks)];
+    chooseHostPages(sourceContext(chosen, shared, channel, stopFd), FEATURE.largePages);
+    expect(Atomics.load(control, WORD.owed)).toBe(2);
+    Atomics.store(control, WORD.pushOpen, 1);
+    tellPushChannels(shared, PUSHING.now);
+    const context = sourceContext(own, new SourceShared(large.data, own, 1), channel, stopFd);
+    runPushChannel(context, mainFd);
+    expect(context.shared.counters.get(SOURCE.pagesPushed)).toBe(683);
+    expect(context.shared.counters.get(SOURCE.pagesPushedZero)).toBe(341);
+  });
+
+  test("that is stopped with pages in its hands is lost, and the end is not told as if it were not", () => {
+    const { context } = open();
+    const [mainFd] = descriptors.pair();
+    oweEverything(guest.shared, guest.blocks);
+    Atomics.store(guest.shared.control, WORD.pushOpen, 1);
+    tellPushChannels(guest.shared, PUSHING.now);
+    guest.shared.finished.set();
+    runPushChannel(context, mainFd);
+    expect([word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([0, 1]);
+    guest.shared.finished.clear();
+    expect(() => awaitPushChannels(guest.shared)).toThrow(ChannelError);
   });
 
   test("that breaks cuts the main one, and who waits for it is told", () => {
