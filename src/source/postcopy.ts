@@ -46,6 +46,8 @@ export interface PushLane {
   lock: Mutex | undefined;
   /** The section that a chunk is; undefined for bare records. */
   sectionId: number | undefined;
+  /** Behind which share of memory it begins: apart from others, each pushes long runs. */
+  start: number;
   /** Called when no recorded page is left to push, which may be more than once. */
   behindRecorded?: () => void;
 }
@@ -66,7 +68,7 @@ export function pushOwed(context: SourceContext, behindRecorded?: () => void): v
 }
 
 function mainLane({ mainLock }: SourceShared): PushLane {
-  return { lock: mainLock, sectionId: RAM_SECTION_ID };
+  return { lock: mainLock, sectionId: RAM_SECTION_ID, start: 0 };
 }
 
 /**
@@ -82,7 +84,7 @@ export function pushPages(context: PushContext, lane: PushLane): void {
   const bandwidth = new Bandwidth(settings.maxPostcopyBandwidth);
   const recorded = new ListedOrder(context.replay, guest.blocks, shared);
   const around = new NeighbourOrder(context.replay, guest.blocks, shared);
-  const rest = new SpreadingOrder(guest.blocks, shared);
+  const rest = new SpreadingOrder(guest.blocks, shared, lane.start);
   const orders: PushOrder[] = [recorded, around, rest];
   const chooser = new CopyChooser();
   const compression = new PushCompression(

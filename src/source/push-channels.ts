@@ -92,18 +92,19 @@ export function awaitPushChannels(shared: SourceShared): void {
 
 /**
  * The thread of a push channel: pushes beside the main one, from when that has come behind the recorded
- * working set, which is its alone. `context.channel` is this channel; `mainFd` the main connection, which
- * is cut where this one breaks.
+ * working set, which is its alone. `context.channel` is this channel, the one of `index`, from 1 on;
+ * `mainFd` the main connection, which is cut where this one breaks.
  */
-export function runPushChannel(context: PushContext, mainFd: number): void {
-  const { guest, shared, channel } = context;
+export function runPushChannel(context: PushContext, index: number, mainFd: number): void {
+  const { guest, shared, channel, settings } = context;
   const { control } = shared;
   let isWhole = false;
   try {
     if (awaitBegin(shared)) {
       // They may have been chosen since this thread opened the guest.
       followHostPages(shared, guest.blocks);
-      pushPages(context, { lock: undefined, sectionId: undefined });
+      const start = index / (1 + settings.pushChannels);
+      pushPages(context, { lock: undefined, sectionId: undefined, start });
       channel.writeAll(context.makeWriter().finishUrgent());
     }
     isWhole = true;

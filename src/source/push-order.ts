@@ -1,6 +1,6 @@
 /** In which order the background push takes the host pages that are owed. */
 import type { RamBlock } from "../ram/block.ts";
-import { blockOfPage, hostPageOf } from "../ram/block.ts";
+import { blockOfPage, hostPageOf, totalPages } from "../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import type { SourceShared } from "./shared.ts";
 
@@ -24,10 +24,13 @@ export class AddressOrder implements PushOrder {
   readonly #blocks: readonly RamBlock[];
   readonly #shared: SourceShared;
 
-  constructor(blocks: readonly RamBlock[], shared: SourceShared) {
+  /** It begins behind this share of all memory (from 0 to less than 1). */
+  constructor(blocks: readonly RamBlock[], shared: SourceShared, start = 0) {
+    const page = Math.floor(start * totalPages(blocks));
     this.#blocks = blocks;
     this.#shared = shared;
-    this.block = firstBlock(blocks);
+    this.block = blockOfPage(blocks, page);
+    this.hostPage = hostPageOf(blocks, this.block, page);
   }
 
   find(): boolean {

@@ -45,11 +45,12 @@ export class SpreadingOrder implements PushOrder {
   #turn = 0;
   readonly #rest: AddressOrder;
 
-  constructor(blocks: readonly RamBlock[], shared: SourceShared) {
+  /** Where nothing was requested it begins behind a share of all memory, as AddressOrder does. */
+  constructor(blocks: readonly RamBlock[], shared: SourceShared, start = 0) {
     this.#blocks = blocks;
     this.#shared = shared;
     this.#pages = totalPages(blocks);
-    this.#rest = new AddressOrder(blocks, shared);
+    this.#rest = new AddressOrder(blocks, shared, start);
     this.block = firstBlock(blocks);
   }
 

@@ -23,7 +23,7 @@ function run({ index, fd, mainFd, stopFd, peer, settings, ...task }: PushTask): 
     makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
     giveWay: givePushWay,
   };
-  runPushChannel(context, mainFd);
+  runPushChannel(context, index, mainFd);
 }
 
 serveThread(run);

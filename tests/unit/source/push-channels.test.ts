@@ -87,13 +87,13 @@ describe("opening push channels", () => {
 });
 
 describe("the thread of a push channel", () => {
-  test("pushes what is owed, and ends its channel", () => {
-    const { context, far } = open();
+  test("pushes what is owed, from the middle on, and ends its channel", () => {
+    const { context, far } = open({ pushChannels: 1 });
     const [mainFd] = descriptors.pair();
     oweEverything(guest.shared, guest.blocks);
     Atomics.store(guest.shared.control, WORD.pushOpen, 1);
     tellPushChannels(guest.shared, PUSHING.now);
-    runPushChannel(context, mainFd);
+    runPushChannel(context, 1, mainFd);
     expect([word(WORD.owed), word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([0, 0, 0]);
     const receiver = new PageReceiver(
       new Channel({ fd: far, stopFd: descriptors.event(), peer: "it", bufferBytes: 1 << 20 }),
@@ -101,18 +101,19 @@ describe("the thread of a push channel", () => {
     );
     expect(receiver.body()).toBe("end of section");
     const { pages } = receiver;
-    expect(pages.map(({ page }) => page)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    // Apart from the main channel, which begins at the first page.
+    expect(pages.map(({ page }) => page)).toEqual([4, 5, 6, 7, 0, 1, 2, 3]);
     for (const { block, page, word: got } of pages) expect(got).toBe(pageWord(block, page));
     expect(() => awaitPushChannels(guest.shared)).not.toThrow();
   });
 
   test("leaves without a word where the migration is over before the push", () => {
-    const { context, far } = open();
+    const { context, far } = open({ pushChannels: 1 });
     const [mainFd] = descriptors.pair();
     oweEverything(guest.shared, guest.blocks);
     Atomics.store(guest.shared.control, WORD.pushOpen, 1);
     tellPushChannels(guest.shared, PUSHING.over);
-    runPushChannel(context, mainFd);
+    runPushChannel(context, 1, mainFd);
     expect([word(WORD.owed), word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([8, 0, 0]);
     expect(waitingBytes(far)).toBe(0);
   });
@@ -132,32 +133,34 @@ describe("the thread of a push channel", () => {
     expect(Atomics.load(control, WORD.owed)).toBe(2);
     Atomics.store(control, WORD.pushOpen, 1);
     tellPushChannels(shared, PUSHING.now);
-    const context = sourceContext(own, new SourceShared(large.data, own, 1), channel, stopFd);
-    runPushChannel(context, mainFd);
+    const context = sourceContext(own, new SourceShared(large.data, own, 1), channel, stopFd, {
+      pushChannels: 1,
+    });
+    runPushChannel(context, 1, mainFd);
     expect(context.shared.counters.get(SOURCE.pagesPushed)).toBe(683);
     expect(context.shared.counters.get(SOURCE.pagesPushedZero)).toBe(341);
   });
 
   test("that is stopped with pages in its hands is lost, and the end is not told as if it were not", () => {
-    const { context } = open();
+    const { context } = open({ pushChannels: 1 });
     const [mainFd] = descriptors.pair();
     oweEverything(guest.shared, guest.blocks);
     Atomics.store(guest.shared.control, WORD.pushOpen, 1);
     tellPushChannels(guest.shared, PUSHING.now);
     guest.shared.finished.set();
-    runPushChannel(context, mainFd);
+    runPushChannel(context, 1, mainFd);
     expect([word(WORD.pushOpen), word(WORD.pushLost)]).toEqual([0, 1]);
     guest.shared.finished.clear();
     expect(() => awaitPushChannels(guest.shared)).toThrow(ChannelError);
   });
 
   test("that breaks cuts the main one, and who waits for it is told", () => {
-    const { context, far } = open();
+    const { context, far } = open({ pushChannels: 1 });
     const [mainFd, mainFar] = descriptors.pair();
     oweEverything(guest.shared, guest.blocks);
     descriptors.close(far);
     tellPushChannels(guest.shared, PUSHING.now);
-    runPushChannel(context, mainFd);
+    runPushChannel(context, 1, mainFd);
     const poll = new PollSet();
     poll.add(mainFar, POLL.POLLIN);
     expect(poll.wait(0)).toBe(1);
