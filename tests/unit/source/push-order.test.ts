@@ -44,6 +44,26 @@ describe("pages by address", () => {
       }),
     );
   });
+
+  test("are the same from anywhere on, round all blocks", () => {
+    fc.assert(
+      fc.property(someClear, fc.nat({ max: 63 }), (clear, start) => {
+        using guest = new SendingGuest(PAGES);
+        oweSome(guest, clear);
+        const all = owed(guest);
+        const [block, page] = start < 40 ? [0, start] : [1, start - 40];
+        const isBehind = (name: string): boolean => {
+          const [at = 0, number = 0] = name.split(":").map(Number);
+          return at > block || (at === block && number >= page);
+        };
+        const first = all.findIndex(isBehind);
+        const from = first < 0 ? all : [...all.slice(first), ...all.slice(0, first)];
+        expect(drain(new AddressOrder(guest.blocks, guest.shared, start / 64), guest)).toEqual(
+          from,
+        );
+      }),
+    );
+  });
 });
 
 describe("pages of a list", () => {
