@@ -38,9 +38,9 @@ export interface FinishedDrive {
 
 /** Pages by kind, as far as a QEMU counts them; which ones they are it does not say. */
 export function readMoved({ reply, atSwitch }: QemuSourceDriver, counts: Uint32Array): void {
-  const pagesOf = ({ ram }: MigrateReply): number => (ram?.normal ?? 0) + (ram?.duplicate ?? 0);
-  counts[KIND.precopy] = pagesOf(atSwitch ?? reply);
-  counts[KIND.push] = pagesOf(reply) - pagesOf(atSwitch ?? reply);
+  const sent = ({ ram }: MigrateReply): number => (ram?.normal ?? 0) + (ram?.duplicate ?? 0);
+  counts[KIND.precopy] = sent(atSwitch ?? reply);
+  counts[KIND.push] = sent(reply) - sent(atSwitch ?? reply);
 }
 
 /** The share of the guest's memory that is at the destination, as far as QEMU knows. */
@@ -85,23 +85,8 @@ export function driveObservations(
 export function driveReport(drive: FinishedDrive): SourceReport {
   const { driver, timeline, options, failure } = drive;
   const { ram } = driver.reply;
-  const early = driver.atSwitch?.ram ?? ram;
-  const times = {
-    setup: timeline.ms("start", "precopy"),
-    precopy: timeline.ms("precopy", "stopped"),
-    device: timeline.ms("stopped", "postcopy"),
-    postcopy: timeline.ms("postcopy", "drained"),
-    toRunning: null,
-    toDrained: timeline.ms("start", "drained"),
-    total: timeline.elapsedMs,
-  };
-  const bytes = {
-    precopy: ram?.["precopy-bytes"] ?? 0,
-    package: ram?.["downtime-bytes"] ?? 0,
-    postcopy: ram?.["postcopy-bytes"] ?? 0,
-    requested: 0,
-    total: ram?.transferred ?? 0,
-  };
+  const times = timesOf(timeline);
+  const bytes = bytesOf(ram);
   const requests = guestRequests(driver.reply);
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
   const stood = options.keep ? timeline.ms("stopped", "resumed") : null;
@@ -133,22 +118,51 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     favour: null,
     switchover: drive.precopy.switchover,
     rounds: drive.precopy.rounds,
-    pages: {
-      total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
-      precopyNormal: early?.normal ?? 0,
-      precopyZero: early?.duplicate ?? 0,
-      owed: drive.precopy.switchover?.dirtyPages ?? 0,
-      pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
-      pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
-      requestedNormal: 0,
-      pushedCompressed: 0,
-      requestedZero: 0,
-      repeated: 0,
-    },
+    pages: pagesOf(drive),
     requests: { received: requests, served: requests, duplicate: 0, remoteShare: null },
     bytes,
     workingSet: null,
     requestServiceNs: null,
+  };
+}
+
+function timesOf(timeline: Timeline<DriveMoment>): SourceReport["times"] {
+  return {
+    setup: timeline.ms("start", "precopy"),
+    precopy: timeline.ms("precopy", "stopped"),
+    device: timeline.ms("stopped", "postcopy"),
+    postcopy: timeline.ms("postcopy", "drained"),
+    toRunning: null,
+    toDrained: timeline.ms("start", "drained"),
+    total: timeline.elapsedMs,
+  };
+}
+
+/** What it sent of what was asked for, apart, only the QEMU knows. */
+function bytesOf(ram: MigrateReply["ram"]): SourceReport["bytes"] {
+  return {
+    precopy: ram?.["precopy-bytes"] ?? 0,
+    package: ram?.["downtime-bytes"] ?? 0,
+    postcopy: ram?.["postcopy-bytes"] ?? 0,
+    requested: 0,
+    total: ram?.transferred ?? 0,
+  };
+}
+
+function pagesOf({ driver, precopy }: FinishedDrive): SourceReport["pages"] {
+  const { ram } = driver.reply;
+  const early = driver.atSwitch?.ram ?? ram;
+  return {
+    total: Math.ceil((ram?.total ?? 0) / TARGET_PAGE_SIZE),
+    precopyNormal: early?.normal ?? 0,
+    precopyZero: early?.duplicate ?? 0,
+    owed: precopy.switchover?.dirtyPages ?? 0,
+    pushedNormal: Math.max(0, (ram?.normal ?? 0) - (early?.normal ?? 0)),
+    pushedZero: Math.max(0, (ram?.duplicate ?? 0) - (early?.duplicate ?? 0)),
+    requestedNormal: 0,
+    pushedCompressed: 0,
+    requestedZero: 0,
+    repeated: 0,
   };
 }
 

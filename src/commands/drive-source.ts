@@ -34,7 +34,7 @@ import type { Interrupts } from "./interrupts.ts";
 import { noteMoved, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
-import { readCommands } from "./standard-input.ts";
+import { takeOrders } from "./orders.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
@@ -117,11 +117,10 @@ class DrivenSource {
     await this.#lookBack();
     await driver.prepare();
     interrupts.onInterrupt((count) => this.#interrupt(count));
-    interrupts.onSwitchover(() => driver.switchover());
-    interrupts.onRecover(() => driver.recover());
-    const stopListening = options.json
-      ? readCommands({ switchover: () => driver.switchover(), recover: () => driver.recover() })
-      : () => {};
+    const endOrders = takeOrders(interrupts, options.json, {
+      switchover: () => driver.switchover(),
+      recover: () => driver.recover(),
+    });
     const progress = output.startProgress(() => {
       return driveSample(driver, this.#phase, this.#timeline.elapsedMs);
     });
@@ -144,9 +143,7 @@ class DrivenSource {
     } finally {
       progress.stop();
       this.#watch.stop();
-      stopListening();
-      interrupts.onSwitchover(() => {});
-      interrupts.onRecover(() => {});
+      endOrders();
     }
     await driver.restoreSettings();
     interrupts.exitOnInterrupt();

@@ -14,7 +14,7 @@ import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
-import { readCommands } from "./standard-input.ts";
+import { takeOrders } from "./orders.ts";
 import { sourceSettings } from "./source-flags.ts";
 import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
@@ -58,14 +58,10 @@ export class SourceRun {
     });
     this.#crew = crew;
     this.#watch.start(() => sourceResidency(crew.counts));
-    interrupts.onSwitchover(() => crew.switchover());
-    interrupts.onRecover(() => this.#retries?.now());
-    const stopListening = options.json
-      ? readCommands({
-          switchover: () => crew.switchover(),
-          recover: () => this.#retries?.now(),
-        })
-      : () => {};
+    const endOrders = takeOrders(interrupts, options.json, {
+      switchover: () => crew.switchover(),
+      recover: () => this.#retries?.now(),
+    });
     const progress = output.startProgress(() => {
       return sourceProgress(crew.counts, this.#timeline.elapsedMs);
     });
@@ -82,10 +78,8 @@ export class SourceRun {
     } finally {
       progress.stop();
       this.#watch.stop();
-      stopListening();
+      endOrders();
       interrupts.exitOnInterrupt();
-      interrupts.onSwitchover(() => {});
-      interrupts.onRecover(() => {});
       crew.end();
       await this.#bridge?.close();
     }

@@ -1,5 +1,6 @@
 /** Descriptors that a test opens and must not leave behind. */
 import { fstatSync } from "node:fs";
+import { ERRNO } from "../../syscalls/abi/errno.ts";
 import {
   closeDescriptor,
   makeEventDescriptor,
@@ -15,6 +16,7 @@ import {
   makeSocketPair,
   startConnect,
 } from "../../syscalls/socket.ts";
+import type { SocketAddress } from "../../syscalls/socket.ts";
 
 const CONNECT_LIMIT_MS = 10_000;
 
@@ -38,12 +40,18 @@ export class Descriptors implements Disposable {
   tcpPair(): [number, number] {
     const listener = this.add(makeSocket("inet"));
     bindAndListen(listener, { family: "inet", host: "127.0.0.1", port: 0 }, 1);
-    const near = this.add(makeSocket("inet"));
-    startConnect(near, localAddress(listener));
+    return [this.connect(localAddress(listener)), this.add(acceptConnection(listener))];
+  }
+
+  /** A connection to where somebody listens; it stands in the backlog until it is taken. */
+  connect(address: SocketAddress): number {
+    const fd = this.add(makeSocket(address.family));
+    const result = startConnect(fd, address);
+    if (result !== 0 && result !== -ERRNO.EINPROGRESS) throw new Error(`no connection: ${result}`);
     const poll = new PollSet();
-    poll.add(listener, POLL.POLLIN);
-    if (poll.wait(CONNECT_LIMIT_MS) === 0) throw new Error("no connection over the loopback");
-    return [near, this.add(acceptConnection(listener))];
+    poll.add(fd, POLL.POLLOUT);
+    if (poll.wait(CONNECT_LIMIT_MS) === 0) throw new Error("no connection in time");
+    return fd;
   }
 
   /** An eventfd, not raised. */

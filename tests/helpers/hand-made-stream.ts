@@ -190,3 +190,8 @@ export const WHOLE: readonly Piece[] = [
   ramEnd(),
   eof,
 ];
+
+/** One that completed in precopy, without a description of its devices. */
+export const COMPLETED: readonly Piece[] = [
+  ...[opening(), ramStart(), ramPart(zeroPages()), ramEnd(page(0, 1)), device, eof],
+];

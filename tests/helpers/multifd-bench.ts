@@ -1,7 +1,6 @@
 /** The multifd thread of the destination, and a door that the channels of a source made by hand come through. */
 import { expect } from "bun:test";
-import { POLL, PollSet, raiseEventDescriptor } from "../../syscalls/descriptor.ts";
-import { makeSocket, startConnect } from "../../syscalls/socket.ts";
+import { raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { openListener } from "../../src/channel/listen.ts";
 import { MultifdBarrier } from "../../src/dest/multifd-barrier.ts";
 import { createDestShared, DestShared } from "../../src/dest/shared.ts";
@@ -46,11 +45,7 @@ export class MultifdBench implements AsyncDisposable {
 
   /** A connection that waits in the backlog until it is taken. */
   connect(bytes: Uint8Array = new Uint8Array()): number {
-    const fd = this.descriptors.add(makeSocket("inet"));
-    startConnect(fd, this.#door.address);
-    const poll = new PollSet();
-    poll.add(fd, POLL.POLLOUT);
-    expect(poll.wait(5000)).toBe(1);
+    const fd = this.descriptors.connect(this.#door.address);
     this.send(fd, bytes);
     return fd;
   }

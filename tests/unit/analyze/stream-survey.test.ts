@@ -1,18 +1,15 @@
 /** Streams put together by hand, and what an analysis says of each. */
 import { afterAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { writeFileSync } from "node:fs";
-import { analyse } from "../../../src/analyze/analyse.ts";
-import { analysisSchema } from "../../../src/report/analysis.ts";
-import type { StreamAnalysis } from "../../../src/report/analysis.ts";
 import { writeStreamOpening } from "../../../src/stream/header.ts";
-import { writeFooter, writeFullSection, writeVmDescription } from "../../../src/stream/section.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import {
   advise,
   BEFORE_PACKAGE,
   bytesOf,
   command,
+  COMPLETED,
+  description,
   device,
   discard,
   eof,
@@ -33,32 +30,18 @@ import {
 } from "../../helpers/hand-made-stream.ts";
 import type { Piece } from "../../helpers/hand-made-stream.ts";
 import { libvirtSave } from "../../helpers/libvirt-save.ts";
+import { surveyIn } from "../../helpers/survey.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 const PAGE = 4096;
 /** The command that announces a package. */
 const PACKAGED_BYTES = 9;
 const directory = new TemporaryDirectory("survey");
+const { analyseBytes, analysed } = surveyIn(directory);
 
 afterAll(async () => {
   await directory[Symbol.asyncDispose]();
 });
-
-function analyseBytes(bytes: Uint8Array): StreamAnalysis {
-  const path = directory.file("stream");
-  writeFileSync(path, bytes);
-  const progress = new SharedArrayBuffer(8);
-  const analysis = analyse({ kind: "file", path, progress, unpackedFd: -1 });
-  if (analysis.kind !== "stream") throw new Error("it is no stream");
-  return analysisSchema.parse(analysis) as StreamAnalysis;
-}
-
-const analysed = (...pieces: readonly Piece[]): StreamAnalysis => analyseBytes(bytesOf(...pieces));
-
-function description(...names: string[]): Piece {
-  const devices = names.map((name) => ({ name, instance_id: 0, version: 1 }));
-  return (writer) => writeVmDescription(writer, JSON.stringify({ page_size: PAGE, devices }));
-}
 
 /** The offset at which each piece begins. */
 function offsetsOf(pieces: readonly Piece[]): number[] {
@@ -201,87 +184,6 @@ test("pages without content are counted as a guest would miss them", () => {
     }),
     { numRuns: 100 },
   );
-});
-
-/** Without its description. */
-const COMPLETED = [opening(), ramStart(), ramPart(zeroPages()), ramEnd(page(0, 1)), device, eof];
-
-describe("a stream that completed in precopy", () => {
-  test("its last pages are those for which the guest stood", () => {
-    const analysis = analysed(...COMPLETED, description("stress"));
-    expect(analysis).toMatchObject({
-      ...{ complete: true, ending: "precopy", package: null, notes: [] },
-      rounds: [
-        { phase: "precopy", round: 1 },
-        { phase: "stopped", round: null },
-      ],
-      devices: { where: "stream", described: true, sections: [{ name: "stress", proven: true }] },
-    });
-    expect(analysed(...COMPLETED).devices).toMatchObject({ described: null, sections: [{}] });
-  });
-
-  test("a description of other devices is noted", () => {
-    const analysis = analysed(...COMPLETED, description("stress", "another"));
-    expect(analysis.devices).toMatchObject({ described: false, sections: [{ name: "stress" }] });
-    expect(analysis.notes.join("\n")).toContain("lists other devices");
-  });
-
-  test("cut off within its devices, those that are whole are named", () => {
-    const pieces = [...COMPLETED.slice(0, -2), device];
-    const whole = bytesOf(...pieces);
-    const half = analyseBytes(whole.subarray(0, -3));
-    expect(half).toMatchObject({
-      ...{ complete: false, ending: "precopy" },
-      devices: { where: "stream", sections: [{ name: "stress", proven: false }] },
-    });
-    expect(half.endAt).toBe(whole.length - 3);
-  });
-});
-
-describe("a device whose state comes ahead of memory", () => {
-  /** Its body holds what looks like its footer, and what looks like another section. */
-  const early: Piece = (writer) => {
-    const section = { sectionId: 39, idstr: "virtio-mem-early", instanceId: 0, versionId: 1 };
-    writeFullSection(writer, section);
-    writer.raw(new Uint8Array([0x7e, 0, 0, 0, 39, 0xff, 4, 0, 0, 0, 7, 1, 0x41]));
-    writeFooter(writer, section.sectionId);
-  };
-  const rest = [ramPart(zeroPages()), ramEnd(), device, eof];
-  const text = description("virtio-mem-early", "stress");
-
-  test("is told, and not missed where the description lists it", () => {
-    for (const before of [true, false]) {
-      const pieces = before ? [early, ramStart()] : [ramStart(), early];
-      const analysis = analysed(opening(), ...pieces, ...rest, text);
-      expect(analysis).toMatchObject({
-        ...{ complete: true, ending: "precopy" },
-        earlyDevices: [{ name: "virtio-mem-early", sectionId: 39, bytes: bytesOf(early).length }],
-        devices: { described: true, sections: [{ name: "stress", proven: true }] },
-      });
-      const { opening: head, commands, ram, devices, description: json, total } = analysis.bytes;
-      expect(head + commands + ram + devices + json + 1).toBe(total);
-    }
-  });
-
-  test("before a switch as well, and cut off wherever that is", () => {
-    const [first = opening(), ...others] = WHOLE;
-    const analysis = analysed(first, early, ...others);
-    expect(analysis).toMatchObject({ complete: true, earlyDevices: [{ sectionId: 39 }] });
-    const bytes = bytesOf(first, early);
-    for (let length = bytesOf(first).length + 1; length < bytes.length; length++) {
-      expect(analyseBytes(bytes.subarray(0, length)).problem?.code).toBe("TRUNCATED");
-    }
-  });
-
-  test("whose footer never comes is refused, and not searched for ever", () => {
-    const endless: Piece = (writer) => {
-      writeFullSection(writer, { sectionId: 39, idstr: "x", instanceId: 0, versionId: 1 });
-      writer.raw(new Uint8Array(600 * 1024).fill(0x7e));
-    };
-    const { problem, endAt } = analysed(opening(), endless, ramStart());
-    expect(problem?.code).toBe("BAD_FOOTER");
-    expect(endAt).toBeLessThan(1000);
-  });
 });
 
 test("what makes a QEMU destination hang or pause is noted", () => {

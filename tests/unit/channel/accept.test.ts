@@ -1,18 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { ERRNO } from "../../../syscalls/abi/errno.ts";
 import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { readInto } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
-import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
 import { StoppedError } from "../../../src/channel/channel.ts";
 import { Door } from "../../../src/channel/accept.ts";
 import { LimitedWarnings } from "../../../src/channel/limited-warnings.ts";
 import { MULTIFD_CHANNELS_MAX } from "../../../src/stream/constants.ts";
 import { openListener } from "../../../src/channel/listen.ts";
-import type { Accepted } from "../../../src/channel/accept.ts";
-import type { Listener } from "../../../src/channel/listen.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
-import { Descriptors } from "../../helpers/descriptors.ts";
+import { Hall } from "../../helpers/hall.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import { startWatchdog } from "../../helpers/watchdog.ts";
@@ -25,49 +21,6 @@ const STRANGER = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n");
 const TURNED_AWAY = "A connection that is not a QEMU migration stream was turned away";
 
 const scratch = mapScratch(64);
-
-/** A listener and those who connect to it. Connections stand in its backlog until they are taken. */
-class Hall implements Disposable {
-  readonly descriptors = new Descriptors();
-  readonly listener: Listener;
-  readonly warnings: string[] = [];
-
-  constructor(listener = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }])) {
-    this.listener = listener;
-    this.descriptors.add(listener.fd);
-  }
-
-  /** Connects and says `bytes`. */
-  connect(bytes: Uint8Array = new Uint8Array()): number {
-    const fd = this.descriptors.add(makeSocket(this.listener.address.family));
-    const result = startConnect(fd, this.listener.address);
-    if (result !== -ERRNO.EINPROGRESS) expect(result).toBe(0);
-    const poll = new PollSet();
-    poll.add(fd, POLL.POLLOUT);
-    expect(poll.wait(5000)).toBe(1);
-    if (bytes.length > 0) expect(writeBytes(fd, bytes)).toBe(bytes.length);
-    return fd;
-  }
-
-  /** Accepts; `warned` is called with each warning, in the middle of accepting. */
-  accept(stopFd: number, warned?: () => void): Accepted {
-    const warn = (message: string): void => {
-      this.warnings.push(message);
-      warned?.();
-    };
-    const listenFd = this.listener.fd;
-    const warnings = new LimitedWarnings(warn);
-    const entrance = { listenFd, stopFd, allow: [], linkTimeoutMs: 30_000, warnings };
-    const accepted = Door.forMigration(entrance).open(Infinity);
-    if (accepted === undefined) throw new Error("nobody was waited for");
-    for (const fd of [accepted.main, ...accepted.others]) this.descriptors.add(fd);
-    return accepted;
-  }
-
-  [Symbol.dispose](): void {
-    this.descriptors[Symbol.dispose]();
-  }
-}
 
 /** What can be read from an accepted connection now. */
 function received(fd: number): number[] {

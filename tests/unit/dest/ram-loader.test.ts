@@ -1,110 +1,22 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { mapScratch } from "../../../syscalls/memory.ts";
-import { RamLoader } from "../../../src/dest/ram-loader.ts";
-import { SIDE_BYTES } from "../../../src/channel/channel.ts";
-import type { LoadEnd } from "../../../src/dest/ram-loader.ts";
-import type { PageSink } from "../../../src/dest/guest.ts";
-import type { RamBlock } from "../../../src/ram/block.ts";
-import { StreamReader } from "../../../src/stream/reader.ts";
 import { StreamError } from "../../../src/util/errors.ts";
+import {
+  BLOCKS,
+  ModelSink,
+  RamLoaderBench,
+  ScatteredSink,
+} from "../../helpers/ram-loader-bench.ts";
+import type { Delivery } from "../../helpers/ram-loader-bench.ts";
 import { RamRecords } from "../../helpers/ram-records.ts";
 
 const PAGE = 4096;
-const BUFFER_BYTES = 20 * PAGE;
 /** Longest run that a sink may be given. */
 const RUN_PAGES_MAX = 64;
-
-const BLOCKS: RamBlock[] = [
-  { index: 0, name: "pc.ram", length: 100 * PAGE, pageSize: PAGE, address: 0 },
-  { index: 1, name: "vga.vram", length: 30 * PAGE, pageSize: PAGE, address: 0 },
-];
-
-type Delivery = [block: string, page: number, fill: number];
 
 /** A page whose bytes all differ from those of others: the first word says which, the rest too. */
 function pageOf(fill: number): Uint8Array {
   return new Uint8Array(PAGE).map((_, i) => (fill + i * (fill | 1)) & 0xff);
-}
-
-/** Keeps what is delivered, page by page, and is the memory over which XBZRLE is decoded. */
-class ModelSink implements PageSink {
-  readonly deliveries: Delivery[] = [];
-  readonly runs: number[] = [];
-  readonly memory = new Map<string, Uint8Array>();
-  readonly #bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  #keep(block: RamBlock, offset: number, data: Uint8Array): void {
-    this.memory.set(`${block.name}:${offset}`, data);
-    this.deliveries.push([block.name, offset / PAGE, data[0] ?? -1]);
-  }
-
-  pages(block: RamBlock, offset: number, at: number, count: number): void {
-    this.runs.push(count);
-    for (let i = 0; i < count; i++) {
-      const data = this.#bytes.slice(at + i * PAGE, at + (i + 1) * PAGE);
-      this.#keep(block, offset + i * PAGE, data);
-    }
-  }
-
-  zeros(block: RamBlock, offset: number, count: number): void {
-    this.runs.push(count);
-    for (let i = 0; i < count; i++) this.#keep(block, offset + i * PAGE, new Uint8Array(PAGE));
-  }
-
-  readPage(block: RamBlock, offset: number, page: Uint8Array): void {
-    page.set(this.memory.get(`${block.name}:${offset}`) ?? new Uint8Array(PAGE));
-  }
-}
-
-/** One that takes pages from where they have come. */
-class ScatteredSink extends ModelSink {
-  scattered(block: RamBlock, offset: number, places: Int32Array, count: number): void {
-    for (let i = 0; i < count; i++) this.pages(block, offset + i * PAGE, places[i] ?? -1, 1);
-    this.runs.splice(-count, count, count);
-  }
-}
-
-/** A loader over a buffer that a test fills. */
-class Bench {
-  readonly buffer = mapScratch(BUFFER_BYTES + SIDE_BYTES);
-  readonly reader = new StreamReader(this.buffer.bytes.subarray(0, BUFFER_BYTES), 0);
-  readonly sink: ModelSink;
-  readonly loader = new RamLoader({
-    reader: this.reader,
-    buffer: this.buffer,
-    sideAt: BUFFER_BYTES,
-  });
-
-  constructor(Sink = ModelSink) {
-    this.sink = new Sink(this.buffer.bytes);
-    this.loader.blocks = BLOCKS;
-    this.loader.sink = this.sink;
-    this.loader.runs = true;
-    this.loader.packedRuns = true;
-  }
-
-  /** Feeds bytes in chunks and loads after each; what the last load said. */
-  feed(bytes: Uint8Array, chunks: readonly number[] = []): LoadEnd {
-    let end: LoadEnd = "needs more";
-    for (let at = 0, n = 0; at < bytes.length; n++) {
-      this.reader.compact();
-      const room = BUFFER_BYTES - this.reader.end;
-      const length = Math.min(chunks[n % Math.max(1, chunks.length)] ?? room, room);
-      const part = bytes.subarray(at, at + length);
-      this.buffer.bytes.set(part, this.reader.end);
-      this.reader.end += part.length;
-      at += part.length;
-      end = this.loader.load();
-      // Nothing of a stream may be left waiting in the loader but a frame that is not whole.
-      if (end === "needs more") expect(this.reader.available).toBeLessThan(14 * PAGE);
-    }
-    return end;
-  }
 }
 
 interface Record {
@@ -181,7 +93,7 @@ function compose(stretches: readonly Record[]): {
 }
 
 /** The code of the StreamError that a body is refused with. */
-function refusalOf(records: RamRecords, bench = new Bench()): string {
+function refusalOf(records: RamRecords, bench = new RamLoaderBench()): string {
   try {
     bench.feed(records.bytes);
   } catch (error) {
@@ -199,7 +111,7 @@ describe.each([
     fc.assert(
       fc.property(fc.array(stretch, { maxLength: 12 }), chunks, (stretches, sizes) => {
         const { bytes, deliveries, memory } = compose(stretches);
-        const bench = new Bench(Sink);
+        const bench = new RamLoaderBench(Sink);
         expect(bench.feed(bytes, sizes)).toBe("end of section");
         expect(bench.sink.deliveries).toEqual(deliveries);
         for (const [key, data] of memory) {
@@ -219,7 +131,7 @@ describe.each([
     for (let page = 4; page < 9; page++) records.zero("pc.ram", page * PAGE);
     for (let page = 9; page < 11; page++) records.page("pc.ram", page * PAGE, pageOf(9), true);
     records.page("vga.vram", 11 * PAGE, pageOf(3)).page("vga.vram", 13 * PAGE, pageOf(4));
-    const bench = new Bench(Sink);
+    const bench = new RamLoaderBench(Sink);
     bench.feed(records.endOfSection().bytes);
     expect(bench.sink.runs).toEqual([4, 5, 2, 1, 1]);
     expect([bench.loader.normal, bench.loader.zero]).toEqual([8, 5]);
@@ -230,7 +142,7 @@ describe("the pages of a stream", () => {
   test("go to the sink as they have come where they are sent as runs", () => {
     const data = Buffer.concat([1, 2, 3].map(pageOf));
     const records = new RamRecords().run("pc.ram", 4 * PAGE, data).zeroRun("pc.ram", 7 * PAGE, 90);
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     // Two pages and a half of the run, then the rest of it.
     bench.feed(records.run("pc.ram", 0, data, true).endOfSection().bytes, [15 + 2.5 * PAGE, 1e6]);
     expect(bench.sink.runs).toEqual([2, 1, 90, 3]);
@@ -240,7 +152,7 @@ describe("the pages of a stream", () => {
   test("are joined to runs of a limited length", () => {
     const records = new RamRecords();
     for (let page = 0; page < 100; page++) records.zero("pc.ram", page * PAGE);
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     bench.feed(records.endOfSection().bytes);
     expect(bench.sink.runs).toEqual([RUN_PAGES_MAX, 100 - RUN_PAGES_MAX]);
   });
@@ -248,13 +160,13 @@ describe("the pages of a stream", () => {
   test("may be sent again, and backwards", () => {
     const records = new RamRecords();
     for (const page of [3, 2, 1, 2, 2]) records.page("pc.ram", page * PAGE, pageOf(page));
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     bench.feed(records.endOfSection().bytes);
     expect(bench.sink.deliveries.map(([, page]) => page)).toEqual([3, 2, 1, 2, 2]);
   });
 
   test("are with the sink as soon as they are whole, although more of the section comes", () => {
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     const { bytes } = new RamRecords().page("pc.ram", 0, pageOf(1)).page("pc.ram", PAGE, pageOf(2));
     expect(bench.feed(bytes.subarray(0, bytes.length - 1))).toBe("needs more");
     expect(bench.sink.deliveries).toHaveLength(1);
@@ -263,7 +175,7 @@ describe("the pages of a stream", () => {
   });
 
   test("of the next section go on with the block of the last one", () => {
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     const records = new RamRecords().page("vga.vram", 0, pageOf(1)).endOfSection();
     const first = records.bytes.length;
     const { bytes } = records.page("vga.vram", PAGE, pageOf(2)).endOfSection();
@@ -274,7 +186,7 @@ describe("the pages of a stream", () => {
 });
 
 test("at a flush of multifd all that came before it is with the sink", () => {
-  const bench = new Bench();
+  const bench = new RamLoaderBench();
   const records = new RamRecords().page("pc.ram", 0, pageOf(1)).raw(0x200);
   expect(bench.feed(records.page("pc.ram", PAGE, pageOf(2)).bytes)).toBe("multifd flush");
   expect(bench.sink.deliveries.map(([, page]) => page)).toEqual([0]);
@@ -287,7 +199,7 @@ describe("a stream is refused", () => {
 
   test("for a block that is not there, or was never named", () => {
     expect(refusalOf(records().zero("pc.rom", 0))).toBe("UNKNOWN_BLOCK");
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     const { bytes } = records().zero("pc.ram", 0).zero("pc.ram", PAGE);
     // From the second record on: it says CONTINUE, and nothing came before.
     const second = bytes.subarray(8 + 7 + 1);
@@ -297,7 +209,9 @@ describe("a stream is refused", () => {
   test("for a page behind the end of its block", () => {
     expect(refusalOf(records().page("vga.vram", 30 * PAGE, pageOf(1)))).toBe("BAD_OFFSET");
     expect(refusalOf(records().zero("vga.vram", 2 ** 40))).toBe("BAD_OFFSET");
-    expect(new Bench().feed(records().zero("vga.vram", 29 * PAGE).bytes)).toBe("needs more");
+    expect(new RamLoaderBench().feed(records().zero("vga.vram", 29 * PAGE).bytes)).toBe(
+      "needs more",
+    );
   });
 
   test("for a page that is filled with anything but zeros", () => {
@@ -309,7 +223,7 @@ describe("a stream is refused", () => {
   });
 
   test("is refused where a run leaves its block, and places nothing of it", () => {
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     const three = Buffer.concat([1, 2, 3].map(pageOf));
     for (const runs of [
       new RamRecords().run("vga.vram", 28 * PAGE, three),
@@ -323,10 +237,10 @@ describe("a stream is refused", () => {
   });
 
   test("is refused where runs were not chosen, or only those that are not compressed", () => {
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     bench.loader.packedRuns = false;
     expect(refusalOf(new RamRecords().run("pc.ram", 0, pageOf(1), true), bench)).toBe("UNEXPECTED");
-    const plain = new Bench();
+    const plain = new RamLoaderBench();
     plain.loader.runs = false;
     for (const packed of [true, false]) {
       const run = new RamRecords().run("pc.ram", 0, pageOf(1), packed);
@@ -336,7 +250,7 @@ describe("a stream is refused", () => {
   });
 
   test("for an XBZRLE page when pages are placed for good", () => {
-    const bench = new Bench();
+    const bench = new RamLoaderBench();
     const { pages, zeros } = bench.sink;
     bench.loader.sink = { pages: pages.bind(bench.sink), zeros: zeros.bind(bench.sink) };
     const { bytes } = records().xbzrle("pc.ram", 0, new Uint8Array(PAGE), pageOf(1).fill(0, 9));
@@ -345,7 +259,7 @@ describe("a stream is refused", () => {
 });
 
 test("the list of RAM blocks stops the loader, with the total", () => {
-  const bench = new Bench();
+  const bench = new RamLoaderBench();
   const { bytes } = new RamRecords().memorySize(130 * PAGE);
   expect(bench.feed(bytes)).toBe("memory size");
   expect(bench.loader.memoryTotal).toBe(130 * PAGE);

@@ -1,8 +1,7 @@
 /** Recovery at the destination, against a source made by hand. */
 import { expect, test } from "bun:test";
 import { PageBitmap } from "../../../src/ram/bitmap.ts";
-import { POLL, PollSet, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
-import { makeSocket, startConnect } from "../../../syscalls/socket.ts";
+import { raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import {
@@ -65,11 +64,7 @@ class Bench implements AsyncDisposable {
 
   /** A source that comes back and says these commands. */
   source(...commands: Command[]): Channel {
-    const fd = this.descriptors.add(makeSocket("inet"));
-    startConnect(fd, this.#door.address);
-    const poll = new PollSet();
-    poll.add(fd, POLL.POLLOUT);
-    expect(poll.wait(5000)).toBe(1);
+    const fd = this.descriptors.connect(this.#door.address);
     const writer = new StreamWriter();
     for (const command of commands) writeCommand(writer, command);
     if (commands.length > 0) expect(writeBytes(fd, writer.bytes)).toBe(writer.bytes.length);

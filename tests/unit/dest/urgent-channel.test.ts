@@ -5,7 +5,7 @@ import { closeDescriptor, POLL, PollSet } from "../../../syscalls/descriptor.ts"
 import { readInto } from "../../../syscalls/io.ts";
 import { mapScratch } from "../../../syscalls/memory.ts";
 import { NR, syscall } from "../../../syscalls/raw.ts";
-import { localAddress, makeSocket, remoteAddress, startConnect } from "../../../syscalls/socket.ts";
+import { localAddress, makeSocket, remoteAddress } from "../../../syscalls/socket.ts";
 import { openListener } from "../../../src/channel/listen.ts";
 import { WORD } from "../../../src/dest/shared.ts";
 import { channelHead } from "../../../src/stream/further-channel.ts";
@@ -24,15 +24,7 @@ const scratch = mapScratch(16);
 function openDoor(bench: FaultBench) {
   const { fd, address } = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   bench.descriptors.add(fd);
-  const connect = (): number => {
-    const client = bench.descriptors.add(makeSocket("inet"));
-    startConnect(client, address);
-    const poll = new PollSet();
-    poll.add(client, POLL.POLLOUT);
-    expect(poll.wait(5000)).toBe(1);
-    return client;
-  };
-  return { listenFd: fd, connect };
+  return { listenFd: fd, connect: () => bench.descriptors.connect(address) };
 }
 
 /** Waits until the other end of a connection is closed. */
