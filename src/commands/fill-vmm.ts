@@ -157,6 +157,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     return EXIT.ok;
   } catch (error) {
     if (!(error instanceof Error)) throw error;
+    interrupts.settleFailure(error);
     // Whoever is killed has it worse than who waits for a report.
     if ("code" in error && error.code === VMM_GONE) fate.end();
     else fate.fail(errorChain(error));

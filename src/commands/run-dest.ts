@@ -17,7 +17,7 @@ import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
-import { errorChain, errorRecord } from "../util/errors.ts";
+import { errorChain, errorRecord, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
@@ -133,20 +133,30 @@ export class DestRun {
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
+      // A guest that runs here goes on, and may be interrupted.
+      if (guest.kind === "stress") interrupts.exitOnInterrupt();
+      else interrupts.settle(EXIT.ok);
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
-      if (this.#endedBy !== undefined) throw this.#endedBy;
-      if (!(error instanceof ThreadError)) throw error;
-      throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
+      const why = await this.#failure(error);
+      interrupts.settleFailure(why);
+      throw why;
     } finally {
       this.#isOver = true;
       progress.stop();
       this.#watch.stop();
-      interrupts.exitOnInterrupt();
       crew.end();
       await closeArrival(this.#opened);
     }
+  }
+
+  /** What ended the run, as far as that is known here. */
+  async #failure(error: unknown): Promise<Error> {
+    if (this.#endedBy !== undefined) return this.#endedBy;
+    if (!(error instanceof Error)) return new Error(String(error));
+    if (!(error instanceof ThreadError)) return error;
+    return await withTlsFailure(errorRecord(error), this.#opened.bridge);
   }
 
   /** The memory of the guest, once it is known. */

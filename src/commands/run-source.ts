@@ -146,17 +146,31 @@ export class SourceRun {
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
       this.#watch.stop();
-      return await this.#finish(crew, result);
+      // One that stays goes on here, and may be interrupted.
+      if (result.ok) interrupts.settle(EXIT.ok);
+      else interrupts.exitOnInterrupt();
+      const end = await this.#finish(crew, result);
+      if (end.failure !== undefined && !this.#goesOnHere(end)) {
+        interrupts.settleFailure(end.failure);
+      }
+      return end;
+    } catch (error) {
+      interrupts.exitOnInterrupt();
+      throw error;
     } finally {
       progress.stop();
       this.#watch.stop();
       stopListening();
-      interrupts.exitOnInterrupt();
       interrupts.onSwitchover(() => {});
       interrupts.onRecover(() => {});
       crew.end();
       await this.#bridge?.close();
     }
+  }
+
+  /** A guest that lives here does so again; one in files is done with. */
+  #goesOnHere({ place }: SourceEnd): boolean {
+    return this.#job.guest.kind === "stress" && place === "source";
   }
 
   /** Migrates, and goes on over further connections where the link breaks in the middle. */
