@@ -19,7 +19,7 @@ import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { storedIdentity } from "./earlier-sends.ts";
+import { guestIdentity } from "./earlier-sends.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
 import { guestSchema } from "./guest-words.ts";
@@ -241,7 +241,7 @@ async function receiveIntoVmm(
   const job = {
     ...{ socket, ...waits(options), output, interrupts },
     ...{ onFailure, keeper, resume, successor },
-    identity: from !== undefined && isStored(from) ? storedIdentity(from).content : undefined,
+    identity: from !== undefined && isStored(from) ? guestIdentity(from) : undefined,
   };
   if (listen !== undefined) {
     const feed = await openFeed(listen, options, output);

@@ -7,6 +7,7 @@ import type { Vmm } from "../guests/uffd/vmm.ts";
 import type { KeeperWord } from "../keeper/open.ts";
 import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
@@ -25,10 +26,11 @@ export interface PageFeed {
   readonly peer: Peer;
   readonly arrival: OpenedArrival;
   /**
-   * Receives all of it; `resumes`: of which another process has received a part.
+   * Receives all of it; `resumes`: of which another process has received a part. `giveUp` is as for
+   * DestRun.receive, for a source that would come back.
    * @throws why it did not become whole.
    */
-  fill(run: DestRun, resumes: boolean): Promise<void>;
+  fill(run: DestRun, resumes: boolean, giveUp: (why: Error) => boolean): Promise<void>;
   /** After `fill`, or in its place. */
   close(): Promise<void>;
 }
@@ -45,9 +47,9 @@ export async function openFeed(
   return {
     peer,
     arrival,
-    fill: async (run) => {
+    fill: async (run, _resumes, giveUp) => {
       isReceived = true;
-      await run.receive();
+      await run.receive(giveUp);
     },
     close: async () => {
       // A run closes what it was given.
@@ -72,8 +74,8 @@ export interface FillJob {
   keeper: KeeperWord | undefined;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
-  /** Which guest the pages are of (`storedIdentity`); undefined where a source will say nothing of it. */
-  identity: string | undefined;
+  /** Which guest the pages are of; undefined where a source will say it. */
+  identity: GuestIdentity | undefined;
   /** The command that goes on where this process ends; undefined if none can. */
   successor: string | undefined;
   output: Output;
@@ -150,7 +152,10 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
       () => run?.giveUp(new VmmGoneError()),
       (cause: unknown) => run?.giveUp(new Error("The VMM cannot be watched any more", { cause })),
     );
-    await feed.fill(run, takenOver);
+    await feed.fill(run, takenOver, (why) => {
+      decide(fate, why);
+      return fate.isOver;
+    });
     fate.settle();
     kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
@@ -159,8 +164,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     if (!(error instanceof Error)) throw error;
     interrupts.settleFailure(error);
     // Whoever is killed has it worse than who waits for a report.
-    if ("code" in error && error.code === VMM_GONE) fate.end();
-    else fate.fail(errorChain(error));
+    decide(fate, error);
     if (fate.isOver) kept?.forget();
     if (run !== undefined) output.finish(run.report(null, error), run.observed);
     if (interrupts.interrupted) return interrupts.exitCode;
@@ -169,6 +173,12 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     await watch?.end();
     fate.close();
   }
+}
+
+/** What becomes of a VMM whose memory did not become whole; it is decided once. */
+function decide(fate: VmmFate, why: Error): void {
+  if ("code" in why && why.code === VMM_GONE) fate.end();
+  else fate.fail(errorChain(why));
 }
 
 function openRun(

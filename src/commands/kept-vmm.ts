@@ -6,6 +6,7 @@ import { KeeperError, PROCESS_NAME } from "../keeper/keeper.ts";
 import type { Keeper, Kept } from "../keeper/keeper.ts";
 import { openKeeper } from "../keeper/open.ts";
 import type { KeeperWord } from "../keeper/open.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import { errorChain } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
@@ -37,7 +38,7 @@ export class KeptVmm {
   static async keep(
     word: KeeperWord,
     { handover, pid, processFd }: Vmm,
-    identity: string | undefined,
+    identity: GuestIdentity | undefined,
   ): Promise<KeptVmm> {
     const keeper = openKeeper(word);
     const state = KeptState.begin(pid, handover.regions);
@@ -63,7 +64,7 @@ export class KeptVmm {
    */
   static async takeBack(
     word: KeeperWord,
-    identity: string | undefined,
+    identity: GuestIdentity | undefined,
   ): Promise<{ vmm: Vmm; kept: KeptVmm }> {
     const keeper = openKeeper(word);
     const back = keeper.takeBack();

@@ -115,10 +115,11 @@ export class DestRun {
   }
 
   /**
-   * Receives the guest. Resolves when every page is in place.
+   * Receives the guest. Resolves when every page is in place. Where it fails `giveUp` decides, while the
+   * source still hears, what becomes of who needs the pages, and returns whether that is no more.
    * @throws the failure of the migration.
    */
-  async receive(): Promise<void> {
+  async receive(giveUp: (why: Error) => boolean = () => false): Promise<void> {
     const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
@@ -141,6 +142,7 @@ export class DestRun {
     } catch (error) {
       const why = await this.#failure(error);
       interrupts.settleFailure(why);
+      if (giveUp(why)) crew.tellGone();
       throw why;
     } finally {
       this.#isOver = true;

@@ -1,16 +1,18 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { sourceBlocks } from "../guests/registry.ts";
+import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import type { JournalRecord } from "../journal/record.ts";
 import type { Observations } from "../report/observations.ts";
 import type { Round, SourceReport, Switchover } from "../report/report.ts";
 import { sourceProgress, sourceResidency } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
-import { TIME, WORD } from "../source/shared.ts";
+import { OTHER_GUEST, otherGuest, TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
@@ -26,6 +28,7 @@ import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
+import { deepestCause } from "./tls-failure.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
@@ -54,6 +57,8 @@ export function sayWaiting(peerText: string, options: { connectTimeout: number }
 /** What is sent, where, and how. */
 export interface SourceJob {
   guest: SourceGuestData;
+  /** Which guest in files it is; undefined for a guest that lives here. */
+  identity?: GuestIdentity;
   /** The guest in words, for the report. */
   guestText: string;
   /** The peer as people know it. */
@@ -111,10 +116,11 @@ export class SourceRun {
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
-    const { guest, peerText, workingSet, options, output, interrupts } = this.#job;
+    const { guest, identity, peerText, workingSet, options, output, interrupts } = this.#job;
     const { replay = new Uint32Array(), watch = false } = this.#job;
     const crew = new SourceCrew({
       guest,
+      identity,
       workingSet,
       replay,
       moved: this.#watch.shared,
@@ -179,23 +185,26 @@ export class SourceRun {
     route: Route,
     settings: SourceSettings,
   ): Promise<MigrationResult> {
-    const { options, resume = false, noted = false, record } = this.#job;
+    const { options, output, resume = false, noted = false, record } = this.#job;
     const first = await (resume
       ? crew.resume(route, settings)
       : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
-    if (options.recoverTimeout === 0) return first;
+    if (options.recoverTimeout === 0 || isForAnother(first)) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
     // What made the link over TLS and is no more makes no other.
     void this.#bridge?.lost.then(() => retries.end());
     // A try waits for nobody: the pauses between them do.
     const once: Route = { ...route, patienceMs: 0 };
+    const strangers = new LimitedWarnings((message) => output.warn("OTHER_GUEST", message));
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
       const next = await crew.resume(once, settings);
       if (next.ok) this.#recoveries++;
       else if (next.paused) this.#notePhase(crew, "paused");
+      // The one for this guest may still come.
+      if (isForAnother(next)) strangers.say(`The recovery failed: ${otherGuest().message}`);
       // A try that came to nobody does not say where the guest is.
       const cameToNobody = !next.ok && next.paused && next.error.code === "NOT_RESUMED";
       if (!cameToNobody) result = next;
@@ -204,12 +213,14 @@ export class SourceRun {
   }
 
   #tellPaused(crew: SourceCrew, failure: Extract<MigrationResult, { ok: false }>): void {
-    const { peerText, options, output } = this.#job;
+    const { guest, peerText, options, output } = this.#job;
     this.#notePhase(crew, "paused");
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
-    const ours = Atomics.load(crew.shared.control, WORD.peerFeatures) > 0;
+    const isOurs =
+      Atomics.load(crew.shared.control, WORD.peerFeatures) > 0 ||
+      openSourceGuest(guest).receiver !== undefined;
     const patience = formatDuration(options.recoverTimeout);
-    const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
+    const hint = isOurs ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
       `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
@@ -328,6 +339,11 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
+}
+
+/** Whether whoever was there waits for another guest than this one. */
+function isForAnother(result: MigrationResult): boolean {
+  return !result.ok && deepestCause(result.error).code === OTHER_GUEST;
 }
 
 /** The exit code of a migration that ended; a failure that nobody asked for is thrown. */

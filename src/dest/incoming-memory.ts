@@ -34,6 +34,7 @@ import type { ArrivedPart, ForeignMemory, PageSink, PageSizes } from "./guest.ts
 import { releaseRequests } from "./held-requests.ts";
 import { takeLeftEvents } from "./left-events.ts";
 import { checkHost, openHostUserfault } from "./host-userfault.ts";
+import { readIdentity } from "./identity.ts";
 import { MemorySink } from "./memory-sink.ts";
 import { settleMissing } from "./missing-pages.ts";
 import { addPlaceCounts, Placer } from "./placer.ts";
@@ -290,7 +291,8 @@ export class IncomingMemory {
    */
   #adopt(foreign: ForeignMemory, pages: PageState): void {
     const { control } = this.#context.shared;
-    const { userfaultFd, map, kept } = foreign;
+    const { userfaultFd, map, kept, notice } = foreign;
+    if (notice !== undefined) this.#context.emit({ kind: "warning", message: notice });
     Atomics.store(control, WORD.userfaultFd, userfaultFd);
     Atomics.store(control, WORD.requestsHeld, HELD.untilListen);
     Atomics.store(control, WORD.anyRemoved, 1);
@@ -436,6 +438,7 @@ export class IncomingMemory {
     guest.takeOver?.(this.#pages, {
       ramSectionId: this.#ramSectionId ?? 0,
       sourceIsOurs: this.sourceIsOurs,
+      identity: readIdentity(shared),
     });
     if (!this.#prepared) this.#startFaultThread();
     this.#handOver();

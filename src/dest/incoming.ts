@@ -11,6 +11,7 @@ import { SECTION, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
 import { FEATURE, PONG_RUNNING, answerValue, isAheadPing, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
+import { ToldIdentity } from "../stream/identity.ts";
 import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import { checkPackageHead, packageOfSections, scanPackageTail } from "../stream/package.ts";
 import { StreamReader } from "../stream/reader.ts";
@@ -22,8 +23,9 @@ import { PostcopyError, StreamError, errorChain } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
+import { keepIdentity, settleIdentity } from "./identity.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
-import { decideToRun, refuseGuest, tellRefusal } from "./refusal.ts";
+import { decideToRun, refuseGuest, tellRefusal, tellTurnedAway } from "./refusal.ts";
 import { HELD, WORD } from "./shared.ts";
 import { StateMachine } from "./state.ts";
 
@@ -56,6 +58,8 @@ export class IncomingLoader {
   /** Halves of the urgent channel's token, as far as they have come. */
   #tokenHigh: number | undefined;
   #tokenLow: number | undefined;
+  /** Which guest it is, as far as that has come. */
+  #told = new ToldIdentity();
 
   constructor(context: IncomingContext) {
     this.#context = context;
@@ -77,6 +81,8 @@ export class IncomingLoader {
       return this.#receive();
     } catch (error) {
       if (this.#isNobody(error)) {
+        const { guest, shared, returnPath } = this.#context;
+        if (guest.memory === "foreign") tellTurnedAway(shared, returnPath);
         this.#forget();
         return { turnedAway: error };
       }
@@ -103,6 +109,7 @@ export class IncomingLoader {
 
   #forget(): void {
     const { control } = this.#context.shared;
+    this.#setPhase("waiting");
     const { pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen, urgentToken } = WORD;
     for (const word of [pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen]) {
       Atomics.store(control, word, 0);
@@ -116,6 +123,7 @@ export class IncomingLoader {
     this.#features &= ~FEATURE.urgentChannel;
     this.#state = new StateMachine();
     this.#tellsRunning = false;
+    this.#told = new ToldIdentity();
     this.#memory.beginAnew();
   }
 
@@ -126,6 +134,7 @@ export class IncomingLoader {
     if (part === undefined) throw new Error("a guest that cannot be resumed was to be");
     Atomics.store(shared.control, WORD.returnPathOpen, 1);
     Atomics.store(shared.control, WORD.packageWhole, 1);
+    keepIdentity(shared, part.identity);
     if (!part.sameBoot) emit({ kind: "warning", message: RESTARTED });
     this.#memory.resume(part);
     return this.#awaitPages();
@@ -253,6 +262,7 @@ export class IncomingLoader {
       throw new StreamError("WRONG_STATE", "PING came before the return path was opened");
     }
     const hello = readHello(value);
+    this.#told.take(value);
     if (hello !== undefined) this.#takeHello(hello);
     // What was sent ahead of the switchover is done, then, and not only read.
     if (isAheadPing(value)) this.#memory.forgetDiscarded();
@@ -265,6 +275,7 @@ export class IncomingLoader {
     if (kind === "token high") this.#tokenHigh = bits;
     if (kind === "token low") this.#tokenLow = bits;
     if (kind !== "chosen") return;
+    settleIdentity(this.#context, bits, this.#told);
     this.#tellsRunning = (bits & FEATURE.running) !== 0;
     this.#memory.choose(bits);
     if ((bits & FEATURE.urgentChannel) !== 0) this.#expectUrgentChannel();

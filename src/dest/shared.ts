@@ -51,6 +51,9 @@ export const WORD = {
   listenThread: 16,
   /** Its nice value. */
   listenNice: 17,
+  /** 1 once it is known which guest it is, and its identity, in four words (identity.ts). */
+  identityKnown: 18,
+  identity: 19,
 } as const;
 const WORDS = 32;
 

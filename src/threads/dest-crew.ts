@@ -10,6 +10,8 @@ import type { MultifdResult } from "../dest/multifd.ts";
 import { decideToRun, refuseGuest, tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
+import { SHUT_STATUS, writeReturnPathMessage } from "../stream/return-path.ts";
+import { StreamWriter } from "../stream/writer.ts";
 import { createDestShared, DestShared, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import { attemptAll } from "../util/attempt-all.ts";
@@ -201,8 +203,32 @@ export class DestCrew {
   /** Does it for an incoming thread that cannot, as it waits for a page that nobody will bring. */
   #tellRefusal(): void {
     if (this.#main < 0) return;
+    tellRefusal(this.shared, new ReturnPath(this.#openMain(), this.shared.returnPathLock));
+  }
+
+  /**
+   * Tells the source that its guest ran here, in a VMM that is no more, so that it does not come back;
+   * after `run`. A thread that has ended by itself may have left the return path locked.
+   */
+  tellGone(): void {
+    const { control, returnPathLock } = this.shared;
+    if (this.#main < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
+    if (!returnPathLock.tryLock()) return;
+    const writer = new StreamWriter();
+    writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
+    try {
+      this.#openMain().write(writer.bytes);
+    } catch {
+      // It is not there, or takes nothing.
+    } finally {
+      returnPathLock.unlock();
+    }
+  }
+
+  /** The main channel, for this thread. */
+  #openMain(): Channel {
     const options = { fd: this.#main, stopFd: this.#stopFd, peer: this.#peer, bufferBytes: 0 };
-    tellRefusal(this.shared, new ReturnPath(new Channel(options), this.shared.returnPathLock));
+    return new Channel(options);
   }
 
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */

@@ -200,10 +200,11 @@ export class SnapshotDestGuest implements DestGuest {
       arrived.map((pages) => pages.sums),
     ];
     this.#data = { directory, files, sums, sumFiles };
-    const { ramSectionId, sourceIsOurs } = arrival;
+    const { ramSectionId, sourceIsOurs, identity } = arrival;
     const received = arrived.map((pages) => pages.received.shared);
     return {
-      ...{ blocks: this.#blocks, pages: { received }, ramSectionId, sourceIsOurs },
+      ...{ blocks: this.#blocks, pages: { received }, ramSectionId },
+      ...{ sourceIsOurs, identity },
       sameBoot: arrival.bootId === bootId(),
     };
   }

@@ -14,6 +14,7 @@ import {
   helloValue,
   tokenValues,
 } from "../../../src/stream/hello.ts";
+import { identityPings, newIdentity } from "../../../src/stream/identity.ts";
 import { scanPackageTail } from "../../../src/stream/package.ts";
 import type { ReturnPathMessage } from "../../../src/stream/return-path.ts";
 import { StreamError } from "../../../src/util/errors.ts";
@@ -150,7 +151,12 @@ class IncomingBench implements Disposable {
 
 const TOKEN = 0xdead_beef;
 /** The pings of a source that has chosen all there is. */
-const CHOSEN: readonly Piece[] = [...tokenValues(TOKEN), chosenValue(FEATURES_OURS)].map(ping);
+const IDENTITY = identityPings(newIdentity());
+const CHOSEN: readonly Piece[] = [
+  ...tokenValues(TOKEN),
+  ...IDENTITY,
+  chosenValue(FEATURES_OURS),
+].map(ping);
 const START: readonly Piece[] = [opening(), openReturnPath];
 const MEMORY: readonly Piece[] = [ramStart(), ramEnd(zeroPages()), eof];
 
@@ -302,7 +308,13 @@ describe("the hello", () => {
   test("may not choose one without a token", () => {
     using bench = new IncomingBench();
     const [high] = tokenValues(TOKEN);
-    bench.feed(...START, ping(high), ping(chosenValue(FEATURES_OURS)), ...MEMORY);
+    bench.feed(
+      ...START,
+      ping(high),
+      ...IDENTITY.map(ping),
+      ping(chosenValue(FEATURES_OURS)),
+      ...MEMORY,
+    );
     expect(() => bench.run()).toThrow("The source chose an urgent channel without a token");
     expect(bench.sent.at(-1)).toEqual({ kind: "shut", status: 1 });
     expect(bench.life).toEqual([]);
