@@ -241,6 +241,7 @@ async function receiveIntoVmm(
   const job = {
     ...{ socket, ...waits(options), output, interrupts },
     ...{ onFailure, keeper, resume, successor },
+    keeperPatienceMs: options.connectTimeout,
     identity: from !== undefined && isStored(from) ? guestIdentity(from) : undefined,
   };
   if (listen !== undefined) {

@@ -12,6 +12,7 @@ import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
+import { KeeperWatch } from "./keeper-watch.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
@@ -72,6 +73,8 @@ export interface FillJob {
   onFailure: OnFailure;
   /** Who keeps its userfaultfd in case that this process is killed. */
   keeper: KeeperWord | undefined;
+  /** How long one is waited for that is just being started. */
+  keeperPatienceMs: number;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
   /** Which guest the pages are of; undefined where a source will say it. */
@@ -110,7 +113,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
 /** Waits for a VMM that hands over. */
 async function takeOver(job: FillJob): Promise<Taken> {
   const { socket, keeper, interrupts } = job;
-  if (keeper !== undefined) checkKeeper(keeper);
+  if (keeper !== undefined) await checkKeeper(keeper, job.keeperPatienceMs);
   const door = new VmmDoor(socket);
   try {
     sayOpen(job);
@@ -142,8 +145,10 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   const isKept = (): boolean => kept?.isHeld ?? false;
   const fate = new VmmFate({ vmm, onFailure, successor, isKept, output, memory });
   let watch: ProcessWatch | undefined;
+  let keeperWatch: KeeperWatch | undefined;
   try {
     if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm, job.identity);
+    if (kept !== undefined) keeperWatch = new KeeperWatch(kept, vmm.processFd, output);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;
     run = openRun(job, vmm, kept, takenOver);
@@ -157,6 +162,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
       return fate.isOver;
     });
     fate.settle();
+    await keeperWatch?.end();
     kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
@@ -170,7 +176,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
-    await watch?.end();
+    await Promise.all([watch?.end(), keeperWatch?.end()]);
     fate.close();
   }
 }

@@ -206,13 +206,13 @@ async function cutInTheMiddle(link: Link): Promise<void> {
   link.cut();
 }
 
-/** Killed twice: when the VMM has handed over, and in the middle of its memory. */
+/** Killed twice: when the VMM has handed over, and in the middle of its memory; its holder once. */
 async function goOnWithHolder(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-held");
   const [socket, held] = [directory.file("vmm"), directory.file("held")];
   const { guest, file, bytes } = await keptMemory();
-  await using holder = spawn(postcopyCommand("hold", "--socket", held));
-  await holder.stderr.waitForLine(/Waiting for descriptors/);
+  await using doomed = spawn(postcopyCommand("hold", "--socket", held));
+  await doomed.stderr.waitForLine(/Waiting for descriptors/);
   const start = async (...flags: string[]): Promise<DestRole> => {
     const keeper = ["--keep-fd", `holder:${held}`];
     return await startDest({ guest: `uffd:${socket}`, flags: [...keeper, ...flags] });
@@ -222,6 +222,11 @@ async function goOnWithHolder(): Promise<void> {
   await first.event("handover");
   first.program.kill();
   await using dest = await start("--resume");
+  await dest.event("handover");
+  doomed.kill();
+  await dest.event("warning", ({ code }) => code === "KEEPER_LOST");
+  await using holder = spawn(postcopyCommand("hold", "--socket", held));
+  await dest.program.stderr.waitForLine(/is kept by the holder at .* again/);
   await using link = await Link.start(dest.peer);
   await using source = startSource({ guest, to: link.uri, flags: STEADY });
   await dest.phase("postcopy");
