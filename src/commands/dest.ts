@@ -19,7 +19,7 @@ import { auditGuest, wrongGuest } from "./audit-guest.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { guestIdentity } from "./earlier-sends.ts";
+import { guestIdentity } from "./guest-identity.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
 import { guestSchema } from "./guest-words.ts";

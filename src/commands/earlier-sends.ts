@@ -11,8 +11,6 @@ import { identityOf } from "../guests/stored/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";
-import { identityOfText } from "../stream/identity.ts";
-import type { GuestIdentity } from "../stream/identity.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { isAlive, startedByShell } from "../util/processes.ts";
 import { shellLine } from "../util/shell.ts";
@@ -29,11 +27,6 @@ export function storedIdentity(word: StoredWord): Extract<JournalGuest, { kind: 
     // That it is not there, or damaged, is found out when it is opened.
     return { kind: "stored", path: resolve(path), content: "" };
   }
-}
-
-/** The same for a destination, which may wait for the rest of it from another host. */
-export function guestIdentity(word: StoredWord): GuestIdentity {
-  return identityOfText(storedIdentity(word).content);
 }
 
 /** Whether it is memory alone, which no QEMU takes. */

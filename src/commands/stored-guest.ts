@@ -1,5 +1,5 @@
 /** A guest that was kept, as `source` sends it: opened, and its working set read and recorded. */
-import { guestIdentity } from "./earlier-sends.ts";
+import { guestIdentity } from "./guest-identity.ts";
 import { openSavedStream } from "./saved-stream.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { memoryWorkingSetPath, openMemory } from "../guests/firecracker/open.ts";
