@@ -25,7 +25,10 @@ export class KeeperWatch {
     this.#kept = kept;
     this.#vmmFd = vmmFd;
     this.#output = output;
-    this.#done = this.#watch();
+    this.#done = this.#watch().catch((error: unknown) => {
+      // The VMM is filled no worse for it.
+      output.warn("KEEPER_UNWATCHED", `${kept.keeperText} is watched no more: ${String(error)}`);
+    });
   }
 
   /** Nobody wants to know any more. */
