@@ -39,7 +39,8 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
       return { fd, address: localAddress(fd) };
     } catch (error) {
       closeDescriptor(fd);
-      failure ??= error;
+      // Of several addresses of one name, that a program has one is what to do something about.
+      if (failure === undefined || isInUse(error)) failure = error;
     }
   }
   throw cannotListen(addresses, failure);
@@ -48,15 +49,25 @@ export function openListener(addresses: readonly SocketAddress[]): Listener {
 /** The error of a listener that none of the addresses was for. */
 export function cannotListen(addresses: readonly SocketAddress[], failure: unknown): PostcopyError {
   const where = addresses.map(formatSocketPeer).join(", ");
-  const inUse = failure instanceof SyscallError && failure.code === "EADDRINUSE";
   return new PostcopyError("CANNOT_LISTEN", `Cannot listen on ${where}`, {
     cause: failure,
-    ...(inUse
-      ? {
-          hint: "another program has it: choose another port, or 0 for a free one, or another path",
-        }
-      : {}),
+    ...(isInUse(failure) ? { hint: inUseHint(addresses) } : {}),
   });
+}
+
+function isInUse(failure: unknown): boolean {
+  return failure instanceof SyscallError && failure.code === "EADDRINUSE";
+}
+
+/** What to do about a place that is not free. */
+function inUseHint([address]: readonly SocketAddress[]): string {
+  if (address?.family !== "unix") {
+    return "another program has it: choose another port, or 0 for a free one";
+  }
+  const found = lstatSync(address.path, { throwIfNoEntry: false });
+  return found?.isSocket() === false
+    ? "what is there is no socket, and is left alone: choose another path, or remove it"
+    : "another program listens there: choose another path, or end that one";
 }
 
 /** bind(2) makes the file with the mode of the socket, so that nobody else ever gets in. */

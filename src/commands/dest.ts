@@ -17,7 +17,7 @@ import { mlockall } from "../../syscalls/memory.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { storedIdentity } from "./earlier-sends.ts";
+import { guestIdentity } from "./guest-identity.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
 import { guestSchema, stressText } from "./guest-words.ts";
@@ -237,7 +237,8 @@ async function receiveIntoVmm(
   const job = {
     ...{ socket, ...waits(options), output, interrupts },
     ...{ onFailure, keeper, resume, successor },
-    identity: from !== undefined && isStored(from) ? storedIdentity(from).content : undefined,
+    keeperPatienceMs: options.connectTimeout,
+    identity: from !== undefined && isStored(from) ? guestIdentity(from) : undefined,
   };
   if (listen !== undefined) {
     const feed = await openFeed(listen, options, output);

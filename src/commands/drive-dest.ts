@@ -99,6 +99,7 @@ class DrivenDest {
       const reply = await followIncoming(this.#qmp, this.#address, (status) => {
         this.#takeStatus(status);
       });
+      interrupts.settle(EXIT.ok);
       this.#timeline.note("drained", this.#nowNs());
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
@@ -107,11 +108,12 @@ class DrivenDest {
       return EXIT.ok;
     } catch (error) {
       progress.stop();
-      if (error instanceof Error) output.finish(this.#report({}, error), this.#observed);
+      if (!(error instanceof Error)) throw error;
+      interrupts.settleFailure(error);
+      output.finish(this.#report({}, error), this.#observed);
       throw error;
     } finally {
       await changed.putBack();
-      interrupts.exitOnInterrupt();
     }
   }
 

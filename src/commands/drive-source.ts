@@ -145,8 +145,9 @@ class DrivenSource {
       this.#watch.stop();
       endOrders();
     }
+    if (failure === undefined) interrupts.settle(EXIT.ok);
+    else interrupts.settleFailure(failure);
     await driver.restoreSettings();
-    interrupts.exitOnInterrupt();
     output.finish(this.#report(failure), driveObservations(this.#timeline, this.#watch.movement));
     if (failure === undefined) return EXIT.ok;
     if (!interrupts.interrupted) throw failure;

@@ -6,6 +6,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { readManifest } from "../guests/snapshot/manifest.ts";
+import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import { identityOf } from "../guests/stored/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
@@ -25,6 +26,17 @@ export function storedIdentity(word: StoredWord): Extract<JournalGuest, { kind: 
   } catch {
     // That it is not there, or damaged, is found out when it is opened.
     return { kind: "stored", path: resolve(path), content: "" };
+  }
+}
+
+/** Whether it is memory alone, which no QEMU takes. */
+export function isMemoryAlone(word: StoredWord): boolean {
+  if (word.kind !== "snapshot") return word.kind === "firecracker";
+  try {
+    return isMemoryOnly(readManifest(word.directory).machineType);
+  } catch {
+    // That it is not there, or damaged, is found out when it is opened.
+    return false;
   }
 }
 
@@ -61,6 +73,8 @@ export interface EarlierSendsOptions {
   resume: boolean;
   /** Send another copy. */
   again: boolean;
+  /** It is memory alone, which is at no QEMU. */
+  memoryAlone?: boolean;
 }
 
 /**
@@ -86,7 +100,8 @@ export function unfinishedSends(
   }
   const last = here.at(-1);
   if (last === undefined || options.resume || options.again) return here;
-  const finish = `${sameCommand("--resume")}${tellQemu(peer)}`;
+  const tell = options.memoryAlone === true ? "" : tellQemu(peer);
+  const finish = `${sameCommand("--resume")}${tell}`;
   throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
     hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
   });

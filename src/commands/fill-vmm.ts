@@ -7,10 +7,12 @@ import type { Vmm } from "../guests/uffd/vmm.ts";
 import type { KeeperWord } from "../keeper/open.ts";
 import { ProcessWatch } from "../threads/process-watch.ts";
 import { VmmDoor } from "../threads/vmm-door.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import { errorChain, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { checkKeeper, KeptVmm } from "./kept-vmm.ts";
 import type { Output } from "./common.ts";
+import { KeeperWatch } from "./keeper-watch.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
@@ -25,10 +27,11 @@ export interface PageFeed {
   readonly peer: Peer;
   readonly arrival: OpenedArrival;
   /**
-   * Receives all of it; `resumes`: of which another process has received a part.
+   * Receives all of it; `resumes`: of which another process has received a part. `giveUp` is as for
+   * DestRun.receive, for a source that would come back.
    * @throws why it did not become whole.
    */
-  fill(run: DestRun, resumes: boolean): Promise<void>;
+  fill(run: DestRun, resumes: boolean, giveUp: (why: Error) => boolean): Promise<void>;
   /** After `fill`, or in its place. */
   close(): Promise<void>;
 }
@@ -45,9 +48,9 @@ export async function openFeed(
   return {
     peer,
     arrival,
-    fill: async (run) => {
+    fill: async (run, _resumes, giveUp) => {
       isReceived = true;
-      await run.receive();
+      await run.receive(giveUp);
     },
     close: async () => {
       // A run closes what it was given.
@@ -72,10 +75,12 @@ export interface FillJob {
   onFailure: OnFailure;
   /** Who keeps its userfaultfd in case that this process is killed. */
   keeper: KeeperWord | undefined;
+  /** How long one is waited for that is just being started. */
+  keeperPatienceMs: number;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
-  /** Which guest the pages are of (`storedIdentity`); undefined where a source will say nothing of it. */
-  identity: string | undefined;
+  /** Which guest the pages are of; undefined where a source will say it. */
+  identity: GuestIdentity | undefined;
   /** The command that goes on where this process ends; undefined if none can. */
   successor: string | undefined;
   output: Output;
@@ -110,7 +115,7 @@ export async function fillVmm(job: FillJob): Promise<number> {
 /** Waits for a VMM that hands over. */
 async function takeOver(job: FillJob): Promise<Taken> {
   const { socket, keeper, interrupts } = job;
-  if (keeper !== undefined) checkKeeper(keeper);
+  if (keeper !== undefined) await checkKeeper(keeper, job.keeperPatienceMs);
   const door = new VmmDoor(socket);
   try {
     sayOpen(job);
@@ -142,8 +147,10 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   const isKept = (): boolean => kept?.isHeld ?? false;
   const fate = new VmmFate({ vmm, onFailure, successor, isKept, output, memory });
   let watch: ProcessWatch | undefined;
+  let keeperWatch: KeeperWatch | undefined;
   try {
     if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm, job.identity);
+    if (kept !== undefined) keeperWatch = new KeeperWatch(kept, vmm.processFd, output);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;
     run = openRun(job, vmm, kept, takenOver);
@@ -152,24 +159,34 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
       () => run?.giveUp(new VmmGoneError()),
       (cause: unknown) => run?.giveUp(new Error("The VMM cannot be watched any more", { cause })),
     );
-    await feed.fill(run, takenOver);
+    await feed.fill(run, takenOver, (why) => {
+      decide(fate, why);
+      return fate.isOver;
+    });
     fate.settle();
+    await keeperWatch?.end();
     kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
     if (!(error instanceof Error)) throw error;
+    interrupts.settleFailure(error);
     // Whoever is killed has it worse than who waits for a report.
-    if ("code" in error && error.code === VMM_GONE) fate.end();
-    else fate.fail(errorChain(error));
+    decide(fate, error);
     if (fate.isOver) kept?.forget();
     if (run !== undefined) output.finish(run.report(null, error), run.observed);
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
-    await watch?.end();
+    await Promise.all([watch?.end(), keeperWatch?.end()]);
     fate.close();
   }
+}
+
+/** What becomes of a VMM whose memory did not become whole; it is decided once. */
+function decide(fate: VmmFate, why: Error): void {
+  if ("code" in why && why.code === VMM_GONE) fate.end();
+  else fate.fail(errorChain(why));
 }
 
 function openRun(

@@ -1,5 +1,5 @@
 /** Ctrl-C and its kin, counted: the first asks, the second insists. */
-import { EXIT } from "../util/errors.ts";
+import { errorRecord, EXIT } from "../util/errors.ts";
 
 /** Signals that ask the program to end, and the exit code that says so. */
 const SIGNALS = { SIGINT: EXIT.interrupt, SIGTERM: EXIT.terminate, SIGHUP: 129 } as const;
@@ -12,6 +12,8 @@ type SignalName = keyof typeof SIGNALS;
 export type InterruptAnswer = (count: number) => boolean;
 
 export class Interrupts {
+  /** Set by main: behind a command comes nothing but the end of the process. */
+  static exitFollows = false;
   #answer: InterruptAnswer = () => this.exitNow();
   #count = 0;
   #obeyed = false;
@@ -20,12 +22,13 @@ export class Interrupts {
   #switchover: (() => void) | undefined;
   #switchoverAsked = false;
   #recover: () => void = () => {};
+  #settled = false;
 
   constructor() {
     for (const name of Object.keys(SIGNALS) as SignalName[]) {
       const listener = (): void => {
         this.#count++;
-        this.#exitCode = SIGNALS[name];
+        if (!this.#settled) this.#exitCode = SIGNALS[name];
         if (this.#answer(this.#count)) this.#obeyed = true;
       };
       this.#listen(name, listener);
@@ -58,6 +61,24 @@ export class Interrupts {
   onInterrupt(answer: InterruptAnswer): void {
     this.#answer = answer;
     this.#count = 0;
+    this.#settled = false;
+  }
+
+  /**
+   * How the command ends is decided, and what it still says is in keeping with `exitCode`: a signal
+   * changes nothing any more. Whoever insists ends the process where it stands, with that code.
+   */
+  settle(exitCode: number): void {
+    this.onInterrupt((count) => {
+      if (count > 1) process.exit(exitCode);
+      return false;
+    });
+    this.#settled = true;
+  }
+
+  /** The same, of a command that fails: by `failure`, or because a signal was obeyed. */
+  settleFailure(failure: Error): void {
+    this.settle(this.#obeyed ? this.#exitCode : errorRecord(failure).exitCode);
   }
 
   /** From now on a signal ends the process where it stands. */
@@ -81,6 +102,8 @@ export class Interrupts {
   }
 
   [Symbol.dispose](): void {
+    // Without a listener the signal would end the process, up to its very end.
+    if (this.#settled && Interrupts.exitFollows) return;
     for (const [name, listener] of this.#listeners) process.off(name, listener);
   }
 }

@@ -2,10 +2,12 @@
 import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { KeptState } from "../guests/uffd/kept-state.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
-import { KeeperError, PROCESS_NAME } from "../keeper/keeper.ts";
+import { KeeperError, NobodyKeepsError, PROCESS_NAME } from "../keeper/keeper.ts";
 import type { Keeper, Kept } from "../keeper/keeper.ts";
 import { openKeeper } from "../keeper/open.ts";
 import type { KeeperWord } from "../keeper/open.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
+import { formatDuration } from "../util/duration.ts";
 import { errorChain } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
@@ -14,20 +16,41 @@ const USERFAULT_NAME = "userfault";
 const STATE_NAME = "state";
 const KEPT_COUNT = 3;
 
-/** Whether the keeper could keep a VMM that is to come. @throws KeeperError. */
-export function checkKeeper(word: KeeperWord): void {
-  openKeeper(word).check(KEPT_COUNT);
+/** Between two looks at a keeper that is not there yet. */
+const LOOK_PAUSE_MS = 100;
+
+/**
+ * Whether the keeper could keep a VMM that is to come; one that is just being started is waited for.
+ * @throws KeeperError.
+ */
+export async function checkKeeper(word: KeeperWord, patienceMs: number): Promise<void> {
+  const keeper = openKeeper(word);
+  const deadline = performance.now() + patienceMs;
+  for (let tries = 0; ; tries++) {
+    try {
+      keeper.check(KEPT_COUNT);
+      return;
+    } catch (error) {
+      if (!(error instanceof NobodyKeepsError) || performance.now() >= deadline) throw error;
+    }
+    if (tries === 0) log.info(`Waiting for ${keeper.text}, for ${formatDuration(patienceMs)}`);
+    await Bun.sleep(LOOK_PAUSE_MS);
+  }
 }
 
 export class KeptVmm {
   readonly state: KeptState;
   readonly #keeper: Keeper;
-  readonly #names: readonly string[];
+  readonly #kept: readonly Kept[];
 
-  private constructor(keeper: Keeper, names: readonly string[], state: KeptState) {
+  private constructor(keeper: Keeper, kept: readonly Kept[], state: KeptState) {
     this.#keeper = keeper;
-    this.#names = names;
+    this.#kept = kept;
     this.state = state;
+  }
+
+  get #names(): string[] {
+    return this.#kept.map(({ name }) => name);
   }
 
   /**
@@ -37,7 +60,7 @@ export class KeptVmm {
   static async keep(
     word: KeeperWord,
     { handover, pid, processFd }: Vmm,
-    identity: string | undefined,
+    identity: GuestIdentity | undefined,
   ): Promise<KeptVmm> {
     const keeper = openKeeper(word);
     const state = KeptState.begin(pid, handover.regions);
@@ -50,11 +73,7 @@ export class KeptVmm {
     ];
     keeper.keep(kept);
     log.info(`The VMM's userfaultfd is kept by ${keeper.text}`);
-    return new KeptVmm(
-      keeper,
-      kept.map(({ name }) => name),
-      state,
-    );
+    return new KeptVmm(keeper, kept, state);
   }
 
   /**
@@ -63,7 +82,7 @@ export class KeptVmm {
    */
   static async takeBack(
     word: KeeperWord,
-    identity: string | undefined,
+    identity: GuestIdentity | undefined,
   ): Promise<{ vmm: Vmm; kept: KeptVmm }> {
     const keeper = openKeeper(word);
     const back = keeper.takeBack();
@@ -80,16 +99,30 @@ export class KeptVmm {
     state.fillFrom(identity);
     const { pid, regions } = state;
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
-    const names = back.map(({ name }) => name);
     return {
       vmm: { ...vmm, processFd: taken.get(PROCESS_NAME) ?? -1 },
-      kept: new KeptVmm(keeper, names, state),
+      kept: new KeptVmm(keeper, back, state),
     };
   }
 
   /** Whether the keeper has it still, as far as it can be asked. */
   get isHeld(): boolean {
     return this.#keeper.holds(this.#names);
+  }
+
+  /** Who keeps it, for people. */
+  get keeperText(): string {
+    return this.#keeper.text;
+  }
+
+  /** As of Keeper. @throws KeeperError. */
+  openKeeperProcess(): number {
+    return this.#keeper.openProcess();
+  }
+
+  /** Has another one keep it, in the place of one that has ended. @throws KeeperError. */
+  keepAgain(): void {
+    this.#keeper.keep(this.#kept);
   }
 
   /** The VMM has ended; so has a holder, or does it just now. */

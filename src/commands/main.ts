@@ -12,6 +12,7 @@ import type { ErrorRecord } from "../util/errors.ts";
 import { nearest } from "../util/suggest.ts";
 import { stderrTerminal, wantsColours } from "../util/terminal.ts";
 import { quoted } from "../util/units.ts";
+import { Interrupts } from "./interrupts.ts";
 import { checkEnvironment } from "./environment.ts";
 import type { StrictCommand } from "./strict.ts";
 import { beforeSeparator } from "./words.ts";
@@ -37,6 +38,7 @@ const FLUSH_MS_MAX = 2000;
 /** Runs a command line; resolves to the exit code once everything is written. */
 export async function main(program: Program, argv: readonly string[]): Promise<number> {
   ignoreBrokenPipes();
+  Interrupts.exitFollows = true;
   let exitCode: number;
   try {
     // A checkout is run by its developer's Bun, as that one likes it.

@@ -49,9 +49,9 @@ export class OwnSource implements PageFeed {
       path: undefined,
       bridge: undefined,
     };
-    const { guest, workingSet, replay, watch } = stored;
+    const { guest, identity, workingSet, replay, watch } = stored;
     this.#crew = new SourceCrew({
-      ...{ guest, workingSet, replay, watch },
+      ...{ guest, identity, workingSet, replay, watch },
       peer: "the destination in this process",
       waiting: () => {},
       connected: () => {},

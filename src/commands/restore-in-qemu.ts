@@ -96,6 +96,8 @@ async function restore(qemu: LaunchedQemu, job: StoredJob): Promise<number> {
   const end = await run.run();
   if (end.failure !== undefined) return await fail(qemu, job, end, end.failure);
   qemu.handOver();
+  // What that QEMU makes of it is not known yet.
+  job.interrupts.exitOnInterrupt();
   const reply = await migrationEnd(qemu, job.output);
   const figures = qemuFigures(qemu.qmp.version, reply ?? {}, qemu.startMs);
   job.output.finish({ ...end.report, qemu: figures }, end.observed);

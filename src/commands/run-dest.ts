@@ -17,7 +17,7 @@ import { DestCrew } from "../threads/dest-crew.ts";
 import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
 import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
-import { errorChain, errorRecord } from "../util/errors.ts";
+import { errorChain, errorRecord, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
@@ -118,10 +118,11 @@ export class DestRun {
   }
 
   /**
-   * Receives the guest. Resolves when every page is in place.
+   * Receives the guest. Resolves when every page is in place. Where it fails `giveUp` decides, while the
+   * source still hears, what becomes of who needs the pages, and returns whether that is no more.
    * @throws the failure of the migration.
    */
-  async receive(): Promise<void> {
+  async receive(giveUp: (why: Error) => boolean = () => false): Promise<void> {
     const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
@@ -136,20 +137,31 @@ export class DestRun {
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
+      // A guest that runs here goes on, and may be interrupted.
+      if (guest.kind === "stress") interrupts.exitOnInterrupt();
+      else interrupts.settle(EXIT.ok);
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
-      if (this.#endedBy !== undefined) throw this.#endedBy;
-      if (!(error instanceof ThreadError)) throw error;
-      throw await withTlsFailure(errorRecord(error), this.#opened.bridge);
+      const why = await this.#failure(error);
+      interrupts.settleFailure(why);
+      if (giveUp(why)) crew.tellGone();
+      throw why;
     } finally {
       this.#isOver = true;
       progress.stop();
       this.#watch.stop();
-      interrupts.exitOnInterrupt();
       crew.end();
       await closeArrival(this.#opened);
     }
+  }
+
+  /** What ended the run, as far as that is known here. */
+  async #failure(error: unknown): Promise<Error> {
+    if (this.#endedBy !== undefined) return this.#endedBy;
+    if (!(error instanceof Error)) return new Error(String(error));
+    if (!(error instanceof ThreadError)) return error;
+    return await withTlsFailure(errorRecord(error), this.#opened.bridge);
   }
 
   /** The memory of the guest, once it is known. */

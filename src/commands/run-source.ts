@@ -1,10 +1,11 @@
 /** Sends one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { sourceBlocks } from "../guests/registry.ts";
+import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
+import { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import { sourceProgress, sourceResidency } from "../report/summary.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
-import { TIME, WORD } from "../source/shared.ts";
+import { OTHER_GUEST, otherGuest, TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
@@ -12,6 +13,7 @@ import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
+import { EXIT } from "../util/errors.ts";
 import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { takeOrders } from "./orders.ts";
@@ -20,6 +22,7 @@ import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
+import { deepestCause } from "./tls-failure.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
@@ -43,10 +46,11 @@ export class SourceRun {
 
   /** Sends the guest. Resolves also when the migration failed; the end says so. */
   async run(): Promise<SourceEnd> {
-    const { guest, peerText, workingSet, options, output, interrupts } = this.#job;
+    const { guest, identity, peerText, workingSet, options, output, interrupts } = this.#job;
     const { replay = new Uint32Array(), watch = false } = this.#job;
     const crew = new SourceCrew({
       guest,
+      identity,
       workingSet,
       replay,
       moved: this.#watch.shared,
@@ -74,15 +78,29 @@ export class SourceRun {
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
       this.#watch.stop();
-      return await this.#finish(crew, result);
+      // One that stays goes on here, and may be interrupted.
+      if (result.ok) interrupts.settle(EXIT.ok);
+      else interrupts.exitOnInterrupt();
+      const end = await this.#finish(crew, result);
+      if (end.failure !== undefined && !this.#goesOnHere(end)) {
+        interrupts.settleFailure(end.failure);
+      }
+      return end;
+    } catch (error) {
+      interrupts.exitOnInterrupt();
+      throw error;
     } finally {
       progress.stop();
       this.#watch.stop();
       endOrders();
-      interrupts.exitOnInterrupt();
       crew.end();
       await this.#bridge?.close();
     }
+  }
+
+  /** A guest that lives here does so again; one in files is done with. */
+  #goesOnHere({ place }: SourceEnd): boolean {
+    return this.#job.guest.kind === "stress" && place === "source";
   }
 
   /** Migrates, and goes on over further connections where the link breaks in the middle. */
@@ -91,23 +109,26 @@ export class SourceRun {
     route: Route,
     settings: SourceSettings,
   ): Promise<MigrationResult> {
-    const { options, resume = false, noted = false, record } = this.#job;
+    const { options, output, resume = false, noted = false, record } = this.#job;
     const first = await (resume
       ? crew.resume(route, settings)
       : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
-    if (options.recoverTimeout === 0) return first;
+    if (options.recoverTimeout === 0 || isForAnother(first)) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
     // What made the link over TLS and is no more makes no other.
     void this.#bridge?.lost.then(() => retries.end());
     // A try waits for nobody: the pauses between them do.
     const once: Route = { ...route, patienceMs: 0 };
+    const strangers = new LimitedWarnings((message) => output.warn("OTHER_GUEST", message));
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
       const next = await crew.resume(once, settings);
       if (next.ok) this.#recoveries++;
       else if (next.paused) this.#notePhase(crew, "paused");
+      // The one for this guest may still come.
+      if (isForAnother(next)) strangers.say(`The recovery failed: ${otherGuest().message}`);
       // A try that came to nobody does not say where the guest is.
       const cameToNobody = !next.ok && next.paused && next.error.code === "NOT_RESUMED";
       if (!cameToNobody) result = next;
@@ -116,12 +137,14 @@ export class SourceRun {
   }
 
   #tellPaused(crew: SourceCrew, failure: Extract<MigrationResult, { ok: false }>): void {
-    const { peerText, options, output } = this.#job;
+    const { guest, peerText, options, output } = this.#job;
     this.#notePhase(crew, "paused");
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
-    const ours = Atomics.load(crew.shared.control, WORD.peerFeatures) > 0;
+    const isOurs =
+      Atomics.load(crew.shared.control, WORD.peerFeatures) > 0 ||
+      openSourceGuest(guest).receiver !== undefined;
     const patience = formatDuration(options.recoverTimeout);
-    const hint = ours ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
+    const hint = isOurs ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
       `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
@@ -238,4 +261,9 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
+}
+
+/** Whether whoever was there waits for another guest than this one. */
+function isForAnother(result: MigrationResult): boolean {
+  return !result.ok && deepestCause(result.error).code === OTHER_GUEST;
 }

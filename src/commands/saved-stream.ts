@@ -10,7 +10,10 @@ import type { StoredGuest } from "./stored-guest.ts";
 const NEWS_INTERVAL_MS = 2000;
 
 /** @throws UsageError, HostError, StreamError, PostcopyError: see `openStream`. */
-export async function openSavedStream(path: string, output: Output): Promise<StoredGuest> {
+export async function openSavedStream(
+  path: string,
+  output: Output,
+): Promise<Omit<StoredGuest, "identity">> {
   let timer: ReturnType<typeof setInterval> | undefined;
   try {
     const opening = await openStream(path, {

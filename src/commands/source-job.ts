@@ -3,6 +3,7 @@ import type { SourceGuestData } from "../guests/registry.ts";
 import type { JournalRecord } from "../journal/record.ts";
 import type { Observations } from "../report/observations.ts";
 import type { SourceReport } from "../report/report.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { Route } from "../threads/tasks.ts";
 import type { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
@@ -36,6 +37,8 @@ export function sayWaiting(peerText: string, options: { connectTimeout: number }
 /** What is sent, where, and how. */
 export interface SourceJob {
   guest: SourceGuestData;
+  /** Which guest in files it is; undefined for a guest that lives here. */
+  identity?: GuestIdentity;
   /** The guest in words, for the report. */
   guestText: string;
   /** The peer as people know it. */

@@ -13,7 +13,7 @@ import { formatBytes } from "../util/units.ts";
 import { driveSource } from "./drive-source.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import { auditGuest } from "./audit-guest.ts";
-import { storedIdentity, unfinishedSends } from "./earlier-sends.ts";
+import { isMemoryAlone, storedIdentity, unfinishedSends } from "./earlier-sends.ts";
 import { guestSchema, stressKeysText, stressText } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { checkJournal, forget, JOURNAL_FLAGS, openJournal } from "./journal.ts";
@@ -104,7 +104,8 @@ export const source = defineStrictCommand({
       return await sendStress({ ...job, record }, guest.parameters);
     }
     const identity = storedIdentity(guest);
-    const earlier = (journal && unfinishedSends(journal, identity, peer, options, output)) ?? [];
+    const asked = { ...options, memoryAlone: isMemoryAlone(guest) };
+    const earlier = (journal && unfinishedSends(journal, identity, peer, asked, output)) ?? [];
     const { resume } = options;
     const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
     const stored = await openStoredGuest(guest, options, output);

@@ -1,4 +1,5 @@
 /** A guest that was kept, as `source` sends it: opened, and its working set read and recorded. */
+import { guestIdentity } from "./guest-identity.ts";
 import { openSavedStream } from "./saved-stream.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { memoryWorkingSetPath, openMemory } from "../guests/firecracker/open.ts";
@@ -8,6 +9,7 @@ import { readWorkingSet, recordRequests } from "../guests/stored/working-set.ts"
 import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
 import type { SourceGuestData } from "../guests/registry.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bytesSchema } from "../util/schemas.ts";
@@ -18,6 +20,8 @@ import type { SourceEnd, SourceJob } from "./source-job.ts";
 /** What a SourceJob needs to know of a kept guest. */
 export interface StoredGuest {
   guest: Extract<SourceGuestData, { kind: StoredWord["kind"] }>;
+  /** Which it is, for a destination that waits for the rest of it. */
+  identity: GuestIdentity;
   guestText: string;
   /** Where its working set is recorded; undefined: nowhere. */
   recordPath: string | undefined;
@@ -25,6 +29,8 @@ export interface StoredGuest {
   replay: Uint32Array;
   watch: boolean;
 }
+
+type OpenedFiles = Omit<StoredGuest, "identity">;
 
 /** What the operator says of it: the values of STORED_FLAGS. */
 export interface StoredOptions {
@@ -61,6 +67,16 @@ export async function openStoredGuest(
   options: StoredOptions,
   output: Output,
 ): Promise<StoredGuest> {
+  // Before it is opened: what is changed meanwhile is another one, or is noticed by who reads it.
+  const identity = guestIdentity(word);
+  return { ...(await openFiles(word, options, output)), identity };
+}
+
+async function openFiles(
+  word: StoredWord,
+  options: StoredOptions,
+  output: Output,
+): Promise<OpenedFiles> {
   switch (word.kind) {
     case "stream":
       return await openSavedStream(word.file, output);
@@ -93,7 +109,7 @@ function withWorkingSet(
   recordPath: string,
   { noRecord, noReplay, replayLimit = Infinity }: StoredOptions,
   output: Output,
-): StoredGuest {
+): OpenedFiles {
   const recorded = readWorkingSet(recordPath, sourceBlocks(opened.guest));
   if (recorded === "damaged") {
     output.warn("BAD_WORKING_SET", `The recorded working set ${recordPath} is not valid`);

@@ -56,6 +56,7 @@ export class VmmFate {
 
   /** It has ended by itself. */
   end(): void {
+    if (this.#decided) return;
     this.#isOver = true;
     this.settle();
   }

@@ -98,9 +98,13 @@ export function resumeMemory(
  * A VMM's memory is filled through its own userfaultfd, and it runs: what has been placed is out of
  * our hands, and what it has no memory for is done with.
  */
-function adopt({ shared }: IncomingContext, { blocks, pages, foreign }: ArrivingMemory): void {
+function adopt(
+  { shared, emit }: IncomingContext,
+  { blocks, pages, foreign }: ArrivingMemory,
+): void {
   if (foreign === undefined) return;
-  const { userfaultFd, map, kept } = foreign;
+  const { userfaultFd, map, kept, notice } = foreign;
+  if (notice !== undefined) emit({ kind: "warning", message: notice });
   Atomics.store(shared.control, WORD.userfaultFd, userfaultFd);
   Atomics.store(shared.control, WORD.requestsHeld, HELD.untilListen);
   Atomics.store(shared.control, WORD.anyRemoved, 1);

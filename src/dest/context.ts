@@ -67,10 +67,10 @@ export interface IncomingContext {
 /** Notes the phase for progress, and tells of it. */
 export function setPhase(
   { shared, emit }: Pick<IncomingContext, "shared" | "emit">,
-  phase: AnnouncedPhase | "completed",
+  phase: AnnouncedPhase | "completed" | "waiting",
 ): void {
   shared.counters.set(DEST.phase, DEST_PHASES.indexOf(phase));
-  if (phase !== "completed") emit({ kind: "phase", phase });
+  if (phase !== "completed" && phase !== "waiting") emit({ kind: "phase", phase });
 }
 
 /** How often a wait for another thread looks whether it should stop. */

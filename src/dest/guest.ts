@@ -8,6 +8,7 @@ import type { RamBlock } from "../ram/block.ts";
 import type { MappedBytes } from "../ram/shared-bytes.ts";
 import type { StreamConfiguration } from "../stream/header.ts";
 import type { RamSetupBlock } from "../stream/ram-setup.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { StreamReader } from "../stream/reader.ts";
 import type { DeviceSection } from "../stream/section.ts";
 import type { PageState, PageStateData } from "./shared.ts";
@@ -90,6 +91,10 @@ export interface DestGuest {
   resume?(): ArrivedPart;
   /** For "stored": takes pages of every phase, through the receive buffer given. */
   storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
+  /** For what outlives this process: which guest its pages are of, as far as another process knew. */
+  knownIdentity?(): GuestIdentity | undefined;
+  /** For the same: its pages are this guest's, before any is placed. */
+  identify?(identity: GuestIdentity): void;
   /** Plain data from which other threads make their own sinks. */
   sinkData(): unknown;
   /** RUN: the vCPUs start (or nothing, for a guest that is kept). */
@@ -108,6 +113,8 @@ export interface ForeignMemory {
   map: AddressMap;
   /** Where its state outlives this process; undefined where it need not. */
   kept: KeptPages | undefined;
+  /** What people should know of how the source's memory fits. */
+  notice?: string | undefined;
 }
 
 /** State of a VMM's memory that outlives this process. */
@@ -129,6 +136,8 @@ export interface StreamFacts {
   ramSectionId: number;
   /** The source is this program. */
   sourceIsOurs: boolean;
+  /** Which guest it has sent, if it has told. */
+  identity?: GuestIdentity | undefined;
 }
 
 /** A guest of which an earlier process took over the device state and some pages. */

@@ -22,9 +22,16 @@ import { awaitThread, checkStop, setPhase } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { keepPackage, loadPackage } from "./device-package.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
+import { keepIdentity, settleIdentity } from "./identity.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { requireTargetPageSize } from "./page-sizes.ts";
-import { decideToRun, refuseGuest, returnPathIsOpen, tellRefusal } from "./refusal.ts";
+import {
+  decideToRun,
+  refuseGuest,
+  returnPathIsOpen,
+  tellRefusal,
+  tellTurnedAway,
+} from "./refusal.ts";
 import { HELD, WORD } from "./shared.ts";
 import { SourceHello } from "./source-hello.ts";
 import { StateMachine } from "./state.ts";
@@ -65,6 +72,8 @@ export class IncomingLoader {
       return this.#receive();
     } catch (error) {
       if (isNobody(error, this.#context, this.#memory)) {
+        const { guest, shared, returnPath } = this.#context;
+        if (guest.memory === "foreign") tellTurnedAway(shared, returnPath);
         this.#forget();
         return { turnedAway: error };
       }
@@ -76,6 +85,7 @@ export class IncomingLoader {
 
   #forget(): void {
     const { control } = this.#context.shared;
+    setPhase(this.#context, "waiting");
     forgetChoices(control);
     if (!this.hasBegun) {
       Atomics.store(control, WORD.urgentToken, 0);
@@ -95,6 +105,7 @@ export class IncomingLoader {
     if (part === undefined) throw new Error("a guest that cannot be resumed was to be");
     Atomics.store(shared.control, WORD.returnPathOpen, 1);
     Atomics.store(shared.control, WORD.packageWhole, 1);
+    keepIdentity(shared, part.identity);
     if (!part.sameBoot) emit({ kind: "warning", message: RESTARTED });
     this.#memory.resume(part);
     return this.#awaitPages();
@@ -205,6 +216,7 @@ export class IncomingLoader {
     }
     const kind = this.#source.take(value);
     if (kind === "chosen") {
+      settleIdentity(this.#context, this.#source.chosen, this.#source.told);
       this.#memory.choose(this.#source.chosen);
       this.#memory.prepare();
     }

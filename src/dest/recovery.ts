@@ -15,6 +15,7 @@ import { blockNamed, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { commandName, readCommand } from "../stream/command.ts";
 import { writeReceivedBitmapEnd, writeReceivedBitmapStart } from "../stream/received-bitmap.ts";
+import { isLastPart } from "../stream/identity.ts";
 import { readSectionHeader } from "../stream/section.ts";
 import { StreamWriter } from "../stream/writer.ts";
 import { StreamError, errorChain } from "../util/errors.ts";
@@ -22,6 +23,7 @@ import { setPhase } from "./context.ts";
 import type { DestEvent } from "./context.ts";
 import { releaseRequests } from "./held-requests.ts";
 import type { ReturnPath } from "./return-path.ts";
+import { ReturningSource } from "./identity.ts";
 import { HELD, WORD } from "./shared.ts";
 import type { DestShared, PageState } from "./shared.ts";
 
@@ -36,6 +38,8 @@ export interface RecoveryContext {
   shared: DestShared;
   blocks: readonly RamBlock[];
   pages: PageState;
+  /** What the guest began to come from is this program. */
+  sourceIsOurs: boolean;
   /** Where the source is awaited. */
   door: Door;
   /** Of tries that failed: anybody may try, as often as he likes. */
@@ -106,7 +110,8 @@ function takeOver({ channel, shared }: RecoveryContext, main: number): void {
 }
 
 function shakeHands(context: RecoveryContext): void {
-  const { channel, returnPath } = context;
+  const { channel, returnPath, shared } = context;
+  const source = new ReturningSource(shared, context.sourceIsOurs);
   const asked = new Set<string>();
   let pings = 0;
   for (;;) {
@@ -130,9 +135,12 @@ function shakeHands(context: RecoveryContext): void {
           const what = `The source sent more than ${HANDSHAKE_PINGS_MAX} PINGs in a recovery`;
           throw new StreamError("UNEXPECTED", what);
         }
-        returnPath.send({ kind: "pong", value: command.value });
+        returnPath.send({ kind: "pong", value: source.answer(command.value) });
+        // One with another guest has heard it.
+        if (isLastPart(command.value)) source.requireSame();
         break;
       case "postcopyResume":
+        source.requireSame();
         resume(context);
         return;
       default: {

@@ -5,6 +5,7 @@
  * other way as it starts it.
  */
 import type { ReturnPath } from "./return-path.ts";
+import { SHUT_STATUS } from "../stream/return-path.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
@@ -49,9 +50,22 @@ export function tellRefusal(shared: DestShared, returnPath: Pick<ReturnPath, "se
   if (!returnPathIsOpen(shared)) return;
   if (Atomics.compareExchange(control, WORD.fate, FATE.refused, FATE.told) !== FATE.refused) return;
   try {
-    returnPath.send({ kind: "shut", status: 1 });
+    returnPath.send({ kind: "shut", status: SHUT_STATUS.refused });
   } catch {
     // The link is gone: the source notices that, but not what was decided here.
     Atomics.store(control, WORD.fate, FATE.refused);
+  }
+}
+
+/**
+ * Tells a source that it was turned away before LISTEN, with nothing decided: it has its guest, and need
+ * not come back.
+ */
+export function tellTurnedAway(shared: DestShared, returnPath: Pick<ReturnPath, "send">): void {
+  if (Atomics.load(shared.control, WORD.returnPathOpen) === 0) return;
+  try {
+    returnPath.send({ kind: "shut", status: SHUT_STATUS.refused });
+  } catch {
+    // It was lost, which is why it was turned away.
   }
 }

@@ -64,6 +64,9 @@ export const WORD = {
   mainEnded: 21,
   /** Channels that the push comes on, the main one among them. */
   pushChannels: 22,
+  /** 1 once it is known which guest it is, and its identity, in four words (identity.ts). */
+  identityKnown: 23,
+  identity: 24,
 } as const;
 const WORDS = 32;
 

@@ -5,6 +5,7 @@
 import { furtherPushChannels, withFurtherPushChannels } from "../stream/further-channel.ts";
 import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
 import type { Hello } from "../stream/hello.ts";
+import { ToldIdentity } from "../stream/identity.ts";
 import { StreamError } from "../util/errors.ts";
 import { WORD } from "./shared.ts";
 
@@ -13,6 +14,8 @@ export class SourceHello {
   isOurs = false;
   /** What it has chosen to be in force (FEATURE). */
   chosen = 0;
+  /** Which guest it is, as far as that has come. */
+  told = new ToldIdentity();
   readonly #control: Int32Array<SharedArrayBuffer>;
   #hasChosen = false;
   /** What this end can do (FEATURE). */
@@ -40,6 +43,7 @@ export class SourceHello {
   /** Takes the value of a PING: what it was, or undefined for that of a QEMU. @throws StreamError. */
   take(value: number): Hello["kind"] | undefined {
     const hello = readHello(value);
+    this.told.take(value);
     if (hello === undefined) return undefined;
     const { kind, bits } = hello;
     this.isOurs = true;
@@ -54,6 +58,7 @@ export class SourceHello {
     this.#features = withFurtherPushChannels(this.#features & ~FEATURE.urgentChannel, 0);
     this.isOurs = false;
     this.chosen = 0;
+    this.told = new ToldIdentity();
     this.#hasChosen = false;
     // Nor its push channels, none of which has placed a page before LISTEN.
     Atomics.store(this.#control, WORD.pushOver, 1);

@@ -2,12 +2,25 @@
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
-import { peerCredentials } from "../../syscalls/peer-process.ts";
+import { openPeerProcess, peerCredentials } from "../../syscalls/peer-process.ts";
+import { openProcess } from "../../syscalls/pidfd.ts";
 import { makeSocket, startConnect } from "../../syscalls/socket.ts";
-import { KEEPER_LIMIT_MS, KeeperError } from "./keeper.ts";
+import { KEEPER_LIMIT_MS, KeeperError, NobodyKeepsError } from "./keeper.ts";
 import type { Keeper, Kept } from "./keeper.ts";
 import { receiveLine, sendLine } from "./line.ts";
 import type { Line } from "./line.ts";
+
+/** What connect(2) says where nobody listens, or not yet. */
+const NOBODY: ReadonlySet<number> = new Set([ERRNO.ENOENT, ERRNO.ECONNREFUSED]);
+
+/** The process that listens at the other end of a connection; -1 where it is not to be had. */
+function openListeningProcess(fd: number): number {
+  const processFd = openPeerProcess(fd);
+  if (processFd >= 0) return processFd;
+  const { pid } = peerCredentials(fd);
+  // Before Linux 6.5 by its number: it answers on this very connection, so it has that still.
+  return processFd === -ERRNO.ENOPROTOOPT && pid > 0 ? openProcess(pid) : -1;
+}
 
 export class HolderKeeper implements Keeper {
   readonly text: string;
@@ -64,6 +77,13 @@ export class HolderKeeper implements Keeper {
     }
   }
 
+  openProcess(): number {
+    let processFd = -1;
+    const { descriptors } = this.#ask("give", [], (fd) => (processFd = openListeningProcess(fd)));
+    descriptors.forEach(closeDescriptor);
+    return processFd;
+  }
+
   release(): void {
     const { text, descriptors } = this.#ask("release");
     descriptors.forEach(closeDescriptor);
@@ -71,16 +91,19 @@ export class HolderKeeper implements Keeper {
     throw new KeeperError("NOT_RELEASED", `The holder at ${this.#path} holds on: ${text}`);
   }
 
-  #ask(text: string, descriptors: readonly number[] = []): Line {
+  /** One request and its answer; `look` is given the connection. */
+  #ask(text: string, descriptors: readonly number[] = [], look?: (fd: number) => void): Line {
     const fd = makeSocket("unix");
     try {
       this.#connect(fd);
+      look?.(fd);
       sendLine(fd, text, descriptors);
       return receiveLine(fd, KEEPER_LIMIT_MS);
     } catch (cause) {
       if (!(cause instanceof KeeperError) && !(cause instanceof SyscallError)) throw cause;
+      const isNobody = cause instanceof SyscallError && NOBODY.has(cause.errno);
       const what = `The holder at ${this.#path} does not answer`;
-      throw new KeeperError("NO_KEEPER", what, {
+      throw new (isNobody ? NobodyKeepsError : KeeperError)("NO_KEEPER", what, {
         cause,
         hint: `start one, as this user: postcopy hold --socket ${this.#path}`,
       });

@@ -39,6 +39,12 @@ export interface Keeper {
   takeBack(): Kept[];
   /** Whether it still has those of these names; what cannot be asked is believed. Throws nothing. */
   holds(names: readonly string[]): boolean;
+  /**
+   * A descriptor of its process (pidfd), the caller's to close: what is kept is lost with that. -1 for a
+   * keeper that outlives this process, or of which none is to be had.
+   * @throws PostcopyError NO_KEEPER.
+   */
+  openProcess(): number;
   /** Nobody will need those of these names any more. @throws PostcopyError. */
   release(names: readonly string[]): void;
 }
@@ -48,3 +54,6 @@ export const KEEPER_LIMIT_MS = 5000;
 
 /** A keeper that does not do what it is for. */
 export class KeeperError extends PostcopyError {}
+
+/** Nobody is there: it may have been started a moment ago, and be there soon. */
+export class NobodyKeepsError extends KeeperError {}

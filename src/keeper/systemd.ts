@@ -65,6 +65,10 @@ export class SystemdKeeper implements Keeper {
     throw new KeeperError("NOTHING_KEPT", "systemd gives back nothing that was kept for a guest");
   }
 
+  openProcess(): number {
+    return -1;
+  }
+
   /** It gives back what it has to a service that it starts, and says nothing to one that runs. */
   holds(): boolean {
     return true;

@@ -1,5 +1,6 @@
 /** What the source's loops work with, put together once by the thread that runs them. */
 import type { Channel } from "../channel/channel.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { Compression } from "./compression-chooser.ts";
 import type { SourceGuest } from "./guest.ts";
 import type { RamWriter } from "./ram-writer.ts";
@@ -37,6 +38,8 @@ export type SourceEvent =
 /** Everything a loop of the source needs. */
 export interface SourceContext {
   guest: SourceGuest;
+  /** Which guest it is, for a destination that has a part of it (identity.ts). */
+  identity: GuestIdentity;
   /** The main channel; this thread writes on it. */
   channel: Channel;
   shared: SourceShared;

@@ -14,11 +14,12 @@ import { DirtyTracker, dirtyTrackingMissing } from "../ram/dirty-tracking.ts";
 import { totalPages } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import type { SourcePhase } from "../report/counters.ts";
-import { PostcopyError } from "../util/errors.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
 import { formatBytes, formatCount } from "../util/units.ts";
 import { passAhead, workAhead } from "./ahead.ts";
 import { commit } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
+import type { SourceGuest } from "./guest.ts";
 import { awaitShut, sendOwed, withMainLock } from "./ending.ts";
 import { oweEverything, oweSomething } from "./owed.ts";
 import { watchFirstRequests } from "./first-requests.ts";
@@ -26,7 +27,7 @@ import { letGuestStart, sendAhead, sendDevicePages } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
 import { runsElsewhere } from "./receiver.ts";
-import { TIME, WORD } from "./shared.ts";
+import { GuestGoneError, refusalOf, TIME, WORD } from "./shared.ts";
 import {
   sendDiscards,
   sendEof,
@@ -61,22 +62,32 @@ export class MigrationError extends PostcopyError {
   readonly place: GuestPlace;
   /** The link broke and the guest is at the destination, which may be waiting for its pages. */
   readonly paused: boolean;
+  readonly #isGone: boolean;
 
   constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
-    const hint = failureHint(place, context);
+    const isGone = cause instanceof GuestGoneError;
+    const hint = isGone ? undefined : failureHint(place, context);
     super("MIGRATION_FAILED", failureText(place, context), {
       cause,
       ...(hint === undefined ? {} : { hint }),
     });
+    this.#isGone = isGone;
     this.place = place;
     this.paused = place === "destination" && cause instanceof ChannelError;
+  }
+
+  override get exitCode(): number {
+    return this.#isGone ? EXIT.vmmEnded : EXIT.failed;
   }
 }
 
 /** How a kept guest finishes the move that a failure has left half-way. */
-export const RESUME_HINT =
-  "send it the rest by the same command with --resume; a QEMU there has to be told before, at its " +
-  "monitor: migrate_recover tcp:HOST:PORT";
+export function resumeHint({ receiver }: Pick<SourceGuest, "receiver">): string {
+  const what = "send it the rest by the same command with --resume";
+  // What no QEMU takes is at none.
+  if (receiver !== undefined) return what;
+  return `${what}; a QEMU there has to be told before, at its monitor: migrate_recover tcp:HOST:PORT`;
+}
 
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
   if (place === "destination") {
@@ -101,7 +112,7 @@ function failureHint(place: GuestPlace, { guest, shared }: SourceContext): strin
     return "look there first: the guest may well run; start it nowhere else before you know";
   }
   if (guest.live) return undefined;
-  if (place === "destination") return RESUME_HINT;
+  if (place === "destination") return resumeHint(guest);
   if (Atomics.load(shared.control, WORD.peerFeatures) > 0) return undefined;
   if (guest.receiver !== undefined) return guest.receiver;
   const blocks = guest.blocks
@@ -132,8 +143,15 @@ export function migrate(context: SourceContext): SourceOutcome {
       throw new MigrationError("destination", context, error);
     }
     if (progress.stopped) context.guest.resume();
-    throw new MigrationError("source", context, error);
+    throw new MigrationError("source", context, explained(context, error));
   }
+}
+
+/** What the destination has said before it hung up, where that is all that was noticed here. */
+export function explained({ shared }: SourceContext, error: unknown): unknown {
+  if (!(error instanceof ChannelError)) return error;
+  shared.finished.wait(REFUSAL_TIMEOUT_MS);
+  return refusalOf(shared) ?? error;
 }
 
 /**

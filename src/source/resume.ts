@@ -6,6 +6,8 @@
  *     source                                   destination
  *     RECV_BITMAP, once a RAM block
  *                                              RECV_BITMAP and the bitmap, once a block
+ *     PINGs with the guest's identity
+ *                                              PONGs, the last with what is known of it
  *     RESUME
  *                                              RESUME_ACK, then the requests that are still open
  *     pages, END, EOF
@@ -17,15 +19,17 @@ import type { RamBlock } from "../ram/block.ts";
 import { SOURCE, SOURCE_PHASES } from "../report/counters.ts";
 import { writeCommand } from "../stream/command.ts";
 import { StreamWriter } from "../stream/writer.ts";
+import { PostcopyError } from "../util/errors.ts";
 import { committedBefore } from "./commitment.ts";
 import type { SourceContext } from "./context.ts";
 import { awaitShut, sendOwed } from "./ending.ts";
-import { MigrationError } from "./migrate.ts";
+import { explained, MigrationError } from "./migrate.ts";
 import type { SourceOutcome } from "./migrate.ts";
 import { followHostPages } from "./host-pages.ts";
 import { countOwedPages } from "./owed.ts";
 import { awaitAnswer } from "./answer.ts";
-import { PUSHING, WORD } from "./shared.ts";
+import { confirmIdentity } from "./identity.ts";
+import { GuestGoneError, IDENTITY_ANSWER, OTHER_GUEST, PUSHING, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
 import { openPreempt, openPreemptEarly, openUrgentChannel, sendHello } from "./urgent-channel.ts";
@@ -45,17 +49,23 @@ export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[])
   Atomics.store(control, WORD.resumeAwaited, 0);
   Atomics.store(control, WORD.pushing, PUSHING.notYet);
   Atomics.store(control, WORD.pushLost, 0);
+  Atomics.store(control, WORD.identityAnswer, IDENTITY_ANSWER.none);
   for (const event of [shared.finished, shared.peerKnown, shared.bitmapsKnown, shared.resumed]) {
     event.clear();
   }
 }
 
-/** Sends what the destination lacks. @throws MigrationError. */
+/** Sends what the destination lacks. @throws MigrationError; PostcopyError OTHER_GUEST. */
 export function resumeMigration(context: SourceContext): SourceOutcome {
   try {
     return resume(context);
   } catch (error) {
-    throw new MigrationError("destination", context, error);
+    // Nothing was sent to whoever is there.
+    if (error instanceof PostcopyError && error.code === OTHER_GUEST) throw error;
+    const cause = explained(context, error);
+    throw cause instanceof GuestGoneError
+      ? new MigrationError("source", context, cause)
+      : new MigrationError("destination", context, error);
   }
 }
 
@@ -77,6 +87,7 @@ function resume(context: SourceContext): SourceOutcome {
   );
   noteOwed(context);
   if (context.settings.preempt) openPreempt(context);
+  confirmIdentity(context);
   // Requests come as soon as the destination has read it.
   Atomics.store(shared.control, WORD.serving, 1);
   Atomics.store(shared.control, WORD.resumeAwaited, 1);

@@ -18,6 +18,7 @@ import type { ReturnPathRecord } from "../stream/return-path.ts";
 import type { Favour } from "../sync/favour.ts";
 import { StreamError } from "../util/errors.ts";
 import { followHostPages } from "./host-pages.ts";
+import { takeIdentityPong } from "./identity.ts";
 import { oweMissing } from "./owed.ts";
 import type { RequestServer } from "./request-server.ts";
 import { TIME, WORD } from "./shared.ts";
@@ -215,6 +216,7 @@ function takePong(shared: SourceShared, value: number, arrived: number): void {
     Atomics.store(shared.control, WORD.aheadPass, aheadPass(value) ?? 0);
     Atomics.notify(shared.control, WORD.aheadPass);
   } else {
+    takeIdentityPong(shared, value);
     const hello = readHello(value);
     if (hello?.kind !== "hello" && hello?.kind !== "answer") return;
     shared.times[TIME.helloAnswered] = arrived;

@@ -12,7 +12,8 @@ import { PUSH_CHANNELS_MAX } from "../stream/further-channel.ts";
 import { SharedEvent } from "../sync/event.ts";
 import { Mutex } from "../sync/mutex.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
-import { PostcopyError } from "../util/errors.ts";
+import { SHUT_STATUS } from "../stream/return-path.ts";
+import { EXIT, PostcopyError } from "../util/errors.ts";
 
 /** Words of the control block. */
 export const WORD = {
@@ -64,11 +65,24 @@ export const WORD = {
   pushOpen: 22,
   /** 1 once one of them broke: its pages are lost with it. */
   pushLost: 23,
+  /** 1: the destination has been told which guest it is. */
+  identityTold: 24,
+  /** What it has answered to that (IDENTITY_ANSWER), over this connection. */
+  identityAnswer: 25,
 } as const;
 const WORDS = 32;
 
 /** Values of WORD.pushing. */
 export const PUSHING = { notYet: 0, now: 1, over: 2 } as const;
+
+/** Values of WORD.identityAnswer. */
+export const IDENTITY_ANSWER = {
+  none: 0,
+  /** The echo: it knows of no guest, or nothing of identities. */
+  unknown: 1,
+  same: 2,
+  other: 3,
+} as const;
 
 /** Most page requests whose order is recorded: 1 GiB of pages of 4 KiB. */
 export const RECORD_PAGES_MAX = 262_144;
@@ -206,16 +220,44 @@ export function checkStop(shared: SourceShared): void {
 
 /**
  * Looks whether the destination is still there, from a thread that only writes.
- * @throws PostcopyError PEER_FAILED with its status, ChannelError PEER_CLOSED.
+ * @throws PostcopyError of `refusalOf`, ChannelError PEER_CLOSED.
  */
 export function checkPeer(shared: SourceShared): void {
   if (!shared.finished.isSet) return;
-  const status = Atomics.load(shared.control, WORD.shutStatus);
-  if (status > 0) {
-    throw new PostcopyError("PEER_FAILED", "The destination refused the guest, or gave it up");
-  }
-  if (status >= 0) return;
+  const refusal = refusalOf(shared);
+  if (refusal !== undefined) throw refusal;
+  if (Atomics.load(shared.control, WORD.shutStatus) >= 0) return;
   throw new ChannelError("PEER_CLOSED", "The destination went away");
+}
+
+/** Its guest ran in a VMM, whose memory it filled, and is no more. */
+export class GuestGoneError extends PostcopyError {
+  constructor() {
+    super("GUEST_GONE", "The VMM whose memory the destination filled is no more");
+  }
+
+  override get exitCode(): number {
+    return EXIT.vmmEnded;
+  }
+}
+
+/** Code of `otherGuest`. */
+export const OTHER_GUEST = "OTHER_GUEST";
+
+/** Why the destination does not have the guest, if it has said so (SHUT with a status). */
+export function refusalOf({ control }: SourceShared): PostcopyError | undefined {
+  const status = Atomics.load(control, WORD.shutStatus);
+  if (status <= 0) return undefined;
+  if (Atomics.load(control, WORD.identityAnswer) === IDENTITY_ANSWER.other) return otherGuest();
+  if (status === SHUT_STATUS.guestGone) return new GuestGoneError();
+  return new PostcopyError("PEER_FAILED", "The destination refused the guest, or gave it up");
+}
+
+/** The destination has pages of another guest, and goes on waiting for that one. */
+export function otherGuest(): PostcopyError {
+  return new PostcopyError(OTHER_GUEST, "The destination waits for another guest", {
+    hint: "only the guest that it has a part of goes on there, and from files only unchanged ones",
+  });
 }
 
 /** Host pages of a block. */

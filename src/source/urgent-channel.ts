@@ -16,6 +16,7 @@ import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
 import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
+import { tellIdentity } from "./identity.ts";
 import { openPushChannels } from "./push-channels.ts";
 import { WORD } from "./shared.ts";
 import { sendCommand } from "./stream.ts";
@@ -61,6 +62,7 @@ export function openUrgentChannel(context: SourceContext): void {
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
   chooseHostPages(context, chosen);
+  tellIdentity(context, chosen);
   sendPing(context, chosenValue(withFurtherPushChannels(chosen, further)));
   const { control } = context.shared;
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);

@@ -7,6 +7,7 @@
  *                                    our dest answers: PONG answer|its own features
  *     source: PING token high|bits   with an urgent channel only: the secret by which it is known
  *             PING token low|bits
+ *             PING part of the guest's identity, eight times (identity.ts)
  *     source: PING chosen|features   what is in force from here on; both have it
  *     source: PING ahead|pass        behind what was sent ahead of the switchover: the dest answers
  *                                    as to any PING, once it has done that
@@ -85,6 +86,8 @@ export const FEATURE = {
   smallPages: 64,
   /** ... or of 2 MiB in each RAM block that consists of such. */
   largePages: 128,
+  /** The source has told which guest it sends, by which it is known when it comes back (identity.ts). */
+  identity: 256,
 } as const;
 
 /** Bytes of the pages that FEATURE.largePages is about. */
@@ -110,7 +113,8 @@ export const FEATURES_OURS =
   FEATURE.repeats |
   FEATURE.devicesAhead |
   FEATURE.smallPages |
-  FEATURE.largePages;
+  FEATURE.largePages |
+  FEATURE.identity;
 
 /** The value of the source's first PING. */
 export function helloValue(features: number): number {

@@ -17,9 +17,19 @@ import { byteString, type StreamReader } from "./reader.ts";
 import { refuse } from "./refuse.ts";
 import type { StreamWriter } from "./writer.ts";
 
+/** What SHUT says. A QEMU takes anything but 0 for the second, also where its guest has run. */
+export const SHUT_STATUS = {
+  /** The guest is whole at the destination. */
+  done: 0,
+  /** It does not run there, and never will. */
+  refused: 1,
+  /** Of a VMM: it ran there, and is no more. Said to no QEMU. */
+  guestGone: 2,
+} as const;
+
 /** One message. */
 export type ReturnPathMessage =
-  /** The destination is done; 0 means well. Nothing follows. */
+  /** The destination is done (SHUT_STATUS). Nothing follows. */
   | { kind: "shut"; status: number }
   | { kind: "pong"; value: number }
   /** Wants bytes [start, start + length); without `block`, of the block of the last request. */

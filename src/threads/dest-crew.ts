@@ -14,6 +14,8 @@ import { createDestShared, destCountsOf, DestShared, faultTimesOf, WORD } from "
 import type { DestSharedData } from "../dest/shared.ts";
 import type { DestCounts } from "../report/counters.ts";
 import type { Histogram } from "../report/histogram.ts";
+import { SHUT_STATUS, writeReturnPathMessage } from "../stream/return-path.ts";
+import { StreamWriter } from "../stream/writer.ts";
 import { attemptAll } from "../util/attempt-all.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
@@ -257,8 +259,32 @@ export class DestCrew {
   /** Does it for an incoming thread that cannot, as it waits for a page that nobody will bring. */
   #tellRefusal(): void {
     if (this.#main < 0) return;
+    tellRefusal(this.shared, new ReturnPath(this.#openMain(), this.shared.returnPathLock));
+  }
+
+  /**
+   * Tells the source that its guest ran here, in a VMM that is no more, so that it does not come back;
+   * after `run`. A thread that has ended by itself may have left the return path locked.
+   */
+  tellGone(): void {
+    const { control, returnPathLock } = this.shared;
+    if (this.#main < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
+    if (!returnPathLock.tryLock()) return;
+    const writer = new StreamWriter();
+    writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
+    try {
+      this.#openMain().write(writer.bytes);
+    } catch {
+      // It is not there, or takes nothing.
+    } finally {
+      returnPathLock.unlock();
+    }
+  }
+
+  /** The main channel, for this thread. */
+  #openMain(): Channel {
     const options = { fd: this.#main, stopFd: this.#stopFd, peer: this.#peer, bufferBytes: 0 };
-    tellRefusal(this.shared, new ReturnPath(new Channel(options), this.shared.returnPathLock));
+    return new Channel(options);
   }
 
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */

@@ -38,11 +38,12 @@ function run(task: ListenTask, tell: (news: Stamped<DestEvent>) => void): void {
   const returnPath = new ReturnPath(channel, shared.returnPathLock);
   const emit = (event: DestEvent): void => tell({ ...event, atNs: monotonicNs() });
   let kept: readonly number[] = [];
-  const { blocks } = memory;
+  const { blocks, sourceIsOurs } = memory;
   const warnings = new LimitedWarnings((message) => emit({ kind: "warning", message }));
   const entrance = { listenFd, stopFd, allow, linkTimeoutMs, warnings };
   const link = {
     ...{ channel, returnPath, shared, blocks, pages, linkTimeoutMs, warnings, emit },
+    sourceIsOurs,
     keep: (descriptors: readonly number[]): void => {
       // Those of the link that broke before are of no more use.
       kept.forEach(closeDescriptor);

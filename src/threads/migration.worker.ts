@@ -8,10 +8,10 @@ import { awaitJoined } from "../channel/joined.ts";
 import { openSourceGuest } from "../guests/registry.ts";
 import { openMovedRuns } from "../report/moved-pages.ts";
 import { writeRecord } from "../journal/record.ts";
-import { migrate, MigrationError, RESUME_HINT } from "../source/migrate.ts";
+import { migrate, MigrationError, resumeHint } from "../source/migrate.ts";
 import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
-import { SourceShared } from "../source/shared.ts";
+import { OTHER_GUEST, SourceShared } from "../source/shared.ts";
 import type { SourceSettings } from "../source/context.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
 import type { MigrationNews, MigrationResult, MigrationTask, Route } from "./tasks.ts";
@@ -66,6 +66,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
     const act = task.resume ? resumeMigration : migrate;
     const outcome = act({
       guest,
+      identity: task.identity,
       channel: openChannel(fd),
       shared,
       settings: { ...task.settings, pushChannels: channelsOver(route, task.settings) },
@@ -95,7 +96,10 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       return { ok: false, place: "source", paused: false, error: errorRecord(error) };
     }
     const what = "The rest of the guest was not sent; what the destination has stays there";
-    const failure = new PostcopyError("NOT_RESUMED", what, { cause: error, hint: RESUME_HINT });
+    // Whoever waits for another guest is not the one to go on with.
+    const isForAnother = error instanceof PostcopyError && error.code === OTHER_GUEST;
+    const details = isForAnother ? {} : { hint: resumeHint(guest) };
+    const failure = new PostcopyError("NOT_RESUMED", what, { cause: error, ...details });
     const paused = !(error instanceof StoppedError);
     return { ok: false, place: "destination", paused, error: errorRecord(failure) };
   }

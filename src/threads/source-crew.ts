@@ -22,6 +22,8 @@ import {
 } from "../source/shared.ts";
 import type { SourceSharedData } from "../source/shared.ts";
 import type { SourceCounts } from "../report/counters.ts";
+import { newIdentity } from "../stream/identity.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
 import { Thread, ThreadError } from "./thread.ts";
 import type {
@@ -37,6 +39,8 @@ import type {
 /** What a source crew is started with. */
 export interface SourceCrewOptions {
   guest: SourceGuestData;
+  /** Of a guest in files, which another process may go on sending; undefined for any other. */
+  identity?: GuestIdentity | undefined;
   /** Target pages of the recorded working set, counted over all blocks. */
   workingSet: Uint32Array | undefined;
   /** What of it is pushed first, in its order. */
@@ -64,6 +68,7 @@ export class SourceCrew {
   /** Why the return path ended, if it failed: often nearer to the cause than what follows. */
   returnPathError: unknown;
   readonly #options: SourceCrewOptions;
+  readonly #identity: GuestIdentity;
   readonly #data: SourceSharedData;
   /** Ends the waits of one connection's threads. */
   #stopFd = makeEventDescriptor();
@@ -85,6 +90,7 @@ export class SourceCrew {
   constructor(options: SourceCrewOptions) {
     const blocks = sourceBlocks(options.guest);
     this.#options = options;
+    this.#identity = options.identity ?? newIdentity();
     this.#data = createSourceShared(blocks, options.moved);
     this.shared = new SourceShared(this.#data, blocks);
     // Ahead of the connection: the first touch of the bitmaps of many GiB takes milliseconds.
@@ -128,6 +134,7 @@ export class SourceCrew {
     this.#settings = settings;
     const migration = this.#migration.run({
       guest,
+      identity: this.#identity,
       shared: this.#data,
       settings,
       replay,

@@ -12,6 +12,7 @@ import type { JournalRecord } from "../journal/record.ts";
 import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import type { GuestPlace, SourceOutcome } from "../source/migrate.ts";
 import type { SourceSharedData } from "../source/shared.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { ErrorRecord } from "../util/errors.ts";
 
 /** How the source reaches its peer: by connecting, or over a descriptor that is connected. */
@@ -27,6 +28,7 @@ export type Route =
 
 export interface MigrationTask {
   guest: SourceGuestData;
+  identity: GuestIdentity;
   shared: SourceSharedData;
   settings: SourceSettings;
   /** Target pages, counted over all blocks, that are pushed first. */

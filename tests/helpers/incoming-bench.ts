@@ -6,6 +6,7 @@ import type { DestGuest } from "../../src/dest/guest.ts";
 import { IncomingLoader } from "../../src/dest/incoming.ts";
 import { createDestShared, DestShared } from "../../src/dest/shared.ts";
 import { chosenValue, FEATURES_OURS, tokenValues } from "../../src/stream/hello.ts";
+import { identityPings, newIdentity } from "../../src/stream/identity.ts";
 import type { ReturnPathMessage } from "../../src/stream/return-path.ts";
 import { StreamError } from "../../src/util/errors.ts";
 import { writeBytes } from "../fixtures/descriptors.ts";
@@ -109,10 +110,14 @@ export class IncomingBench implements Disposable {
 
 /** Of the urgent channel that such a source chooses. */
 export const TOKEN = 0xdead_beef;
+/** Which guest such a source says that it has. */
+export const IDENTITY = identityPings(newIdentity());
 /** The pings of a source that has chosen all there is. */
-export const CHOSEN: readonly Piece[] = [...tokenValues(TOKEN), chosenValue(FEATURES_OURS)].map(
-  ping,
-);
+export const CHOSEN: readonly Piece[] = [
+  ...tokenValues(TOKEN),
+  ...IDENTITY,
+  chosenValue(FEATURES_OURS),
+].map(ping);
 /** How every stream begins here. */
 export const START: readonly Piece[] = [opening(), openReturnPath];
 /** All of memory, and the end of the stream. */

@@ -48,6 +48,7 @@ export function sourceContext(
       resume: () => undefined,
       devicePackage: () => new Uint8Array(),
     },
+    identity: "0123456789abcdef0123456789abcdef",
     channel,
     shared,
     settings: { ...SETTINGS, ...settings },

@@ -6,6 +6,7 @@
 import { expect } from "bun:test";
 import { existsSync } from "node:fs";
 
+import { identityPings, newIdentity } from "../../src/stream/identity.ts";
 import {
   writeReceivedBitmapEnd,
   writeReceivedBitmapStart,
@@ -219,10 +220,13 @@ linkTest("source: a destination that answers a recovery by halves: paused again"
   // At last it has all, resumes, and is sent nothing but the end.
   const last = await server.accept(TRIES.length + 1);
   last.send(WHOLE_BITMAP);
-  const said = bytesOf(
+  const asked = bytesOf(
     command({ kind: "recvBitmap", block: "stress.ram" }),
-    command({ kind: "postcopyResume" }),
+    ...identityPings(newIdentity()).map(ping),
   ).length;
+  await waitUntil(() => last.received.length === asked, "which guest it is");
+  last.answer({ kind: "pong", value: Buffer.from(last.received).readUInt32BE(asked - 4) });
+  const said = asked + bytesOf(command({ kind: "postcopyResume" })).length;
   await waitUntil(() => last.received.length === said, "RESUME");
   last.answer({ kind: "resumeAck" });
   last.answer({ kind: "pong", value: HELLO });

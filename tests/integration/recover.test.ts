@@ -104,6 +104,33 @@ recoveryTest("recover, on standard input or by SIGUSR2, ends a pause at once", a
   }
 });
 
+recoveryTest("two guests whose links are mixed up: neither gets a page of the other", async () => {
+  const twins = { guest: "stress:size=16MiB,duration=100ms", flags: SLOW };
+  await using one = await startDest();
+  await using other = await startDest();
+  await using link = await Link.start(one.peer);
+  await using otherLink = await Link.start(other.peer);
+  await using source = startSource({ to: link.uri, ...twins });
+  await using otherSource = startSource({ to: otherLink.uri, ...twins });
+  await Promise.all([runs(one), runs(other)]);
+  link.cut();
+  otherLink.cut();
+  await Promise.all([source, otherSource, one, other].map((role) => role.phase("paused")));
+  link.mend(other.peer);
+  source.program.writeLine("recover");
+  await source.event("warning", ({ code }) => code === "OTHER_GUEST");
+  await other.event("warning", ({ message }) => message.includes("has another guest than"));
+  link.mend(one.peer);
+  otherLink.mend(other.peer);
+  for (const { program } of [source, otherSource]) program.writeLine("recover");
+  const sent = await Promise.all([source.end(), otherSource.end()]);
+  const got = await Promise.all([one.end(), other.end()]);
+  for (const { exitCode, stderr } of [...sent, ...got]) {
+    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  }
+  for (const { report } of got) expect(report.audit?.pagesWrong).toBe(0);
+});
+
 recoveryTest("strangers do no harm while a destination waits for its source", async () => {
   await using dest = await startDest();
   await using link = await Link.start(dest.peer);

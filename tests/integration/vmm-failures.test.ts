@@ -51,6 +51,29 @@ async function killWhenLost(): Promise<void> {
   expect(inRegion).toBe(inBlock ?? "no page is named");
 }
 
+/** Another guest, whose RAM has the same shape, as a GUEST: kept at another time. */
+function copyOf(guest: string, path: string): string {
+  cpSync(guest.slice("snapshot:".length), path, { recursive: true });
+  const manifest = join(path, "manifest.json");
+  const text = readFileSync(manifest, "utf8");
+  writeFileSync(manifest, text.replace(/("createdAt": *")\d{4}/, "$11999"));
+  return `snapshot:${path}`;
+}
+
+/** A source of another guest is told so by `dest`, which goes on waiting. */
+async function expectStranger(dest: DestRole, guest: string): Promise<void> {
+  await using source = startSource({ guest, to: dest.peer, flags: ["--resume"] });
+  const { exitCode, error } = await source.end();
+  expect({ exitCode, message: error?.message }).toEqual({
+    exitCode: 1,
+    message:
+      "The rest of the guest was not sent; what the destination has stays there: " +
+      "The destination waits for another guest",
+  });
+  const { message } = await dest.event("warning", (each) => /another/.test(each.message));
+  expect(message).toBe("The recovery failed: The source has another guest than the one before");
+}
+
 /** A VMM that was left standing is gone on with, as its userfaultfd was kept. */
 async function freezeWhenLost(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-frozen");
@@ -69,16 +92,20 @@ async function freezeWhenLost(): Promise<void> {
   expect(message).toContain(`kill -KILL ${vmm.pid}`);
   expect(message).toContain(`dest --json --guest uffd:${socket} `);
   expect(message).toContain(`--keep-fd holder:${held} --on-failure freeze --resume`);
-  const other = ["dest", "--json", "--guest", `uffd:${socket}`, "--from", guest, ...keeper];
-  await using wrong = new Role<DestReport>(spawn(postcopyCommand(...other, "--resume")));
+  const other = copyOf(guest, directory.file("other"));
+  const again = { guest: `uffd:${socket}`, flags: [...keeper, "--resume"] };
+  const from = ["dest", "--json", "--guest", again.guest, ...again.flags, "--from"];
+  await using wrong = new Role<DestReport>(spawn(postcopyCommand(...from, other)));
   expect(await wrong.end()).toMatchObject({ exitCode: 1, error: { code: "OTHER_GUEST" } });
-  const listen = dest.peer;
-  const again = [...keeper, "--resume"];
-  await using next = await startDest({ guest: `uffd:${socket}`, listen, flags: again });
-  await using rest = startSource({ guest, to: next.peer, flags: ["--resume"] });
-  for (const { exitCode, stderr } of [await rest.end(), await next.end()]) {
-    expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
-  }
+  await using next = await startDest({ ...again, listen: dest.peer });
+  await expectStranger(next, other);
+  next.program.kill();
+  await next.program.finish();
+  await expectFrozen(vmm);
+  // That the pages came from a source before, and come from files now, makes no difference.
+  await using last = new Role<DestReport>(spawn(postcopyCommand(...from, guest)));
+  const { exitCode, stderr } = await last.end();
+  expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
   vmm.writeLine("end");
   expect(await vmmReport(vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
 }
@@ -119,12 +146,12 @@ async function cutInTheMiddle(link: Link): Promise<void> {
   link.cut();
 }
 
-/** Killed twice: when the VMM has handed over, and in the middle of its memory. */
+/** Killed twice: when the VMM has handed over, and in the middle of its memory; its holder once. */
 async function goOnWithHolder(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-held");
   const [socket, held] = [directory.file("vmm"), directory.file("held")];
   const { guest, file, bytes } = await keptMemory();
-  await using holder = await startHolder(held);
+  await using doomed = await startHolder(held);
   const start = async (...flags: string[]): Promise<DestRole> => {
     const keeper = ["--keep-fd", `holder:${held}`];
     return await startDest({ guest: `uffd:${socket}`, flags: [...keeper, ...flags] });
@@ -134,6 +161,11 @@ async function goOnWithHolder(): Promise<void> {
   await first.event("handover");
   first.program.kill();
   await using dest = await start("--resume");
+  await dest.event("handover");
+  doomed.kill();
+  await dest.event("warning", ({ code }) => code === "KEEPER_LOST");
+  await using holder = await startHolder(held);
+  await dest.program.stderr.waitForLine(/is kept by the holder at .* again/);
   await using link = await Link.start(dest.peer);
   await using source = startSource({ guest, to: link.uri, flags: STEADY });
   await dest.phase("postcopy");
@@ -218,13 +250,34 @@ async function killVmm(
   expect(end.stderr).not.toContain("is killed");
 }
 
-vmmTest("the VMM is killed: dest ends at once, with an exit code of its own", async () => {
+/** Its source ends as well, and does not try to come back to nobody. */
+async function killWhileSent(directory: TemporaryDirectory): Promise<void> {
+  const { guest, file } = await keptMemory();
+  const socket = directory.file("sent");
+  await using dest = await startDest({ guest: `uffd:${socket}` });
+  await using vmm = await startVmm(socket, "--expect", file, "--wait");
+  await dest.event("handover");
+  await using source = startSource({ guest, to: dest.peer, flags: SLOW_PUSH });
+  await dest.phase("postcopy");
+  vmm.kill();
+  const [sent, got] = await Promise.all([source.end(), dest.end()]);
+  expect([sent.exitCode, got.exitCode]).toEqual([4, 4]);
+  expect(sent.error?.message).toBe(
+    "The migration failed; what was kept is as it was: " +
+      "The VMM whose memory the destination filled is no more",
+  );
+  const phases = sent.events.flatMap((each) => (each.event === "phase" ? [each.phase] : []));
+  expect(phases).not.toContain("paused");
+}
+
+vmmTest("the VMM is killed: both ends end at once, with an exit code of its own", async () => {
   await using directory = new TemporaryDirectory("vmm-death");
   const { guest, socket } = await prepareVmm(directory);
   const other = directory.file("other");
   await using early = await startDest({ guest: `uffd:${other}` });
   await using late = await startFilling(socket, guest);
   await Promise.all([
+    killWhileSent(directory),
     killVmm(socket, late, () => late.phase("postcopy")),
     // No source has come yet.
     killVmm(other, early, () => early.event("handover")),

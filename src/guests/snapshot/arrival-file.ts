@@ -4,6 +4,7 @@ import { join } from "node:path";
 import * as z from "zod";
 import { checkTables } from "../../ram/tables.ts";
 import { PACKAGE_BYTES_MAX, RAM_BLOCKS_MAX, TARGET_PAGE_SIZE } from "../../stream/constants.ts";
+import { IDENTITY_TEXT } from "../../stream/identity.ts";
 import { checkPackageHead, scanPackageTail } from "../../stream/package.ts";
 import { readRegular } from "../../util/files.ts";
 import { ARRIVAL_FORMAT } from "./arrival.ts";
@@ -33,6 +34,7 @@ const arrivalSchema = z.strictObject({
   uuid: z.guid().optional(),
   ramSectionId: z.int().nonnegative(),
   sourceIsOurs: z.boolean(),
+  identity: z.string().regex(IDENTITY_TEXT).optional(),
   blocks: blocksSchema(z.strictObject(blockShape)),
   package: fileSchema(PACKAGE_FILE),
 });

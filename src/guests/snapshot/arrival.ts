@@ -13,6 +13,7 @@
  * came and whose checksum is 0 does not either, which does no harm. So nothing has to be durable
  * while pages come.
  */
+import type { GuestIdentity } from "../../stream/identity.ts";
 import type { ManifestFile } from "./layout.ts";
 
 /** What stands in the file of checksums for a page that is still to come. */
@@ -34,6 +35,8 @@ export interface Arrival {
   ramSectionId: number;
   /** The source is this program. */
   sourceIsOurs: boolean;
+  /** Which guest it has told that it sends. */
+  identity?: GuestIdentity | undefined;
   blocks: { name: string; length: number; pageSize: number }[];
   package: ManifestFile;
 }

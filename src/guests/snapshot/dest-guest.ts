@@ -142,10 +142,10 @@ export class SnapshotDestGuest implements DestGuest {
     this.#blocks = arrival.blocks.map((block, index) => ({ ...block, index, address: 0 }));
     const { store, received } = RamStore.reopen(this.#files, this.#blocks);
     this.#store = store;
-    const { ramSectionId, sourceIsOurs } = arrival;
+    const { ramSectionId, sourceIsOurs, identity } = arrival;
     const pages = { received: received.map(({ shared }) => shared) };
     return {
-      ...{ blocks: this.#blocks, pages, ramSectionId, sourceIsOurs },
+      ...{ blocks: this.#blocks, pages, ramSectionId, sourceIsOurs, identity },
       sameBoot: arrival.bootId === bootId(),
     };
   }

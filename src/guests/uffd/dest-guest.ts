@@ -15,14 +15,16 @@ import { AddressMap } from "../../ram/address-map.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
 import { FEATURE, hostPageBytesOf } from "../../stream/hello.ts";
+import type { GuestIdentity } from "../../stream/identity.ts";
 import type { StreamConfiguration } from "../../stream/header.ts";
 import type { RamSetupBlock } from "../../stream/ram-setup.ts";
+import { isMemoryOnly } from "../stored/memory-only.ts";
 import { STRESS_MACHINE } from "../stress/machine.ts";
 import { StreamError } from "../../util/errors.ts";
 import { commonPageSize } from "./handover.ts";
 import { KeptState } from "./kept-state.ts";
 import type { TakenHandover } from "./receive.ts";
-import { placeRegions } from "./regions.ts";
+import { describeRest, placeRegions } from "./regions.ts";
 
 export class UffdDestGuest implements DestGuest {
   readonly memory = "foreign";
@@ -37,6 +39,8 @@ export class UffdDestGuest implements DestGuest {
   readonly #pageSize: number;
   readonly #keptFd: number | undefined;
   #kept: KeptState | undefined;
+  /** The source has nothing but what a VMM has saved of such memory. */
+  #isMemoryAlone = false;
   #memory: ForeignMemory | undefined;
 
   /**
@@ -51,6 +55,7 @@ export class UffdDestGuest implements DestGuest {
   }
 
   configure(configuration: StreamConfiguration | undefined): void {
+    this.#isMemoryAlone = isMemoryOnly(configuration?.machine ?? "");
     if (configuration?.machine !== STRESS_MACHINE) return;
     const what = "The source sends a stress guest, which runs, or can go on, only as one";
     throw new StreamError("LIVE_SOURCE", what, { hint: "dest --guest stress" });
@@ -67,7 +72,9 @@ export class UffdDestGuest implements DestGuest {
       kept === undefined
         ? AddressMap.of(placeRegions(this.#handover.regions, blocks))
         : new AddressMap(kept.map);
-    this.#memory = { userfaultFd: this.#handover.userfaultFd, map, kept };
+    const { regions, userfaultFd } = this.#handover;
+    const notice = this.#isMemoryAlone ? describeRest(regions, blocks) : undefined;
+    this.#memory = { userfaultFd, map, kept, notice };
     return blocks;
   }
 
@@ -83,6 +90,14 @@ export class UffdDestGuest implements DestGuest {
 
   takeOver(_: PageState, facts: StreamFacts): void {
     this.#kept?.takeOver(facts);
+  }
+
+  knownIdentity(): GuestIdentity | undefined {
+    return this.#openKept()?.identity;
+  }
+
+  identify(identity: GuestIdentity): void {
+    this.#openKept()?.identify(identity);
   }
 
   resume(): ArrivedPart {

@@ -10,7 +10,6 @@
  *     page 2   JSON: the VMM's process and its regions
  *     behind   JSON: the RAM blocks; the AddressMap; per block its received and its removed pages
  */
-import { createHash } from "node:crypto";
 import { closeSync, openSync } from "node:fs";
 import { tryLock } from "../../../syscalls/flock.ts";
 import { growMemoryFile, makeMemoryFile, mapFile, sealedLength } from "../../../syscalls/memfd.ts";
@@ -24,6 +23,8 @@ import { bitmapBytes, PageBitmap } from "../../ram/bitmap.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { targetPages } from "../../ram/block.ts";
 import type { MappedBytes } from "../../ram/shared-bytes.ts";
+import { IDENTITY_BYTES } from "../../stream/identity.ts";
+import type { GuestIdentity } from "../../stream/identity.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import type { Region } from "./handover.ts";
 import { KEPT_STATE_VERSION, parseBlocks, parseVmm } from "./kept-text.ts";
@@ -44,9 +45,8 @@ const FIELD = {
   vmmTextBytes: 8,
   blocksTextBytes: 9,
 } as const;
-/** SHA-256 of what tells the guest from others; zeros where nothing does. */
+/** Which guest it is (GuestIdentity); zeros where that is not known. */
 const IDENTITY_AT = 64;
-const IDENTITY_BYTES = 32;
 const EVENTS_AT = BASE_PAGE_BYTES;
 const VMM_TEXT_AT = 2 * BASE_PAGE_BYTES;
 
@@ -68,12 +68,13 @@ function damaged(what: string): PostcopyError {
   );
 }
 
-function otherGuest(known: Uint8Array): PostcopyError {
-  const wasListening = known.every((byte) => byte === 0);
-  const before = wasListening ? "that a source brought" : "of files (--from)";
-  const what = `The VMM has pages of a guest ${before}, which is not surely the one of this command`;
+function otherGuest(known: GuestIdentity | undefined): PostcopyError {
+  const what =
+    known === undefined
+      ? "The VMM has pages of a guest of which it is not known whether it is the one of these files"
+      : "The VMM has pages of another guest than the one of these files";
   return new PostcopyError("OTHER_GUEST", what, {
-    hint: "go on with the same guest, where it was: --listen as before, or --from the same files, unchanged",
+    hint: "go on with the same guest: --from its files, unchanged, or --listen for a source that has it",
   });
 }
 
@@ -146,15 +147,28 @@ export class KeptState {
 
   /**
    * Says of which guest the pages are that will be placed; undefined: of one that a source brings,
-   * which does not say. To be called before any is placed.
+   * which then says it, if it can (`identify`). To be called before any is placed.
    * @throws PostcopyError OTHER_GUEST where another process may have placed pages of another guest.
    */
-  fillFrom(identity: string | undefined): void {
-    const known = new Uint8Array(this.#header.buffer, IDENTITY_AT, IDENTITY_BYTES);
-    const now = new Uint8Array(IDENTITY_BYTES);
-    if (identity !== undefined) now.set(createHash("sha256").update(identity).digest());
-    if (this.#field(FIELD.stage) === STAGE.handedOver) known.set(now);
-    else if (Buffer.compare(known, now) !== 0) throw otherGuest(known);
+  fillFrom(identity: GuestIdentity | undefined): void {
+    if (this.#field(FIELD.stage) === STAGE.handedOver) this.#identityBytes.fill(0);
+    else if (identity !== undefined && identity !== this.identity) throw otherGuest(this.identity);
+    if (identity !== undefined) this.identify(identity);
+  }
+
+  /** Which guest has pages there; undefined where nobody said, or there are none. */
+  get identity(): GuestIdentity | undefined {
+    const bytes = this.#identityBytes;
+    return bytes.every((byte) => byte === 0) ? undefined : Buffer.from(bytes).toString("hex");
+  }
+
+  /** Its pages are this guest's, before any of them is placed. */
+  identify(identity: GuestIdentity): void {
+    this.#identityBytes.set(Buffer.from(identity, "hex"));
+  }
+
+  get #identityBytes(): Uint8Array {
+    return new Uint8Array(this.#header.buffer, IDENTITY_AT, IDENTITY_BYTES);
   }
 
   #field(field: number): number {
@@ -233,7 +247,8 @@ export class KeptState {
   /** What `takeOver` was told. */
   get facts(): StreamFacts {
     const sourceIsOurs = this.#field(FIELD.sourceIsOurs) === 1;
-    return { ramSectionId: this.#field(FIELD.ramSectionId), sourceIsOurs };
+    const ramSectionId = this.#field(FIELD.ramSectionId);
+    return { ramSectionId, sourceIsOurs, identity: this.identity };
   }
 
   #pagesBytes(blocks: readonly RamBlock[]): number {

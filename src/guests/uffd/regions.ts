@@ -19,6 +19,23 @@ export function placeRegions(
   return regions.flatMap((region) => placeRegion(region, blocks));
 }
 
+/**
+ * What of the blocks no region covers, in words; undefined if all is. Beside its memory a QEMU has RAM
+ * blocks that no VMM needs; what a VMM has saved is for all of its regions, and for nothing else.
+ */
+export function describeRest(
+  regions: readonly Region[],
+  blocks: readonly RamBlock[],
+): string | undefined {
+  const total = totalBytes(blocks);
+  const covered = regions.reduce((sum, { length }) => sum + length, 0);
+  if (covered >= total) return undefined;
+  return (
+    `The source has ${formatBytes(total)} of memory, and the VMM has handed over ` +
+    `${formatBytes(covered)}: the rest is dropped. Is it the guest that the VMM restores?`
+  );
+}
+
 function placeRegion(region: Region, blocks: readonly RamBlock[]): AddressPiece[] {
   const end = region.offset + region.length;
   if (end > totalBytes(blocks)) {

@@ -275,7 +275,7 @@ function runRecovery(bytes: Uint8Array, place: Place): Verdict {
   const warnings = new LimitedWarnings(() => undefined);
   const entrance = { listenFd: listener.fd, stopFd, allow: [], linkTimeoutMs: LINK_TIMEOUT_MS };
   const link = {
-    ...{ channel, returnPath, shared, blocks, pages, warnings },
+    ...{ channel, returnPath, shared, blocks, pages, warnings, sourceIsOurs: true },
     door: Door.forRecovery({ ...entrance, warnings }),
     ...{ timeoutMs: RECOVERY_TIMEOUT_MS, linkTimeoutMs: LINK_TIMEOUT_MS },
     keep: (descriptors: readonly number[]): void => void kept.push(...descriptors),

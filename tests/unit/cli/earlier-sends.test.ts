@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { copyFileSync, renameSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 
 import { storedIdentity, unfinishedSends } from "../../../src/commands/earlier-sends.ts";
+import type { EarlierSendsOptions } from "../../../src/commands/earlier-sends.ts";
 import type { Output } from "../../../src/commands/common.ts";
 import {
   MANIFEST_FILE,
@@ -27,12 +28,12 @@ const RUN: JournalPeer = {
   ...{ kind: "run", command: "qemu -m 1G" },
   ...{ process: ownProcess(), monitor: "/monitor" },
 };
-const NEITHER = { resume: false, again: false };
+const NEITHER: EarlierSendsOptions = { resume: false, again: false };
 
 /** A journal with a send to each peer, by processes that have ended or still run. */
 async function withSend(
   peers: JournalPeer | readonly JournalPeer[],
-  act: (ask: (to: PeerKey, options?: typeof NEITHER) => number, warnings: string[]) => void,
+  act: (ask: (to: PeerKey, options?: EarlierSendsOptions) => number, warnings: string[]) => void,
   ended = true,
 ): Promise<void> {
   await using directory = new TemporaryDirectory("journal");
@@ -70,6 +71,9 @@ test("to the same peer it is refused, with what finishes it there", async () => 
     expect(hint).toContain("--resume (a QEMU there has to be told before, at its monitor: ");
     expect(hint).toContain("migrate_recover tcp:127.0.0.1:1");
     expect(hint).toEndWith("--again");
+    // Memory alone is at no QEMU.
+    const alone = refusal(() => ask(HERE, { ...NEITHER, memoryAlone: true }));
+    expect(alone.hint).toContain("--resume; or send another copy");
   });
 });
 

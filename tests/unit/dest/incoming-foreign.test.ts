@@ -18,6 +18,9 @@ import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
 import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
 import type { Region } from "../../../src/guests/uffd/handover.ts";
 import { chosenValue, FEATURE, helloValue } from "../../../src/stream/hello.ts";
+import { destPhase } from "../../../src/report/summary.ts";
+import { identityOfText, identityPings, PONG_OTHER_GUEST } from "../../../src/stream/identity.ts";
+import type { ReturnPathMessage } from "../../../src/stream/return-path.ts";
 import { StreamError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import {
@@ -65,6 +68,10 @@ class ForeignBench implements Disposable {
   readonly shared = new DestShared(createDestShared());
   readonly memory: UserfaultMemory;
   readonly requests: number[] = [];
+  /** What the source is told beside them. */
+  readonly sent: ReturnPathMessage[] = [];
+  /** The state that outlives the process. */
+  kept: KeptState | undefined;
   readonly #context: IncomingContext;
   readonly #descriptors = new Descriptors();
   #sourceFd: number;
@@ -88,7 +95,7 @@ class ForeignBench implements Disposable {
     this.#context = {
       channel: new Channel({ fd, stopFd, peer: "the source", bufferBytes: 65_536 }),
       returnPath: {
-        send: () => undefined,
+        send: (message) => void this.sent.push(message),
         addRequest: (_, start) => void this.requests.push(start / PAGE),
         flushRequests: () => undefined,
       },
@@ -106,7 +113,7 @@ class ForeignBench implements Disposable {
 
   /** The state that a process leaves which was sent that block. */
   #keep(regions: readonly Region[], name: string): number {
-    const kept = KeptState.begin(process.pid, regions);
+    const kept = (this.kept = KeptState.begin(process.pid, regions));
     this.#descriptors.add(kept.fd);
     kept.prepare([{ index: 0, name, length: 16 * PAGE, pageSize: PAGE, address: 0 }]);
     return kept.fd;
@@ -140,6 +147,10 @@ class ForeignBench implements Disposable {
       throw error;
     }
     throw new Error("it was taken");
+  }
+
+  received(at: number): boolean {
+    return this.pages.received[0]?.test(at) === true;
   }
 
   get pages() {
@@ -236,6 +247,7 @@ describe("the memory of a VMM", () => {
       const begin = [...HELLO, CHOSEN, discard()];
       const lost = bench.take(...begin, ramPart(page(3 * PAGE, 7), page(4 * PAGE)));
       expect(lost).toMatchObject({ turnedAway: { code: "PEER_CLOSED" } });
+      expect(destPhase(bench.shared.counters)).toBe("waiting");
       const { announced, pages } = bench;
       // The guest goes on: it gives a page back, and waits for another one.
       for (const bits of [pages.removed[0], pages.received[0]]) bits?.set(9);
@@ -256,6 +268,42 @@ describe("the memory of a VMM", () => {
       expect(pages.removed[0]?.test(9)).toBe(true);
     },
   );
+
+  foreignTest("is gone on with by a source of the same guest alone", () => {
+    const [ours, other] = [identityOfText("ours"), identityOfText("another")];
+    const telling = (identity: string): Piece[] => [
+      ...HELLO,
+      ...identityPings(identity).map(ping),
+      ping(chosenValue(FEATURE.smallPages | FEATURE.identity)),
+      discard(),
+    ];
+    using bench = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+    const ahead = ramPart(page(3 * PAGE, 7));
+    expect(bench.take(...telling(ours), ahead)).toMatchObject({
+      turnedAway: { code: "PEER_CLOSED" },
+    });
+    bench.sent.length = 0;
+    expect(bench.take(...telling(other), ramPart(page(4 * PAGE, 8)))).toMatchObject({
+      turnedAway: { code: "OTHER_GUEST" },
+    });
+    // It has heard it, and is told that nothing came of it.
+    expect(bench.sent.slice(-2)).toEqual([
+      { kind: "pong", value: PONG_OTHER_GUEST },
+      { kind: "shut", status: 1 },
+    ]);
+    expect(bench.take(...HELLO, CHOSEN)).toMatchObject({ turnedAway: { code: "OTHER_GUEST" } });
+    // So it is for another process, should this one be killed now.
+    expect(bench.kept?.identity).toBe(ours);
+    expect(bench.take(...telling(ours), ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
+    expect([3, 4].map((at) => bench.received(at))).toEqual([true, false]);
+  });
+
+  foreignTest("nor by one that chose to say which guest it has, and did not", () => {
+    using bench = new ForeignBench(16);
+    const chosen = ping(chosenValue(FEATURE.smallPages | FEATURE.identity));
+    const parts = identityPings(identityOfText("ours")).slice(1).map(ping);
+    expect(bench.codeOf(...HELLO, ...parts, chosen)).toBe("UNEXPECTED");
+  });
 
   foreignTest("is asked for from LISTEN on, also what was touched before", () => {
     using bench = new ForeignBench(16);

@@ -29,7 +29,14 @@ import {
   zeroPages,
 } from "../../helpers/hand-made-stream.ts";
 import type { Piece } from "../../helpers/hand-made-stream.ts";
-import { CHOSEN, IncomingBench, MEMORY, START, TOKEN } from "../../helpers/incoming-bench.ts";
+import {
+  CHOSEN,
+  IDENTITY,
+  IncomingBench,
+  MEMORY,
+  START,
+  TOKEN,
+} from "../../helpers/incoming-bench.ts";
 import { startThread } from "../../helpers/test-thread.ts";
 import type * as DescriptorsFixture from "../../fixtures/descriptors.ts";
 
@@ -201,7 +208,13 @@ describe("the hello", () => {
   test("may not choose one without a token", () => {
     using bench = new IncomingBench();
     const [high] = tokenValues(TOKEN);
-    bench.feed(...START, ping(high), ping(chosenValue(FEATURES_OURS)), ...MEMORY);
+    bench.feed(
+      ...START,
+      ping(high),
+      ...IDENTITY.map(ping),
+      ping(chosenValue(FEATURES_OURS)),
+      ...MEMORY,
+    );
     expect(() => bench.run()).toThrow("The source chose an urgent channel without a token");
     expect(bench.sent.at(-1)).toEqual({ kind: "shut", status: 1 });
     expect(bench.life).toEqual([]);

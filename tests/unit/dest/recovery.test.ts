@@ -11,6 +11,13 @@ import {
   DestShared,
   WORD,
 } from "../../../src/dest/shared.ts";
+import { keepIdentity } from "../../../src/dest/identity.ts";
+import {
+  identityOfText,
+  identityPings,
+  PONG_OTHER_GUEST,
+  PONG_SAME_GUEST,
+} from "../../../src/stream/identity.ts";
 import { writeCommand } from "../../../src/stream/command.ts";
 import type { Command } from "../../../src/stream/command.ts";
 import { readReceivedBitmap } from "../../../src/stream/received-bitmap.ts";
@@ -37,6 +44,7 @@ class Bench implements AsyncDisposable {
   readonly descriptors = new Descriptors();
   readonly stopFd = this.descriptors.event();
   linkTimeoutMs = 30_000;
+  sourceIsOurs = true;
   readonly #door = openListener([{ family: "inet", host: "127.0.0.1", port: 0 }]);
   readonly #thread: TestThread<typeof Fixture>;
 
@@ -54,9 +62,12 @@ class Bench implements AsyncDisposable {
   /** Starts to recover; then the next `count` bytes are read. */
   recover(count = 0, timeoutMs = Infinity): Promise<Awaited<ReturnType<typeof Fixture.recover>>> {
     const [fd] = this.descriptors.pair();
-    const { data: shared, pageData: pages, stopFd, linkTimeoutMs } = this;
+    const { data: shared, pageData: pages, stopFd, linkTimeoutMs, sourceIsOurs } = this;
     const listenFd = this.#door.fd;
-    const task = { shared, pages, blocks: BLOCKS, fd, listenFd, stopFd, timeoutMs, linkTimeoutMs };
+    const task = {
+      ...{ shared, pages, blocks: BLOCKS, fd, listenFd, stopFd, timeoutMs, linkTimeoutMs },
+      sourceIsOurs,
+    };
     const running = this.#thread.call("recover", task, count);
     running.catch(() => undefined);
     return running;
@@ -178,6 +189,62 @@ test("failed tries without end leave nothing open, and are not told of one by on
   expect(beside.fd).toBeGreaterThan(0);
   expect(events.filter(({ kind }) => kind === "phase")).toHaveLength(2);
   expect(events.filter(({ kind }) => kind === "warning").length).toBeLessThan(TRIES);
+});
+
+const [OURS, OTHER] = [identityOfText("ours"), identityOfText("another")];
+
+/** A source that tells which guest it has, and goes on. */
+function coming(identity: string | undefined): Command[] {
+  const told = identity === undefined ? [] : identityPings(identity);
+  const pings = told.map((value): Command => ({ kind: "ping", value }));
+  return [...ASK, ...pings, { kind: "postcopyResume" }];
+}
+
+/** Past the bitmaps, the PONG to the last PING of an identity. */
+function verdict({ reader }: Channel): number {
+  for (const { name } of BLOCKS) {
+    expect(readReturnPathMessage(reader)).toEqual({ kind: "receivedBitmap", block: name });
+    readReceivedBitmap(reader, name, PAGES);
+  }
+  const pongs = identityPings(OURS).map(() => readReturnPathMessage(reader));
+  const last = pongs.at(-1);
+  return last?.kind === "pong" ? last.value : -1;
+}
+
+test("a source of another guest hears it and is turned away; the right one goes on", async () => {
+  await using bench = await Bench.open();
+  keepIdentity(bench.shared, OURS);
+  const recovering = bench.recover();
+  const wrong = bench.source(...coming(OTHER));
+  expect(verdict(wrong)).toBe(PONG_OTHER_GUEST);
+  expect(() => wrong.reader.u8()).toThrow(/closed|reset/);
+  // Nor is one believed that says nothing: a QEMU, or an older postcopy.
+  const silent = bench.source(...coming(undefined));
+  expect(readReturnPathMessage(silent.reader)).toMatchObject({ kind: "receivedBitmap" });
+  const right = bench.source(...coming(OURS));
+  expect(verdict(right)).toBe(PONG_SAME_GUEST);
+  expect(readReturnPathMessage(right.reader)).toEqual({ kind: "resumeAck" });
+  const { events } = await recovering;
+  const warnings = events.flatMap((event) => (event.kind === "warning" ? [event.message] : []));
+  expect(warnings.slice(1)).toEqual([
+    "The recovery failed: The source has another guest than the one before",
+    "The recovery failed: The source does not say which guest it has, and the one before did",
+  ]);
+});
+
+test("where nobody has said which guest it is, one of ours goes on with ours alone", async () => {
+  // An older one, that told nothing, has been replaced by one that tells.
+  await using bench = await Bench.open();
+  const recovering = bench.recover();
+  const [echo] = identityPings(OURS).slice(-1);
+  expect(verdict(bench.source(...coming(OURS)))).toBe(echo ?? -1);
+  await recovering;
+  await using ofQemu = await Bench.open();
+  ofQemu.sourceIsOurs = false;
+  const waiting = ofQemu.recover();
+  expect(verdict(ofQemu.source(...coming(OURS)))).toBe(PONG_OTHER_GUEST);
+  ofQemu.source(...coming(undefined));
+  await waiting;
 });
 
 test("a source that comes back and falls silent, or dribbles, does not keep the others out", async () => {

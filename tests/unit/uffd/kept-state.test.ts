@@ -19,6 +19,7 @@ import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
 import { AddressMap } from "../../../src/ram/address-map.ts";
 import { PageBitmap } from "../../../src/ram/bitmap.ts";
 import { targetPages } from "../../../src/ram/block.ts";
+import { identityOfText } from "../../../src/stream/identity.ts";
 import { PostcopyError } from "../../../src/util/errors.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
@@ -98,20 +99,24 @@ test("the pages of two guests are not mixed, once any may have been placed", () 
   const fillFrom = (identity: string | undefined): void => {
     new KeptState(first.fd).fillFrom(identity);
   };
-  for (const identity of [undefined, "another", "a guest"]) fillFrom(identity);
+  const [guest, another] = [identityOfText("a guest"), identityOfText("another")];
+  for (const identity of [another, undefined, guest]) fillFrom(identity);
   first.prepare(BLOCKS);
-  fillFrom("a guest");
-  for (const identity of [undefined, "another"]) {
-    expect(refusal(() => fillFrom(identity))).toStartWith(
-      "OTHER_GUEST The VMM has pages of a guest of files (--from), which is not surely the one of",
-    );
-  }
+  // A source says itself which guest it has.
+  for (const identity of [guest, undefined]) fillFrom(identity);
+  expect(new KeptState(first.fd).identity).toBe(guest);
+  expect(refusal(() => fillFrom(another))).toStartWith(
+    "OTHER_GUEST The VMM has pages of another guest than the one of these files",
+  );
   const second = KeptState.begin(123, REGIONS);
   descriptors.add(second.fd);
   second.fillFrom(undefined);
   second.prepare(BLOCKS);
   second.fillFrom(undefined);
-  expect(refusal(() => second.fillFrom("a guest"))).toContain("a guest that a source brought");
+  expect(refusal(() => second.fillFrom(guest))).toContain("of which it is not known whether");
+  second.identify(guest);
+  second.fillFrom(guest);
+  expect(second.facts.identity).toBe(guest);
 });
 
 test("only one process is at it: another one waits until it is gone, or is refused", async () => {

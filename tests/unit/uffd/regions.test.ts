@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
 import type { Region } from "../../../src/guests/uffd/handover.ts";
-import { placeRegions } from "../../../src/guests/uffd/regions.ts";
+import { describeRest, placeRegions } from "../../../src/guests/uffd/regions.ts";
+import { FIRECRACKER_MACHINE } from "../../../src/guests/stored/memory-only.ts";
 import { FEATURE } from "../../../src/stream/hello.ts";
 import { PostcopyError } from "../../../src/util/errors.ts";
 
@@ -68,6 +69,15 @@ describe("the regions of a VMM", () => {
     );
   });
 
+  test("that are for a part of the source's memory alone are mentioned", () => {
+    const blocks = blocksOf([6 * PAGE, 2 * PAGE]);
+    const all = [region(0, 3 * PAGE), region(3 * PAGE, 5 * PAGE)];
+    expect(describeRest(all, blocks)).toBeUndefined();
+    expect(describeRest(all.slice(1), blocks)).toStartWith(
+      "The source has 32 KiB of memory, and the VMM has handed over 20 KiB: the rest is dropped",
+    );
+  });
+
   test("of huge pages lie in blocks that consist of such", () => {
     const huge = blocksOf([4 * HUGE], HUGE);
     expect(placeRegions([region(HUGE, HUGE, HUGE)], huge)).toHaveLength(1);
@@ -90,6 +100,19 @@ describe("a VMM's guest", () => {
     const mixed = [region(0, HUGE, HUGE), region(HUGE, PAGE)];
     expect(codeOf(() => guestOf(...mixed))).toBe("MIXED_PAGES");
     expect(codeOf(() => guestOf(region(0, 2 ** 30, 2 ** 30)))).toBe("PAGE_SIZE");
+  });
+
+  test("has use for all that a VMM has saved, but not for all of a QEMU", () => {
+    const setup = [{ name: "ram", length: 8 * PAGE, pageSize: PAGE }];
+    const noticeOf = (machine: string, pages: number): string | undefined => {
+      const guest = guestOf(region(0, pages * PAGE));
+      guest.configure({ machine, capabilities: [] });
+      guest.prepareMemory(setup);
+      return guest.foreign().notice;
+    };
+    expect(noticeOf(FIRECRACKER_MACHINE, 8)).toBeUndefined();
+    expect(noticeOf(FIRECRACKER_MACHINE, 7)).toContain("the rest is dropped");
+    expect(noticeOf("pc-i440fx-7.2", 7)).toBeUndefined();
   });
 
   test("takes blocks by its own pages, whatever those were that were saved", () => {
