@@ -236,7 +236,7 @@ for (const [change, code] of [
         expect.objectContaining({ event: "warning", code: "VMM_KILLED" }),
       );
       expect(await pair.vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "" });
-      expect((await source.end()).exitCode).toBe(1);
+      expect((await source.end()).exitCode).toBe(4);
     },
     LONG_TEST_MS,
   );
