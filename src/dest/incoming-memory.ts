@@ -159,14 +159,16 @@ export class IncomingMemory {
     this.#pages = this.#pageData = this.#advice = this.#ramSectionId = undefined;
   }
 
-  /** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
+  /**
+   * Asks for a page that is here, so often that it says to a QEMU that the guest is kept. The source waits
+   * for what comes behind that, so they go out together.
+   */
   sayKept(): void {
     const [block] = this.#blocks;
     if (block === undefined || this.sourceIsOurs) return;
-    const { name, pageSize: length } = block;
-    for (let request = 0; request < KEPT_REQUESTS; request++) {
-      this.#context.returnPath.send({ kind: "pageRequest", block: name, start: 0, length });
-    }
+    const { returnPath } = this.#context;
+    for (let request = 0; request < KEPT_REQUESTS; request++) returnPath.addRequest(block, 0);
+    returnPath.flushRequests();
   }
 
   /** Locks memory again after postcopy, if that was asked for. */
