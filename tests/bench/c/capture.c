@@ -1,6 +1,6 @@
 /*
- * What a dest does that keeps a guest: its pages come as a QEMU sends them, their sums are reckoned, and both
- * are written into files. There is room for all of it before the first page is taken.
+ * What a dest does that keeps a guest: its pages come as a QEMU sends them, their sums are reckoned,
+ * and both are written into files. There is room for all of it before the first page is taken.
  */
 #define _GNU_SOURCE
 #include "limit.h"

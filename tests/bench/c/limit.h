@@ -15,8 +15,8 @@
 #define FLAG_PAGE 0x08
 #define FLAG_CONTINUE 0x20
 
-/* Pages of one recvmsg, and of what is done with them then: the most that is still in a near cache. Of 16 to
- * 256 this was the fastest. */
+/* Pages of one recvmsg, and of what is done with them then: the most that is still in a near cache.
+ * Of 16 to 256 this was the fastest. */
 #define PAGES_RECEIVED 128
 
 /* Ends the process with the name of what failed and why. */
@@ -73,7 +73,7 @@ struct end {
     void (*run)(const struct move *move, int fd);
 };
 
-/* Runs both ends, prints the time from the first byte to the receiver's end, and the CPU time of both. */
+/* Runs both ends; prints the time from the first byte to the receiver's end, and their CPU time. */
 void run_move(const struct move *move, const struct end *sender, const struct end *receiver);
 
 /* Sends records of what lies in its memory. */
@@ -90,7 +90,7 @@ void run_capture(size_t bytes, const char *file);
 void run_restore(size_t bytes, const char *file);
 /* One page at a time, when it is touched. */
 void run_faults(size_t bytes, size_t touches, int spinning);
-/* Pages when they are touched, while all are pushed with so many bytes a second, 0 without limit. */
+/* Pages when they are touched, while all are pushed: so many bytes a second, 0 without limit. */
 void run_pushed_faults(size_t bytes, size_t page_bytes, double push_rate);
 
 #endif

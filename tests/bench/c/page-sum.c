@@ -1,6 +1,7 @@
 /*
- * CRC-32 (IEEE), as zlib has it and as the sums of a snapshot are. Carry-less multiplication folds 64 bytes
- * at a time into the remainder; the constants are powers of x modulo the polynomial, bits reversed.
+ * CRC-32 (IEEE), as zlib has it and as the sums of a snapshot are. Carry-less multiplication folds 64
+ * bytes at a time into the remainder; the constants are powers of x modulo the polynomial, bits
+ * reversed.
  */
 #include "limit.h"
 
@@ -8,8 +9,9 @@
 static uint32_t sum_on(uint32_t sum, const uint8_t *bytes, size_t count)
 {
     static const uint32_t table[16] = {
-        0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-        0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+        0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+        0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+        0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
     };
     for (size_t i = 0; i < count; i++) {
         sum ^= bytes[i];

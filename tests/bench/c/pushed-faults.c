@@ -1,8 +1,8 @@
 /*
- * Faults while all pages are pushed: two connections, as QEMU has them with postcopy-preempt. At the source
- * one thread pushes and one answers requests; at the destination one places what is pushed, one serves the
- * faults, and one is the guest, which writes to pages at random. All of them sleep when they have nothing to
- * do, and those on the way of a fault run in real time where that is allowed.
+ * Faults while all pages are pushed: two connections, as QEMU has them with postcopy-preempt. At the
+ * source one thread pushes and one answers requests; at the destination one places what is pushed, one
+ * serves the faults, and one is the guest, which writes to pages at random. All of them sleep when they
+ * have nothing to do, and those on the way of a fault run in real time where that is allowed.
  */
 #define _GNU_SOURCE
 #include "limit.h"
@@ -56,7 +56,7 @@ struct destination {
     int urgent_fd;
     int userfault;
     uint8_t *memory;
-    /* The page that the guest waits for, UINT64_MAX if none, and when the push has brought it, 0 if not. */
+    /* The page that the guest waits for, UINT64_MAX if none; when the push has brought it, 0 if not. */
     _Atomic uint64_t wanted;
     _Atomic double brought;
     /* Readable once no fault can come any more. */
@@ -88,7 +88,7 @@ static pthread_t start(void *(*run)(void *), void *argument)
     return thread;
 }
 
-/* Gives what can be sent of the next chunk, from a page on; gives the page behind. */
+/* The runs of the next chunk, from a page on, which nobody else sends then; gives the page behind. */
 static size_t take_chunk(struct source *self, size_t page, struct run *runs, size_t *count)
 {
     size_t size = self->is.page_bytes;

@@ -1,7 +1,7 @@
 /*
- * What a source does that serves a kept guest: it reads pages from a file, compares their sums, and sends the
- * very copies that it has compared. The receiver is what a QEMU is: it reads 32 KiB at a time, and places
- * pages one by one from where they lie in its buffer.
+ * What a source does that serves a kept guest: it reads pages from a file, compares their sums, and
+ * sends the very copies that it has compared. The receiver is what a QEMU is: it reads 32 KiB at a time,
+ * and places pages one by one from where they lie in its buffer.
  */
 #define _GNU_SOURCE
 #include "limit.h"
