@@ -62,13 +62,14 @@ function tellWhole(
   });
 }
 
-/** Asks for a page that is here, so often that it says to a QEMU that the guest is kept. */
+/**
+ * Asks for a page that is here, so often that it says to a QEMU that the guest is kept. The source waits
+ * for what comes behind that, so they go out together.
+ */
 function sayKept(returnPath: IncomingContext["returnPath"], block: RamBlock | undefined): void {
   if (block === undefined) return;
-  const { name, pageSize: length } = block;
-  for (let request = 0; request < KEPT_REQUESTS; request++) {
-    returnPath.send({ kind: "pageRequest", block: name, start: 0, length });
-  }
+  for (let request = 0; request < KEPT_REQUESTS; request++) returnPath.addRequest(block, 0);
+  returnPath.flushRequests();
 }
 
 /** Does what the guest does not depend on: its failure is worth a warning, not the guest. */

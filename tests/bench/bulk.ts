@@ -4,6 +4,7 @@ import type { Target } from "../../src/bench/result.ts";
 import { needCompiler, needUserfaultfd } from "../helpers/need.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { runLimit } from "./c-program.ts";
+import { MemoryDirectory } from "./memory-directory.ts";
 import {
   C,
   C_PROGRAM,
@@ -29,7 +30,7 @@ export async function bulkIdle({ quick }: { quick: boolean }): Promise<Benchmark
   if (!isHere("bulk-idle", needUserfaultfd())) return undefined;
   const memoryMib = bulkMemoryMib(quick);
   const versions = peers("bulk-idle");
-  const inC = isHere("bulk-idle in C", needCompiler()) ? [limit(memoryMib)] : [];
+  const inC = isHere("bulk-idle in C", needCompiler()) ? [moveInC("bulk", memoryMib)] : [];
   return {
     ...describe("idle", memoryMib),
     figures: [RATE, CPU],
@@ -124,16 +125,24 @@ export function qemuContender(
   };
 }
 
-function limit(memoryMib: number): Contender {
+/** What C says of a move: of both ends together. */
+interface MoveOfLimit {
+  bytes: number;
+  seconds: number;
+  cpuSeconds: number;
+}
+
+/** The same job in plain C, in one of its modes that move all of a memory. */
+export function moveInC(mode: "bulk" | "capture" | "restore", memoryMib: number): Contender {
   return {
     name: C,
     program: C_PROGRAM,
     run: async () => {
-      const answer = await runLimit<{ bytes: number; seconds: number; cpuSeconds: number }>(
-        "bulk",
-        String(memoryMib),
-      );
-      const { bytes, seconds, cpuSeconds } = answer;
+      // The modes that need no file make none.
+      await using directory = new MemoryDirectory();
+      const file = mode === "bulk" ? [] : [directory.file("guest")];
+      const words = [mode, String(memoryMib), ...file];
+      const { bytes, seconds, cpuSeconds } = await runLimit<MoveOfLimit>(...words);
       return runOf({
         bytesPerSecond: bytes / seconds,
         cpuSecondsPerGib: (cpuSeconds / bytes) * GIB,

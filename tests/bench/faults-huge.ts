@@ -15,7 +15,16 @@ import {
   LOOPBACK,
 } from "./faults.ts";
 import type { Setting } from "./faults.ts";
-import { OUR_PROGRAM, OURS, oursToQemu, qemuProgramName, qemuToQemu } from "./names.ts";
+import { C_NOTE, faultsInC, hasC } from "./faults-in-c.ts";
+import {
+  C_PARKED,
+  C_PROGRAM,
+  OUR_PROGRAM,
+  OURS,
+  oursToQemu,
+  qemuProgramName,
+  qemuToQemu,
+} from "./names.ts";
 
 const MEMORY_MIB = 512;
 const QUICK_MEMORY_MIB = 128;
@@ -48,10 +57,14 @@ export async function faultsHuge({ quick }: { quick: boolean }): Promise<Benchma
         faultsIntoQemu(snapshot, setting),
       ),
       contender(OURS, OUR_PROGRAM, () => moveHuge(memoryMib)),
+      ...(hasC("faults-huge")
+        ? [contender(C_PARKED, C_PROGRAM, () => faultsInC(memoryMib, "huge", 0))]
+        : []),
     ],
     targets: FAULT_TARGETS,
     notes: [
       ...FAULT_NOTES,
+      C_NOTE,
       "A run has 100 to 250 faults: its slowest percent are the two slowest of them.",
     ],
   };

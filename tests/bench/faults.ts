@@ -22,6 +22,7 @@ import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
 import type { Qemu, QemuProgram } from "../helpers/qemu.ts";
 import { readLatency, startRandomGuest } from "../helpers/random-guest.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
+import { C_NOTE, parkedInC } from "./faults-in-c.ts";
 import { OUR_PROGRAM, OURS, oursToQemu, qemuProgramName, qemuToQemu } from "./names.ts";
 import { isHere } from "./needs.ts";
 import { postcopyBegins } from "./qemu-move.ts";
@@ -178,8 +179,12 @@ export async function faults({ quick }: { quick: boolean }): Promise<Benchmark |
       "operating system, emulated (TCG), with one processor; between our own ends the stress guest.",
     axis: PUSH_AXIS,
     figures: FAULT_FIGURES,
-    contenders: [...(await withQemu(memoryMib, PUSH_LIMITS)), ...oursToOurs(memoryMib)],
+    contenders: [
+      ...(await withQemu(memoryMib, PUSH_LIMITS)),
+      ...oursToOurs(memoryMib),
+      ...parkedInC(memoryMib, PUSH_LIMITS),
+    ],
     targets: FAULT_TARGETS,
-    notes: FAULT_NOTES,
+    notes: [...FAULT_NOTES, C_NOTE],
   };
 }

@@ -2,12 +2,13 @@
 import type { Benchmark, Contender } from "../../src/bench/contest.ts";
 import type { Target } from "../../src/bench/result.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
-import { needUserfaultfd } from "../helpers/need.ts";
+import { needCompiler, needUserfaultfd } from "../helpers/need.ts";
+import type { Need } from "../helpers/need.ts";
 import { collectRun, destReportOf, sourceReportOf } from "../helpers/postcopy-run.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { CpuMeter } from "./cpu-meter.ts";
-import { bulkMemoryMib, qemuContender, runOf } from "./bulk.ts";
+import { bulkMemoryMib, moveInC, qemuContender, runOf } from "./bulk.ts";
 import { peerOf, startOurDest } from "./own-move.ts";
 import { CPU, OUR_PROGRAM, oursToQemu, qemuToOurs, qemuToQemu, RATE } from "./names.ts";
 import { MemoryDirectory } from "./memory-directory.ts";
@@ -20,6 +21,8 @@ const NOTES = [
   "Snapshots lie in tmpfs, so no disk is waited for.",
   "CPU time is user and system time of both ends together, in the postcopy phase.",
   "QEMU has postcopy-preempt on.",
+  "C is two processes that do what has to be done and nothing else, with nothing to look for or to give " +
+    "an answer to.",
 ];
 
 /** From QEMU into a snapshot of ours, beside QEMU to QEMU. */
@@ -29,6 +32,7 @@ export async function capture({ quick }: { quick: boolean }): Promise<Benchmark 
     title: "Capture: from QEMU into a snapshot",
     setting: `A QEMU sends ${memoryMib} MiB, by post-copy alone, to a dest that keeps them, over TCP on the loopback.`,
     name: qemuToOurs,
+    inC: "capture",
     move: async (version) => {
       await using directory = new MemoryDirectory();
       return await captureGuest(version, memoryMib, directory.file("guest"));
@@ -43,6 +47,7 @@ export async function restoreRate({ quick }: { quick: boolean }): Promise<Benchm
     title: "Restore: from a snapshot into QEMU",
     setting: `A source serves ${memoryMib} MiB of a snapshot to a QEMU, by post-copy alone, over TCP on the loopback.`,
     name: oursToQemu,
+    inC: "restore",
     move: async (version) => {
       await using directory = new MemoryDirectory();
       const snapshot = directory.file("guest");
@@ -56,15 +61,18 @@ interface Side {
   title: string;
   setting: string;
   name: (version: QemuVersion) => string;
+  /** What the C program calls it. */
+  inC: "capture" | "restore";
   move: (version: QemuVersion) => Promise<Move>;
 }
 
-/** One contender of ours and one of QEMU's for each version, and that ours is no slower. */
+/** One contender of ours and one of QEMU's for each version, and C; that ours is no slower than QEMU. */
 async function compare(id: string, memoryMib: number, side: Side): Promise<Benchmark | undefined> {
   if (!isHere(id, needUserfaultfd())) return undefined;
   const versions = peers(id);
   if (versions.length === 0) return undefined;
-  const contenders = versions.flatMap((version): Contender[] => [
+  const hasC = isHere(`${id} in C`, needCompiler(), needSums());
+  const pairs = versions.flatMap((version): Contender[] => [
     {
       name: side.name(version),
       program: OUR_PROGRAM,
@@ -83,9 +91,17 @@ async function compare(id: string, memoryMib: number, side: Side): Promise<Bench
     setting,
     axis: null,
     figures: [RATE, CPU],
-    contenders,
+    contenders: [...pairs, ...(hasC ? [moveInC(side.inC, memoryMib)] : [])],
     targets,
     notes: NOTES,
+  };
+}
+
+/** Without it the C program reckons sums in a way that shows no limit. */
+function needSums(): Need {
+  return {
+    what: "carry-less multiplication",
+    missing: process.arch === "x64" ? undefined : "the C program has it for x86-64 only",
   };
 }
 

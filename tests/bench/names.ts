@@ -4,6 +4,8 @@ import type { QemuVersion } from "../helpers/qemu-versions.ts";
 
 export { OUR_PROGRAM, OURS } from "../../src/bench/names.ts";
 export const C = "C";
+/** With threads that sleep when they have nothing to do. */
+export const C_PARKED = `${C}, parked`;
 
 export function qemuToQemu(version: QemuVersion): string {
   return `QEMU ${version} → QEMU ${version}`;

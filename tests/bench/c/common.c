@@ -36,16 +36,29 @@ uint8_t *map_memory(size_t bytes)
     return memory;
 }
 
+uint8_t *map_huge(size_t bytes)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB;
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory == MAP_FAILED)
+        die("mmap of huge pages");
+    return memory;
+}
+
+uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
 void fill_random(uint8_t *memory, size_t bytes)
 {
     uint64_t state = 0x9e3779b97f4a7c15;
     uint64_t *words = (uint64_t *)memory;
-    for (size_t i = 0; i < bytes / sizeof(*words); i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        words[i] = state;
-    }
+    for (size_t i = 0; i < bytes / sizeof(*words); i++)
+        words[i] = next_random(&state);
 }
 
 static int new_userfault(void)
@@ -83,6 +96,25 @@ void place(int userfault, uint8_t *to, const uint8_t *from, size_t bytes)
     struct uffdio_copy copy = { .dst = (uintptr_t)to, .src = (uintptr_t)from, .len = bytes };
     if (ioctl(userfault, UFFDIO_COPY, &copy) < 0)
         die("UFFDIO_COPY");
+}
+
+void place_missing(int userfault, uint8_t *to, const uint8_t *from, size_t bytes, size_t page_bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        struct uffdio_copy copy = {
+            .dst = (uintptr_t)to + done,
+            .src = (uintptr_t)from + done,
+            .len = bytes - done,
+        };
+        if (ioctl(userfault, UFFDIO_COPY, &copy) == 0)
+            return;
+        if (copy.copy > 0)
+            done += copy.copy;
+        else if (errno == EEXIST)
+            done += page_bytes;
+        else if (errno != EAGAIN)
+            die("UFFDIO_COPY");
+    }
 }
 
 void connect_pair(int ends[2])

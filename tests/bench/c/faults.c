@@ -13,12 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* Of QEMU's postcopy-latency-dist: bucket N counts [2^N, 2^(N+1)) microseconds. */
-#define BUCKETS 24
 
 struct receiver {
     int fd;
@@ -112,40 +108,12 @@ static size_t *shuffled_pages(size_t pages)
     for (size_t i = 0; i < pages; i++)
         order[i] = i;
     for (size_t i = pages - 1; i > 0; i--) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        size_t other = state % (i + 1);
+        size_t other = next_random(&state) % (i + 1);
         size_t kept = order[i];
         order[i] = order[other];
         order[other] = kept;
     }
     return order;
-}
-
-static int compare(const void *left, const void *right)
-{
-    double difference = *(const double *)left - *(const double *)right;
-    return (difference > 0) - (difference < 0);
-}
-
-static void print_latencies(const char *name, double *seconds, size_t count)
-{
-    size_t buckets[BUCKETS] = { 0 };
-    double sum = 0;
-    for (size_t i = 0; i < count; i++) {
-        int bucket = 0;
-        sum += seconds[i];
-        for (double us = seconds[i] * 1e6; us >= 2 && bucket < BUCKETS - 1; us /= 2)
-            bucket++;
-        buckets[bucket]++;
-    }
-    qsort(seconds, count, sizeof(*seconds), compare);
-    printf("\"%s\": {\"mean\": %.3f, \"p50\": %.3f, \"p99\": %.3f, \"buckets\": [", name,
-           sum / count * 1e6, seconds[count / 2] * 1e6, seconds[count * 99 / 100] * 1e6);
-    for (int i = 0; i < BUCKETS; i++)
-        printf("%s%zu", i == 0 ? "" : ", ", buckets[i]);
-    printf("]}");
 }
 
 void run_faults(size_t bytes, size_t touches, int spinning)

@@ -1,6 +1,9 @@
 /*
  *     limit bulk MIB
+ *     limit capture MIB FILE
+ *     limit restore MIB FILE
  *     limit faults MIB TOUCHES spinning|parked
+ *     limit pushed-faults MIB small|huge MB
  */
 #include "limit.h"
 
@@ -8,20 +11,34 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HUGE_BYTES ((size_t)2 << 20)
+
+static int usage(void)
+{
+    fprintf(stderr, "limit bulk MIB, limit capture|restore MIB FILE, "
+                    "limit faults MIB TOUCHES spinning|parked, or "
+                    "limit pushed-faults MIB small|huge MB\n");
+    return 2;
+}
+
 int main(int count, char **words)
 {
     size_t bytes = count > 2 ? strtoul(words[2], NULL, 10) << 20 : 0;
-    if (count == 3 && strcmp(words[1], "bulk") == 0 && bytes > 0) {
+    if (bytes == 0)
+        return usage();
+    const char *what = words[1];
+    if (count == 3 && strcmp(what, "bulk") == 0)
         run_bulk(bytes);
-        return 0;
-    }
-    if (count == 5 && strcmp(words[1], "faults") == 0) {
-        size_t touches = strtoul(words[3], NULL, 10);
-        if (touches > 0 && touches <= bytes / PAGE_BYTES) {
-            run_faults(bytes, touches, strcmp(words[4], "spinning") == 0);
-            return 0;
-        }
-    }
-    fprintf(stderr, "limit bulk MIB, or limit faults MIB TOUCHES spinning|parked\n");
-    return 2;
+    else if (count == 4 && strcmp(what, "capture") == 0)
+        run_capture(bytes, words[3]);
+    else if (count == 4 && strcmp(what, "restore") == 0)
+        run_restore(bytes, words[3]);
+    else if (count == 5 && strcmp(what, "faults") == 0)
+        run_faults(bytes, strtoul(words[3], NULL, 10), strcmp(words[4], "spinning") == 0);
+    else if (count == 5 && strcmp(what, "pushed-faults") == 0)
+        run_pushed_faults(bytes, strcmp(words[3], "huge") == 0 ? HUGE_BYTES : PAGE_BYTES,
+                          strtod(words[4], NULL) * 1e6);
+    else
+        return usage();
+    return 0;
 }
