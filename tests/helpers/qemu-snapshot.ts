@@ -16,7 +16,7 @@ import type { Count } from "./memory-pattern.ts";
 import { startDest, startSource } from "./migration.ts";
 import type { Qemu } from "./qemu.ts";
 
-/** Slow enough that precopy does not end by itself, fast enough for a round of 128 MiB. */
+/** Slow enough that precopy does not end by itself, fast enough for a round of 64 MiB. */
 const PRECOPY_BYTES_PER_SECOND = 200 * 1024 * 1024;
 
 /** Waits until QEMU has begun its precopy round `round`, counted from 1. */

@@ -69,7 +69,7 @@ interface Machine {
 }
 
 /** The words that start a QEMU like the one that was captured, with a monitor for the test. */
-async function runWords({ version, name, machine = "pc", memory = "128M", extra = "" }: Machine) {
+async function runWords({ version, name, machine = "pc", memory = "64M", extra = "" }: Machine) {
   const image = place.file(`${name}.img`);
   await Bun.write(image, buildBootSector());
   const words = [
@@ -126,6 +126,9 @@ async function runAlone(...[words, see]: Parameters<typeof runPostcopy>): Promis
   return run;
 }
 
+/** So slowly that the guest asks for some pages, however late QEMU gets it going. */
+const PUSH_RATE = ["--max-postcopy-bandwidth", "128MiB/s"];
+
 const PAIRS: [from: QemuVersion, to: QemuVersion][] = [
   ["7.2", "7.2"],
   ["10.0", "10.0"],
@@ -143,7 +146,7 @@ for (const [from, to] of PAIRS) {
     const extra = `-pidfile '${pidFile}'`;
     const command = await runWords({ version: to, name, machine: machineOf(from), extra });
     const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
-    const run = await runAlone(words);
+    const run = await runAlone([...words, ...PUSH_RATE]);
     const report = sourceReportOf(run);
     expect(run.events.some(({ event }) => event === "running")).toBe(true);
     expect(report.outcome).toBe("completed");
@@ -218,7 +221,7 @@ for (const version of QEMU_VERSIONS) {
         return await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
       });
       for (const run of await Promise.all(runs)) {
-        // The pages are read a few at a time: what a source holds is far below the guest's memory.
+        // The pages are read a few at a time: with the guest's memory it would be more.
         expect(sourceReportOf(run).memory.peakRssBytes).toBeLessThan(128 * 2 ** 20);
       }
       for (const name of names) await expectToCountOn(name);
@@ -337,7 +340,7 @@ oldTest(
 oldTest("a command that cannot be run, and one with -incoming, are refused", async () => {
   const directory = await snapshotOf("7.2");
   const words = ["source", "--guest", `snapshot:${directory}`, "--run"];
-  const absent = await runPostcopy([...words, "no-such-qemu -m 128M"]);
+  const absent = await runPostcopy([...words, "no-such-qemu -m 64M"]);
   expect(absent).toMatchObject({ exitCode: 1 });
   expect(absent.stderr).toContain("no-such-qemu: not found");
   const twice = await runPostcopy([...words, "qemu-system-x86_64 -incoming defer"]);
