@@ -168,7 +168,7 @@ export function withJournal(words: readonly string[]): string[] {
 /** The executable that `npm test` has made of the sources as they are (scripts/test.ts), if it runs. */
 export const BUILT_EXECUTABLE = process.env["POSTCOPY_EXECUTABLE"];
 
-/** postcopy from its sources, by the Bun that runs the tests: for what the executable refuses. */
+/** postcopy from its sources, by the Bun that runs the tests. */
 export const FROM_SOURCES = [process.execPath, join(PROJECT_ROOT, "src", "cli.ts")] as const;
 
 /** The command line of postcopy: the executable in `npm test`, the sources in a plain `bun test`. */

@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
-import { captureQemu, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
+import { captureQemu, enablePostcopy, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -379,7 +379,7 @@ oldTest("a Ctrl-C in precopy: the guest goes on, and can be moved afterwards", a
   expect(run).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
   await source.waitForMoreSerial(3);
   const snapshot = directory.file("later");
-  await source.setCapabilities({ events: true, "postcopy-ram": true });
+  await enablePostcopy(source);
   await captureQemu(source, snapshot);
 });
 
