@@ -1,7 +1,7 @@
 /** How soon a program is there: the executable as it is copied onto hosts, beside its sources and QEMU. */
 import type { Benchmark, Contender } from "../../src/bench/contest.ts";
 import { qemuPath } from "../helpers/qemu-versions.ts";
-import { postcopyCommand } from "../helpers/spawn.ts";
+import { FROM_SOURCES } from "../helpers/spawn.ts";
 import { EXECUTABLE, needExecutable } from "./executable.ts";
 import { OUR_PROGRAM, qemuProgramName } from "./names.ts";
 import { isHere, peers } from "./needs.ts";
@@ -34,7 +34,7 @@ function startsOf(quick: boolean): Benchmark {
     figures: [{ id: "time", title: "time", unit: "ms", better: "less" }],
     contenders: [
       contender(OURS, OUR_PROGRAM, [EXECUTABLE, "--version"]),
-      contender("from its sources", OUR_PROGRAM, postcopyCommand("--version")),
+      contender("from its sources", OUR_PROGRAM, [...FROM_SOURCES, "--version"]),
       ...peers("start").map((version) => {
         const command = [qemuPath(version), "--version"];
         return contender(`QEMU ${version}`, qemuProgramName(version), command);

@@ -30,8 +30,8 @@ export interface BootSectorRange {
   endAddress: number;
 }
 
-/** 1 MiB to 100 MiB: 25 344 pages, which a guest of 128 MiB has room for. */
-export const DEFAULT_RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x640_0000 };
+/** 1 MiB to 44 MiB: 11 008 pages. Of 64 MiB a BIOS uses the last 16, and a little below them. */
+export const DEFAULT_RANGE: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x2c0_0000 };
 
 const LOWEST_ADDRESS = 0x10_0000;
 /** Segments reach 4 GiB, but a PC has no memory in the uppermost quarter of it. */

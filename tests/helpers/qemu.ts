@@ -28,7 +28,8 @@ const LIFE_MS = 300_000;
 /** The BIOS needs a second or two under emulation on a busy machine. */
 const BOOT_LIMIT_MS = 60_000;
 
-export const DEFAULT_MEMORY_MIB = 128;
+/** Enough to be on the move for a while, at half the cost of 128. */
+export const DEFAULT_MEMORY_MIB = 64;
 
 /** How to start one QEMU: program and first arguments, and variables it needs. */
 export interface QemuProgram {

@@ -165,7 +165,14 @@ export function withJournal(words: readonly string[]): string[] {
   return keepsOne && !named ? [command, "--journal", JOURNAL, ...rest] : [...words];
 }
 
-/** The command line of postcopy from its sources, by the Bun that runs the tests. */
+/** The executable that `npm test` has made of the sources as they are (scripts/test.ts), if it runs. */
+export const BUILT_EXECUTABLE = process.env["POSTCOPY_EXECUTABLE"];
+
+/** postcopy from its sources, by the Bun that runs the tests. */
+export const FROM_SOURCES = [process.execPath, join(PROJECT_ROOT, "src", "cli.ts")] as const;
+
+/** The command line of postcopy: the executable in `npm test`, the sources in a plain `bun test`. */
 export function postcopyCommand(...words: string[]): string[] {
-  return [process.execPath, join(PROJECT_ROOT, "src", "cli.ts"), ...withJournal(words)];
+  const program = BUILT_EXECUTABLE === undefined ? FROM_SOURCES : [BUILT_EXECUTABLE];
+  return [...program, ...withJournal(words)];
 }

@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
-import { captureQemu, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
+import { captureQemu, enablePostcopy, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -70,6 +70,8 @@ const MOVES: Move[] = [
  */
 const FEW_PAGES: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
 const FEW_PAGES_RATE = ["--max-bandwidth", "200MiB/s"];
+/** So slowly that the guest asks for some, however late the destination gets it going. */
+const PUSH_RATE = ["--max-postcopy-bandwidth", "128MiB/s"];
 
 for (const { from, to, preempt, switchover, multifd = false } of MOVES) {
   const test = requireOrSkip(needQemuVersion(from), needQemuVersion(to), needUserfaultfd());
@@ -99,7 +101,7 @@ for (const { from, to, preempt, switchover, multifd = false } of MOVES) {
     await source.waitForRounds(3);
     const before = await source.readCount(range);
     const flags = preempt ? ["--preempt"] : [];
-    const rate = switchover === "now" ? [] : FEW_PAGES_RATE;
+    const rate = switchover === "now" ? PUSH_RATE : FEW_PAGES_RATE;
     const { sent, got } = await moveDriven(
       ["--guest", sourceGuest, "--switchover", switchover, ...rate, ...flags],
       ["--guest", destGuest, ...flags],
@@ -339,7 +341,7 @@ oldTest("a peer that is not there, and one that refuses: the guest goes on", asy
   expect(absent.report).toMatchObject({ outcome: "failed" });
   await source.waitForMoreSerial(3);
   // A destination of another size refuses.
-  await using other = await startQemu({ incoming: "defer", memoryMib: 64 });
+  await using other = await startQemu({ incoming: "defer", memoryMib: 32 });
   await other.setCapabilities({ events: true, "postcopy-ram": true });
   const to = `tcp:127.0.0.1:${await other.listen()}`;
   const refused = await runPostcopy(["source", "--guest", guest, "--to", to]);
@@ -377,7 +379,7 @@ oldTest("a Ctrl-C in precopy: the guest goes on, and can be moved afterwards", a
   expect(run).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
   await source.waitForMoreSerial(3);
   const snapshot = directory.file("later");
-  await source.setCapabilities({ events: true, "postcopy-ram": true });
+  await enablePostcopy(source);
   await captureQemu(source, snapshot);
 });
 

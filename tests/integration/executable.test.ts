@@ -9,7 +9,7 @@ import { destReportSchema } from "../../src/report/report.ts";
 import { LONG_TEST_MS } from "../helpers/deadline.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import type { Need } from "../helpers/need.ts";
-import { PROJECT_ROOT, run, spawn } from "../helpers/spawn.ts";
+import { BUILT_EXECUTABLE, PROJECT_ROOT, run, spawn } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const workshop = new TemporaryDirectory("build");
@@ -19,6 +19,7 @@ let building: Promise<void> | undefined;
 
 /** The path of the executable; built once. */
 async function executable(): Promise<string> {
+  if (BUILT_EXECUTABLE !== undefined) return BUILT_EXECUTABLE;
   const outfile = workshop.file("postcopy");
   await (building ??= buildExecutable({ projectRoot: PROJECT_ROOT, outfile }));
   return outfile;

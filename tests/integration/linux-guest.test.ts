@@ -13,11 +13,11 @@ import type { PostcopyRun } from "../helpers/postcopy-run.ts";
 import { machineOf, needQemuVersion, qemuPath } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 
-/** Two starts of Linux with much else on the machine, and 64 MiB hashed three times. */
+/** Two starts of Linux with much else on the machine, and 16 MiB hashed three times. */
 const LIMIT_MS = 240_000;
 /** Older than all three QEMUs, or as old as the oldest. */
 const MACHINE = machineOf("7.2");
-const FILE_MIB = 64;
+const FILE_MIB = 16;
 /** Numbers after which the guest has surely gone on for some time. */
 const NUMBERS = 500;
 /** How wrong Linux may have measured the frequency of its clock, on a machine that is busy. */

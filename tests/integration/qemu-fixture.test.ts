@@ -8,6 +8,7 @@ import { expect } from "bun:test";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { startQemu } from "../helpers/qemu.ts";
+import { enablePostcopy } from "../helpers/qemu-snapshot.ts";
 import {
   QEMU_VERSIONS,
   machineOf,
@@ -22,9 +23,7 @@ for (const version of QEMU_VERSIONS) {
       const how = { program: qemuProgram(version), machine: machineOf(version) };
       await using source = await startQemu(how);
       await using destination = await startQemu({ ...how, incoming: "defer" });
-      for (const qemu of [source, destination]) {
-        await qemu.setCapabilities({ events: true, "postcopy-ram": true });
-      }
+      for (const qemu of [source, destination]) await enablePostcopy(qemu);
       await source.waitForRounds(3);
       const before = await source.readCount();
 

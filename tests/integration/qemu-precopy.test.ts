@@ -199,13 +199,13 @@ for (const version of QEMU_VERSIONS) {
   });
 }
 
-const HUGE_PAGES = 64;
+const HUGE_PAGES = 32;
 
 /** Memory of that name, in huge pages or not. */
 function memory(huge: boolean): string[] {
   const kind = huge
-    ? `memory-backend-memfd,id=m0,size=128M,hugetlb=on,hugetlbsize=${HUGE_PAGE_BYTES}`
-    : "memory-backend-ram,id=m0,size=128M";
+    ? `memory-backend-memfd,id=m0,size=64M,hugetlb=on,hugetlbsize=${HUGE_PAGE_BYTES}`
+    : "memory-backend-ram,id=m0,size=64M";
   return ["-object", kind, "-machine", "memory-backend=m0"];
 }
 

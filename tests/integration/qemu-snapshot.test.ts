@@ -80,7 +80,7 @@ for (const { name, capabilities, parameters = {}, round, versions } of CASES) {
 /** A memory device of which nothing is plugged in: QEMU neither sends nor discards its pages. */
 const UNPLUGGED_MIB = 64;
 const VIRTIO_MEM = [
-  ...["-m", "128M,maxmem=1G"],
+  ...["-m", "64M,maxmem=1G"],
   ...["-object", `memory-backend-ram,id=m0,size=${UNPLUGGED_MIB}M`],
   ...["-device", "virtio-mem-pci,memdev=m0,requested-size=0"],
 ];

@@ -13,7 +13,7 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const recoveryTest = requireOrSkip(needUserfaultfd());
 
-const SIZE = "48MiB";
+const SIZE = "32MiB";
 /** It writes all over its memory all the time, so that it waits for pages whenever it can. */
 const GUEST = `stress:size=${SIZE},duration=300ms`;
 const LIMIT = ["--max-postcopy-bandwidth", "8MiB/s"];

@@ -3,6 +3,7 @@ import { afterAll, expect } from "bun:test";
 import {
   chmodSync,
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -35,7 +36,26 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
 const place = new TemporaryDirectory("run");
-afterAll(() => place[Symbol.asyncDispose]());
+afterAll(async () => {
+  endQemus();
+  await place[Symbol.asyncDispose]();
+});
+
+/** Where the QEMU of that name writes its pid. */
+function pidFileOf(name: string): string {
+  return place.file(`${name}.pid`);
+}
+
+/** What a test that failed has left running would keep a core busy for ever. */
+function endQemus(): void {
+  for (const file of new Bun.Glob("*.pid").scanSync({ cwd: place.path, absolute: true })) {
+    const pid = readFileSync(file, "utf8").trim();
+    // It may have been killed, and its number be another's.
+    const commandLine = `/proc/${pid}/cmdline`;
+    if (!existsSync(commandLine) || !readFileSync(commandLine, "latin1").includes(file)) continue;
+    process.kill(Number(pid), "SIGKILL");
+  }
+}
 
 /** A snapshot of the counting guest in a QEMU of that version; made once. */
 const snapshots = new Map<QemuVersion, Promise<string>>();
@@ -69,7 +89,7 @@ interface Machine {
 }
 
 /** The words that start a QEMU like the one that was captured, with a monitor for the test. */
-async function runWords({ version, name, machine = "pc", memory = "128M", extra = "" }: Machine) {
+async function runWords({ version, name, machine = "pc", memory = "64M", extra = "" }: Machine) {
   const image = place.file(`${name}.img`);
   await Bun.write(image, buildBootSector());
   const words = [
@@ -84,6 +104,7 @@ async function runWords({ version, name, machine = "pc", memory = "128M", extra 
       "chardev:com1",
     ],
     ...["-qmp", `unix:'${place.file(name)}',server=on,wait=off`],
+    ...["-pidfile", `'${pidFileOf(name)}'`],
   ];
   return `${words.join(" ")} ${extra}`;
 }
@@ -126,6 +147,9 @@ async function runAlone(...[words, see]: Parameters<typeof runPostcopy>): Promis
   return run;
 }
 
+/** So slowly that the guest asks for some pages, however late QEMU gets it going. */
+const PUSH_RATE = ["--max-postcopy-bandwidth", "128MiB/s"];
+
 const PAIRS: [from: QemuVersion, to: QemuVersion][] = [
   ["7.2", "7.2"],
   ["10.0", "10.0"],
@@ -139,11 +163,9 @@ for (const [from, to] of PAIRS) {
   test(`a guest kept of QEMU ${from} runs again in QEMU ${to}, by one command`, async () => {
     const name = `q${from}-${to}`;
     const directory = await snapshotOf(from);
-    const pidFile = place.file(`${name}.pid`);
-    const extra = `-pidfile '${pidFile}'`;
-    const command = await runWords({ version: to, name, machine: machineOf(from), extra });
+    const command = await runWords({ version: to, name, machine: machineOf(from) });
     const words = ["source", "--guest", `snapshot:${directory}`, "--run", command];
-    const run = await runAlone(words);
+    const run = await runAlone([...words, ...PUSH_RATE]);
     const report = sourceReportOf(run);
     expect(run.events.some(({ event }) => event === "running")).toBe(true);
     expect(report.outcome).toBe("completed");
@@ -154,7 +176,9 @@ for (const [from, to] of PAIRS) {
     expect(report.times.toRunning).toBeGreaterThan(report.qemu?.startMs ?? Infinity);
     expect(report.times.toDrained).toBeGreaterThan(report.times.toRunning ?? Infinity);
     expect(report.requests.received).toBeGreaterThan(0);
-    expect(run.stderr).toContain(`in QEMU, process ${readFileSync(pidFile, "utf8").trim()}\n`);
+    expect(run.stderr).toContain(
+      `in QEMU, process ${readFileSync(pidFileOf(name), "utf8").trim()}\n`,
+    );
     // 10.1 and later say how long each fault took.
     expect((report.qemu?.latencyBuckets ?? null) !== null).toBe(to === "11.1");
     await expectToCountOn(name);
@@ -218,7 +242,7 @@ for (const version of QEMU_VERSIONS) {
         return await runPostcopy(["source", "--guest", `snapshot:${directory}`, "--run", command]);
       });
       for (const run of await Promise.all(runs)) {
-        // The pages are read a few at a time: what a source holds is far below the guest's memory.
+        // The pages are read a few at a time: with the guest's memory it would be more.
         expect(sourceReportOf(run).memory.peakRssBytes).toBeLessThan(128 * 2 ** 20);
       }
       for (const name of names) await expectToCountOn(name);
@@ -292,17 +316,13 @@ oldTest(
   "a QEMU that is killed while pages are missing is told of; it can be restored",
   async () => {
     const directory = await snapshotOf("7.2");
-    const pidFile = place.file("killed.pid");
-    const command = await runWords({
-      version: "7.2",
-      name: "killed",
-      extra: `-pidfile ${pidFile}`,
-    });
+    const command = await runWords({ version: "7.2", name: "killed" });
     const words = ["source", "--guest", `snapshot:${directory}`, "--run"];
     // What the guest does not ask for is held back, so that some is missing when it is killed.
     const slow = ["--max-postcopy-bandwidth", "1MiB/s"];
     const run = await runAlone([...words, command, ...slow], ({ event }) => {
-      if (event === "running") process.kill(Number(readFileSync(pidFile, "utf8")), "SIGKILL");
+      if (event === "running")
+        process.kill(Number(readFileSync(pidFileOf("killed"), "utf8")), "SIGKILL");
     });
     expect(run.exitCode).toBe(1);
     expect(run.stderr).toContain("QEMU ended before all memory of its guest was there");
@@ -337,7 +357,7 @@ oldTest(
 oldTest("a command that cannot be run, and one with -incoming, are refused", async () => {
   const directory = await snapshotOf("7.2");
   const words = ["source", "--guest", `snapshot:${directory}`, "--run"];
-  const absent = await runPostcopy([...words, "no-such-qemu -m 128M"]);
+  const absent = await runPostcopy([...words, "no-such-qemu -m 64M"]);
   expect(absent).toMatchObject({ exitCode: 1 });
   expect(absent.stderr).toContain("no-such-qemu: not found");
   const twice = await runPostcopy([...words, "qemu-system-x86_64 -incoming defer"]);

@@ -9,7 +9,7 @@ import { DEFAULT_RANGE, buildBootSector } from "../../helpers/boot-sector.ts";
 /** `as --32` and `ld -Ttext 0x7c00` of the same program, up to the descriptor table. */
 const LISTING =
   "fa 31c0 8ed8 e492 0c02 24fe e692 0f0116607c 0f20c0 0c01 0f22c0 ea1f7c0800 " +
-  "66b81000 8ed8 66baf803 b041 ee bf00001000 fe07 81c700100000 81ff00004006 72f0 b042 ee ebe6";
+  "66b81000 8ed8 66baf803 b041 ee bf00001000 fe07 81c700100000 81ff0000c002 72f0 b042 ee ebe6";
 
 /** The null, code and data descriptors, the table's limit and its address. */
 const TABLE = "0000000000000000 ffff0000009acf00 ffff00000092cf00 1700 487c0000";
@@ -43,7 +43,7 @@ describe("buildBootSector", () => {
   test("fills the range first when asked", () => {
     const filled = hex(buildBootSector(DEFAULT_RANGE, { filled: true }));
     // imul eax, eax, 1664525 … jb, back over the 24 bytes of the loop
-    expect(filled).toContain("69c00d661900055ff36e3c890783c70481ff0000400672e8");
+    expect(filled).toContain("69c00d661900055ff36e3c890783c70481ff0000c00272e8");
   });
 
   test("refuses ranges that are not whole pages, are empty, or overlap the BIOS", () => {

@@ -1,9 +1,10 @@
 /** The fixtures that run programs: output, exit codes, deadlines, and nothing left behind. */
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 
 import { DeadlineError, waitUntil, withDeadline } from "../../helpers/deadline.ts";
-import { run, spawn } from "../../helpers/spawn.ts";
+import { PROJECT_ROOT, run, spawn } from "../../helpers/spawn.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 
 describe("run", () => {
@@ -102,4 +103,18 @@ test("a temporary directory goes away with what is in it", async () => {
     expect(existsSync(directory.file("a"))).toBe(true);
   }
   expect(existsSync(path)).toBe(false);
+});
+
+test("postcopy is the executable that was built for the tests, or else runs from its sources", async () => {
+  const helper = JSON.stringify(join(PROJECT_ROOT, "tests", "helpers", "spawn.ts"));
+  const code = `const { postcopyCommand } = await import(${helper});
+    console.log(JSON.stringify(postcopyCommand("check", "--json")));`;
+  const commandWith = async (executable: string | undefined): Promise<unknown> => {
+    const environment = { POSTCOPY_EXECUTABLE: executable };
+    const { stdout } = await run([process.execPath, "-e", code], { environment });
+    return JSON.parse(stdout);
+  };
+  expect(await commandWith("/built/postcopy")).toEqual(["/built/postcopy", "check", "--json"]);
+  const sources = [process.execPath, join(PROJECT_ROOT, "src", "cli.ts")];
+  expect(await commandWith(undefined)).toEqual([...sources, "check", "--json"]);
 });
