@@ -3,6 +3,7 @@ import { expect } from "bun:test";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
+import { startDriven } from "../helpers/driven-qemu.ts";
 import { captureQemu, enablePostcopy, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
@@ -16,24 +17,12 @@ import {
 } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
-import type { Qemu, QemuOptions } from "../helpers/qemu.ts";
+import type { Qemu } from "../helpers/qemu.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const oldTest = requireOrSkip(needQemuVersion("7.2"), needUserfaultfd());
-
-/** A QEMU with a second monitor, as each monitor serves one client at a time: ours is the test's. */
-async function startDriven(
-  directory: TemporaryDirectory,
-  name: string,
-  options: QemuOptions,
-): Promise<[qemu: Qemu, guest: string]> {
-  const path = directory.file(name);
-  const extraArguments = ["-qmp", `unix:${path},server=on,wait=off`];
-  const qemu = await startQemu({ ...options, extraArguments });
-  return [qemu, `qemu:${path}`];
-}
 
 async function expectToCountOn(
   qemu: Qemu,

@@ -7,6 +7,7 @@ import { expect } from "bun:test";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
+import { startDriven } from "../helpers/driven-qemu.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import type { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
@@ -15,7 +16,6 @@ import type { RoleEnd, SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { needQemuVersion, qemuProgram } from "../helpers/qemu-versions.ts";
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
-import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import type { SourceReport } from "../../src/report/report.ts";
@@ -70,18 +70,16 @@ async function expectGoesOn(qemu: Qemu, act: () => Promise<void>): Promise<void>
 }
 
 /** A QEMU with a small guest that counts, and the GUEST word of a second monitor. */
-async function startDriven(
+async function startCounting(
   version: QemuVersion,
   directory: TemporaryDirectory,
 ): Promise<[qemu: Qemu, guest: string]> {
-  const path = directory.file("qmp");
-  const qemu = await startQemu({
+  const [qemu, guest] = await startDriven(directory, "qmp", {
     ...{ program: qemuProgram(version), memoryMib: 32, bootSector: buildBootSector(RANGE) },
-    extraArguments: ["-qmp", `unix:${path},server=on,wait=off`],
   });
   await qemu.setCapabilities({ events: true });
   await qemu.waitForRounds(2);
-  return [qemu, `qemu:${path}`];
+  return [qemu, guest];
 }
 
 async function expectStays(
@@ -101,7 +99,7 @@ newTest(
   "a driven QEMU 11.1: its peer hangs up, also after the package, or refuses; Ctrl-C: the guest counts on",
   async () => {
     await using directory = new TemporaryDirectory("driven");
-    const [started, guest] = await startDriven("11.1", directory);
+    const [started, guest] = await startCounting("11.1", directory);
     await using qemu = started;
     for (const misdeed of [hangUp, refuse]) {
       await expectStays(qemu, guest, PRECOPY, "precopy", misdeed);
@@ -125,7 +123,7 @@ oldTest(
   "a driven QEMU 7.2: its peer hangs up or refuses: the guest counts on, but not after the package",
   async () => {
     await using directory = new TemporaryDirectory("driven");
-    const [started, guest] = await startDriven("7.2", directory);
+    const [started, guest] = await startCounting("7.2", directory);
     await using qemu = started;
     for (const misdeed of [hangUp, refuse]) {
       await expectStays(qemu, guest, PRECOPY, "precopy", misdeed);

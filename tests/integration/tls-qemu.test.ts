@@ -7,6 +7,7 @@ import { afterAll, expect } from "bun:test";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { makeCertificates } from "../helpers/certificates.ts";
+import { breakAndMend, startDriven } from "../helpers/driven-qemu.ts";
 import { Link } from "../helpers/link.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, SourceRole } from "../helpers/migration.ts";
@@ -117,13 +118,6 @@ for (const { version, preempt, multifd = false } of WAYS) {
   });
 }
 
-/** A QEMU with a second monitor, as each monitor serves one client at a time: ours is the test's. */
-async function startDriven(name: string, options: QemuOptions): Promise<[Qemu, string]> {
-  const path = place.file(name);
-  const extraArguments = ["-qmp", `unix:${path},server=on,wait=off`];
-  return [await startQemu({ ...options, extraArguments }), `qemu:${path}`];
-}
-
 /** What a QEMU has left of TLS when it is given back. */
 async function leftOfTls(qemu: Qemu): Promise<unknown> {
   const parameters = await qemu.qmp.execute<Record<string, unknown>>("query-migrate-parameters");
@@ -139,9 +133,9 @@ for (const version of ["7.2", "11.1"] as const) {
   test(`between QEMUs ${version} that are driven, with preempt, over TLS, over a link that breaks`, async () => {
     const program = qemuProgram(version);
     const name = `driven-${version}`;
-    const [from, sourceGuest] = await startDriven(`${name}-source`, { ...SMALL, program });
+    const [from, sourceGuest] = await startDriven(place, `${name}-source`, { ...SMALL, program });
     await using source = from;
-    const [to, destGuest] = await startDriven(`${name}-dest`, {
+    const [to, destGuest] = await startDriven(place, `${name}-dest`, {
       ...SMALL,
       program,
       incoming: "defer",
@@ -157,17 +151,11 @@ for (const version of ["7.2", "11.1"] as const) {
       guest: sourceGuest,
       flags: [...flags, ...SLOW, "--switchover", "now", "--tls-hostname", "host2.example"],
     });
-    await Promise.all([sending.phase("postcopy"), destination.qmp.waitForEvent("RESUME")]);
-    link.cut();
-    await Promise.all([sending.phase("paused"), receiving.phase("paused")]);
-    link.mend(receiving.peer);
-    await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
-    const [sent, got] = await Promise.all([sending.end(), receiving.end()]);
-    expect([sent, got].map(({ exitCode, stderr }) => ({ exitCode, stderr }))).toMatchObject([
-      { exitCode: 0 },
-      { exitCode: 0 },
-    ]);
-    expect(sent.report).toMatchObject({ outcome: "completed", recoveries: 1 });
+    await breakAndMend(
+      link,
+      { qemu: source, role: sending },
+      { qemu: destination, role: receiving },
+    );
     await expectCountsOn(destination, before, RANGE);
     expect(await leftOfTls(source)).toEqual(NOTHING_LEFT);
     expect(await leftOfTls(destination)).toEqual(NOTHING_LEFT);
@@ -178,7 +166,7 @@ const test = requireOrSkip(needQemuVersion("11.1"), needUserfaultfd());
 
 test("a driven QEMU whose destination has another authority keeps its guest, and nothing of TLS", async () => {
   await using others = makeCertificates();
-  const [from, guest] = await startDriven("refused-source", {
+  const [from, guest] = await startDriven(place, "refused-source", {
     ...SMALL,
     program: qemuProgram("11.1"),
   });
