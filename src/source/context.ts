@@ -51,7 +51,7 @@ export interface SourceContext {
   /** Makes a writer of RAM records over the guest's memory. */
   makeWriter: () => RamWriter;
   /** Opens a second connection to the peer, or undefined where only one is possible. */
-  connectUrgent: (() => number) | undefined;
+  connectFurther: (() => number) | undefined;
   /** Has a thread push on a connection whose head is sent; the crew closes it. */
   startPush: (fd: number) => void;
   /** A writing channel over a descriptor of this thread's peer. */

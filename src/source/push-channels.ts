@@ -3,13 +3,11 @@
  * the same bitmap. They are opened ahead of the switchover and begin with the push of the main channel,
  * which waits for them at its end. Where one breaks, the whole link counts as broken.
  */
-import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
-import { channelHead } from "../stream/further-channel.ts";
 import { LARGE_PAGE_BYTES } from "../stream/hello.ts";
-import { errorChain } from "../util/errors.ts";
 import type { SourceContext } from "./context.ts";
+import { openFurtherChannel } from "./further-channel.ts";
 import { followHostPages } from "./host-pages.ts";
 import { pushPages } from "./postcopy.ts";
 import type { PushContext } from "./postcopy.ts";
@@ -18,6 +16,7 @@ import type { SourceShared } from "./shared.ts";
 
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
+const FEWER = "The push goes on fewer channels than it might";
 /**
  * Opens as many as both ends want, at most `most`, and gives each to a thread. Returns how many there
  * are: fewer, with a warning, where a connection cannot be had.
@@ -31,32 +30,12 @@ export function openPushChannels(context: SourceContext, token: number, most: nu
     guest.blocks.some(({ pageSize }) => pageSize > LARGE_PAGE_BYTES);
   const wanted = single ? 0 : Math.min(settings.pushChannels, most);
   for (let opened = 0; opened < wanted; opened++) {
-    const fd = connectPush(context, token);
+    const fd = openFurtherChannel(context, "push", token, FEWER);
     if (fd === undefined) return opened;
     Atomics.add(shared.control, WORD.pushOpen, 1);
     context.startPush(fd);
   }
   return wanted;
-}
-
-/** A connection whose head is sent, or undefined, with a warning, where that fails. */
-function connectPush(context: SourceContext, token: number): number | undefined {
-  if (context.connectUrgent === undefined) return undefined;
-  try {
-    const fd = context.connectUrgent();
-    try {
-      context.openChannel(fd).write(channelHead("push", token));
-    } catch (error) {
-      closeDescriptor(fd);
-      throw error;
-    }
-    return fd;
-  } catch (error) {
-    if (error instanceof StoppedError || !(error instanceof Error)) throw error;
-    const message = `The push goes on fewer channels than it might: ${errorChain(error)}`;
-    context.emit({ kind: "warning", message });
-    return undefined;
-  }
 }
 
 /**

@@ -3,18 +3,14 @@
  * one of ours, or the preempt channel of a QEMU. Which of them, and when, is decided here.
  */
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
-import { StoppedError } from "../channel/channel.ts";
 import { FEATURE, FEATURES_OURS, chosenValue, helloValue, tokenValues } from "../stream/hello.ts";
-import {
-  channelHead,
-  furtherPushChannels,
-  withFurtherPushChannels,
-} from "../stream/further-channel.ts";
+import { furtherPushChannels, withFurtherPushChannels } from "../stream/further-channel.ts";
 import { opensPreemptEarly } from "../stream/machine-type.ts";
-import { PostcopyError, errorChain } from "../util/errors.ts";
+import { PostcopyError } from "../util/errors.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
+import { openFurtherChannel } from "./further-channel.ts";
 import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
 import { tellIdentity } from "./identity.ts";
 import { openPushChannels } from "./push-channels.ts";
@@ -92,7 +88,7 @@ export function openPreemptEarly(context: SourceContext): void {
  * QEMU that has the capability on waits for it for ever, so that it cannot be had is a failure.
  */
 export function openPreempt(context: SourceContext): void {
-  const { shared, connectUrgent: connect } = context;
+  const { shared, connectFurther: connect } = context;
   if (Atomics.load(shared.control, WORD.urgentFd) >= 0) return;
   if (connect === undefined) {
     throw new PostcopyError("NO_PREEMPT", "The preempt channel needs a second connection", {
@@ -108,23 +104,11 @@ function closePreempt({ shared }: SourceContext): void {
   if (fd >= 0) closeDescriptor(fd);
 }
 
-/** Connects the urgent channel and sends its head; false, with a warning, where that fails. */
+/** Opens the urgent channel; false, with a warning, where it cannot be had. */
 function connectUrgent(context: SourceContext, token: number): boolean {
-  if (context.connectUrgent === undefined) return false;
-  try {
-    const fd = context.connectUrgent();
-    try {
-      context.openChannel(fd).write(channelHead("urgent", token));
-    } catch (error) {
-      closeDescriptor(fd);
-      throw error;
-    }
-    Atomics.store(context.shared.control, WORD.urgentFd, fd);
-    return true;
-  } catch (error) {
-    if (error instanceof StoppedError || !(error instanceof Error)) throw error;
-    const message = `There is no urgent channel, requests wait for bulk data: ${errorChain(error)}`;
-    context.emit({ kind: "warning", message });
-    return false;
-  }
+  const without = "There is no urgent channel, requests wait for bulk data";
+  const fd = openFurtherChannel(context, "urgent", token, without);
+  if (fd === undefined) return false;
+  Atomics.store(context.shared.control, WORD.urgentFd, fd);
+  return true;
 }

@@ -73,7 +73,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       replay: task.replay,
       watch: task.watch,
       makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
-      connectUrgent:
+      connectFurther:
         route.kind === "connect"
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,

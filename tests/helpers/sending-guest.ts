@@ -55,7 +55,7 @@ export function sourceContext(
     replay: new Uint32Array(),
     watch: false,
     makeWriter: () => new RamWriter(pages),
-    connectUrgent: undefined,
+    connectFurther: undefined,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
     startPush: () => undefined,
     noteHandOver: () => undefined,

@@ -51,7 +51,7 @@ describe("opening push channels", () => {
     const events: SourceEvent[] = [];
     const given: number[] = [];
     const far: number[] = [];
-    context.connectUrgent = () => {
+    context.connectFurther = () => {
       if (far.length === available) throw new ChannelError("ECONNREFUSED", "Nobody listens there");
       const [near, other] = descriptors.pair();
       far.push(other);
