@@ -16,11 +16,9 @@ import { errorChain } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import { peakResidentBytes } from "./process-memory.ts";
-import type { DestJob } from "./run-dest.ts";
+import type { DestJob, DestMoment } from "./dest-job.ts";
 import { ratePerSecond } from "./timeline.ts";
 import type { Timeline } from "./timeline.ts";
-
-export type DestMoment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
 
 /** What a report is made of. */
 export interface FinishedArrival {

@@ -8,8 +8,7 @@ import type { RamBlock } from "../ram/block.ts";
 import type { DestCrew } from "../threads/dest-crew.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
-import type { DestMoment } from "./dest-report.ts";
-import type { DestJob } from "./run-dest.ts";
+import type { DestJob, DestMoment } from "./dest-job.ts";
 import type { Timeline } from "./timeline.ts";
 
 export interface GuestPlaceOptions {

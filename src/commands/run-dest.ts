@@ -1,12 +1,11 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
 import { formatPeer } from "../channel/address.ts";
-import type { Peer } from "../channel/address.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import { StoppedError } from "../channel/channel.ts";
 import { guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
-import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
+import type { ArrivalNews } from "../guests/registry.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
 import type { StopTime } from "../guests/stress/state.ts";
 import type { RamBlock } from "../ram/block.ts";
@@ -23,36 +22,17 @@ import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import type { Output } from "./common.ts";
+import type { DestJob, DestMoment } from "./dest-job.ts";
 import { destObservations, destReport } from "./dest-report.ts";
-import type { DestMoment } from "./dest-report.ts";
 import { GuestPlace } from "./guest-place.ts";
-import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
-import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
+import type { OpenedArrival } from "./peers.ts";
 import { withTlsFailure } from "./tls-failure.ts";
 import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
-
-/** What is received, where, and how. */
-export interface DestJob {
-  guest: DestGuestData;
-  guestText: string;
-  peer: Peer;
-  /** Who may connect there. */
-  security: ArrivalOptions;
-  lockMemory: boolean;
-  /** How long to wait for the source when the link breaks after the guest has started. */
-  recoverTimeoutMs: number;
-  /** When a link on which nothing arrives is broken, and a silent source given up. */
-  linkTimeoutMs: number;
-  /** Connections on which the push may come. */
-  channels: number;
-  output: Output;
-  interrupts: Interrupts;
-}
 
 /** Says where the source is awaited. */
 export function sayListening({ text }: OpenedArrival, output: Output): void {

@@ -50,7 +50,7 @@ export interface SourceContext {
   watch: boolean;
   /** Makes a writer of RAM records over the guest's memory. */
   makeWriter: () => RamWriter;
-  /** Opens a second connection to the peer, or undefined where only one is possible. */
+  /** Opens a further connection to the peer, or undefined where only one is possible. */
   connectFurther: (() => number) | undefined;
   /** Has a thread push on a connection whose head is sent; the crew closes it. */
   startPush: (fd: number) => void;

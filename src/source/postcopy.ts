@@ -18,7 +18,6 @@ import { CopyChooser } from "./copy-chooser.ts";
 import { NeighbourOrder } from "./neighbour-order.ts";
 import { PushCompression } from "./push-compression.ts";
 import { ListedOrder } from "./push-order.ts";
-import { runsElsewhere } from "./receiver.ts";
 import type { PushOrder } from "./push-order.ts";
 import { PushPace } from "./push-pace.ts";
 import type { RamWriter } from "./ram-writer.ts";
@@ -32,8 +31,6 @@ import { RAM_SECTION_ID, sendCommand } from "./stream.ts";
 const PAGES_PER_CHUNK = 32;
 /** The same where requested pages go on a channel of their own, and the push may be as fast as it can. */
 const PAGES_PER_LONG_CHUNK = 128;
-/** What the guest's start may be delayed by for pages that it will need at once. */
-const AHEAD_MS = 10;
 /** How long the push waits for the guest to start; it then starts beside it. */
 const START_GRACE_MS = 100;
 const START_LOOK_MS = 0.2;
@@ -67,7 +64,8 @@ export function pushOwed(context: SourceContext, behindRecorded?: () => void): v
   pushPages(context, { ...mainLane(shared), ...(behindRecorded && { behindRecorded }) });
 }
 
-function mainLane({ mainLock }: SourceShared): PushLane {
+/** The main channel, which others write on as well. */
+export function mainLane({ mainLock }: SourceShared): PushLane {
   return { lock: mainLock, sectionId: RAM_SECTION_ID, start: 0 };
 }
 
@@ -135,54 +133,6 @@ export function pushPages(context: PushContext, lane: PushLane): void {
   workingSet?.send();
 }
 
-/**
- * Sends the head of the recorded working set while the guest cannot run yet, after the discards:
- * a page that is there before LISTEN costs the guest no fault at all. What is sent later races with
- * it, so this pays for as long as the wait is short beside the faults that it saves.
- */
-export function sendAhead(context: SourceContext): void {
-  const { guest, shared, replay, channel, settings } = context;
-  if (replay.length === 0) return;
-  if (!runsElsewhere(shared)) return;
-  const order = new ListedOrder(replay, guest.blocks, shared);
-  const writer = context.makeWriter();
-  writer.kind = KIND.replay;
-  const before = channel.bytesWritten;
-  const deadline = performance.now() + AHEAD_MS;
-  // It is a part of the push, whose limit holds for it as well.
-  const rate = settings.maxPostcopyBandwidth > 0 ? settings.maxPostcopyBandwidth : Infinity;
-  const end = before + (rate * AHEAD_MS) / 1000;
-  while (performance.now() < deadline && channel.bytesWritten < end && order.find()) {
-    checkStop(shared);
-    checkPeer(shared);
-    pushChunk(context, writer, order, mainLane(shared));
-  }
-  shared.counters.add(SOURCE.bytesPostcopy, channel.bytesWritten - before);
-}
-
-/**
- * Sends the pages that the device state points at: whoever loads it would wait for each of them. They
- * come before LISTEN, so at both ends they count as pages of precopy that are owed no more.
- */
-export function sendDevicePages(context: SourceContext): void {
-  const { guest, shared, channel } = context;
-  const pages = guest.devicePages?.();
-  if (pages === undefined) return;
-  const { counters } = shared;
-  const bytes = channel.bytesWritten;
-  const before = precopyPages(shared);
-  const order = new ListedOrder(pages, guest.blocks, shared);
-  const writer = context.makeWriter();
-  writer.kind = KIND.precopy;
-  while (order.find()) pushChunk(context, writer, order, mainLane(shared));
-  counters.add(SOURCE.owedPages, before - precopyPages(shared));
-  counters.add(SOURCE.bytesPrecopy, channel.bytesWritten - bytes);
-}
-
-function precopyPages({ counters }: SourceShared): number {
-  return counters.get(SOURCE.pagesNormalPrecopy) + counters.get(SOURCE.pagesZeroPrecopy);
-}
-
 /** The PING behind the last page of the recorded working set, where one is recorded. */
 class WorkingSetPing {
   readonly #context: PushContext;
@@ -231,7 +181,7 @@ function limitChannel(channel: Channel): void {
 }
 
 /** Sends the next pages of an order, up to a chunk of them, under the lock of the channel. */
-function pushChunk(
+export function pushChunk(
   context: PushContext,
   writer: RamWriter,
   order: PushOrder,

@@ -1,0 +1,27 @@
+/** What is received, where and how; and what happens then. */
+import type { Peer } from "../channel/address.ts";
+import type { DestGuestData } from "../guests/registry.ts";
+import type { Output } from "./common.ts";
+import type { Interrupts } from "./interrupts.ts";
+import type { ArrivalOptions } from "./peers.ts";
+
+/** What is received, where, and how. */
+export interface DestJob {
+  guest: DestGuestData;
+  guestText: string;
+  peer: Peer;
+  /** Who may connect there. */
+  security: ArrivalOptions;
+  lockMemory: boolean;
+  /** How long to wait for the source when the link breaks after the guest has started. */
+  recoverTimeoutMs: number;
+  /** When a link on which nothing arrives is broken, and a silent source given up. */
+  linkTimeoutMs: number;
+  /** Connections on which the push may come. */
+  channels: number;
+  output: Output;
+  interrupts: Interrupts;
+}
+
+/** Moments of an arrival. */
+export type DestMoment = "connected" | "precopy" | "device" | "postcopy" | "running" | "drained";
