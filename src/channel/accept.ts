@@ -56,6 +56,8 @@ const RECOVERY_START = ((SECTION.command << 16) | COMMAND.recvBitmap) << 8;
 type Verdict =
   | "migration"
   | "multifd"
+  /** It begins a migration, where one that goes on is waited for. */
+  | "beginner"
   /** The first bytes of a magic, and more may come. */
   | "undecided"
   | "stranger"
@@ -162,6 +164,8 @@ export class Door {
     if (got === -ERRNO.EAGAIN) return "undecided";
     if (got <= 0) return "gone";
     const migration = begins(bytes, got, this.#start);
+    // A channel of multifd begins otherwise, and so does what goes on after a broken link.
+    if (!migration && got === MAGIC_BYTES && begins(bytes, got, STREAM_MAGIC)) return "beginner";
     if (!migration && !begins(bytes, got, MULTIFD_MAGIC)) return "stranger";
     // No source closes one of its channels while the main one has not spoken.
     if (hungUp && !(migration && got === MAGIC_BYTES)) return "stranger";
@@ -181,7 +185,11 @@ export class Door {
       this.#multifd.push(fd);
       return;
     }
-    if (verdict !== "gone") {
+    if (verdict === "beginner") {
+      this.#entrance.warnings.say(
+        "A source that begins anew was turned away: the rest of a guest is waited for, which --resume sends",
+      );
+    } else if (verdict !== "gone") {
       this.#entrance.warnings.say(
         "A connection that is not a QEMU migration stream was turned away",
       );

@@ -19,6 +19,8 @@ export interface DestJob {
   linkTimeoutMs: number;
   /** Connections on which the push may come. */
   channels: number;
+  /** Called as soon as every page is here, before anything else is made of that. */
+  whole?: () => void;
   output: Output;
   interrupts: Interrupts;
 }

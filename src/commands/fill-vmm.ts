@@ -16,6 +16,7 @@ import { KeeperWatch } from "./keeper-watch.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
+import type { DestJob } from "./dest-job.ts";
 import { DestRun, sayListening } from "./run-dest.ts";
 import { VmmFate } from "./vmm-fate.ts";
 import type { OnFailure } from "./vmm-fate.ts";
@@ -153,7 +154,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     if (kept !== undefined) keeperWatch = new KeeperWatch(kept, vmm.processFd, output);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;
-    run = openRun(job, vmm, kept, takenOver);
+    run = openRun({ ...job, whole: () => fate.settle() }, vmm, kept, takenOver);
     if (vmm.processFd >= 0) watch = new ProcessWatch(vmm.processFd);
     void watch?.ended.then(
       () => run?.giveUp(new VmmGoneError()),
@@ -163,7 +164,6 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
       decide(fate, why);
       return fate.isOver;
     });
-    fate.settle();
     await keeperWatch?.end();
     kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
@@ -190,7 +190,7 @@ function decide(fate: VmmFate, why: Error): void {
 }
 
 function openRun(
-  job: FillJob,
+  job: FillJob & Pick<DestJob, "whole">,
   { handover }: Vmm,
   kept: KeptVmm | undefined,
   takenOver: boolean,

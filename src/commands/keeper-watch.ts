@@ -3,7 +3,7 @@
  * once, and the next one that is started in its place is given what it had.
  */
 import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
-import { KeeperError } from "../keeper/keeper.ts";
+import { KeeperError, NobodyKeepsError } from "../keeper/keeper.ts";
 import { ProcessWatch } from "../threads/process-watch.ts";
 import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
@@ -52,11 +52,16 @@ export class KeeperWatch {
   /** Waits for the end of the keeper, or of what is asked for here. */
   async #awaitEnd(): Promise<"ended" | "over"> {
     let fd: number;
-    try {
-      fd = this.#kept.openKeeperProcess();
-    } catch (error) {
-      if (error instanceof KeeperError) return "ended";
-      throw error;
+    for (;;) {
+      try {
+        fd = this.#kept.openKeeperProcess();
+        break;
+      } catch (error) {
+        if (error instanceof NobodyKeepsError) return "ended";
+        if (!(error instanceof KeeperError)) throw error;
+        // It is there, and busy.
+        if (await this.#pauses()) return "over";
+      }
     }
     // It outlives this process, or cannot be seen.
     if (fd < 0) return "over";
@@ -80,8 +85,7 @@ export class KeeperWatch {
   /** Looks for another keeper until there is one; false when nobody wants to know any more. */
   async #giveToNext(): Promise<boolean> {
     for (;;) {
-      const pause = Bun.sleep(LOOK_PAUSE_MS).then(() => "paused" as const);
-      if ((await Promise.race([pause, this.#over.promise])) === "over") return false;
+      if (await this.#pauses()) return false;
       try {
         this.#kept.keepAgain();
         return true;
@@ -89,5 +93,11 @@ export class KeeperWatch {
         if (!(error instanceof KeeperError)) throw error;
       }
     }
+  }
+
+  /** Pauses between two looks; true when nobody wants to know any more. */
+  async #pauses(): Promise<boolean> {
+    const pause = Bun.sleep(LOOK_PAUSE_MS).then(() => "paused" as const);
+    return (await Promise.race([pause, this.#over.promise])) === "over";
   }
 }

@@ -49,6 +49,8 @@ export async function resumeInQemu(
         ...{ record, noted: true },
       });
       const end = await run.run();
+      // What that QEMU makes of it is not known yet.
+      if (end.failure === undefined) context.interrupts.exitOnInterrupt();
       const reply = end.failure === undefined ? await awaitMigrationEnd(qemu.qmp) : {};
       const figures = qemuFigures(qemu.qmp.version, reply);
       output.finish({ ...end.report, qemu: figures }, end.observed);

@@ -117,6 +117,7 @@ export class DestRun {
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
+      this.#job.whole?.();
       // A guest that runs here goes on, and may be interrupted.
       if (guest.kind === "stress") interrupts.exitOnInterrupt();
       else interrupts.settle(EXIT.ok);

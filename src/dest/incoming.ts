@@ -87,10 +87,7 @@ export class IncomingLoader {
     const { control } = this.#context.shared;
     setPhase(this.#context, "waiting");
     forgetChoices(control);
-    if (!this.hasBegun) {
-      Atomics.store(control, WORD.urgentToken, 0);
-      return;
-    }
+    if (!this.hasBegun) return;
     // The fault thread is not to take the next source for the urgent channel of this one.
     Atomics.store(control, WORD.requestsHeld, HELD.noLink);
     this.#source.startOver();
@@ -217,6 +214,7 @@ export class IncomingLoader {
     const kind = this.#source.take(value);
     if (kind === "chosen") {
       settleIdentity(this.#context, this.#source.chosen, this.#source.told);
+      this.#source.enforce();
       this.#memory.choose(this.#source.chosen);
       this.#memory.prepare();
     }

@@ -53,6 +53,19 @@ export class SourceHello {
     return kind;
   }
 
+  /** What was chosen is in force from here on: other threads learn which channels may come. */
+  enforce(): void {
+    if ((this.chosen & FEATURE.urgentChannel) === 0) return;
+    if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
+      throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
+    }
+    const channels = furtherPushChannels(this.chosen);
+    Atomics.store(this.#control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
+    Atomics.store(this.#control, WORD.urgentChosen, 1);
+    Atomics.store(this.#control, WORD.pushChannels, 1 + channels);
+    Atomics.store(this.#control, WORD.pushAwaited, channels);
+  }
+
   /** Another source begins, which is not to have the urgent channel of the one before. */
   startOver(): void {
     this.#features = withFurtherPushChannels(this.#features & ~FEATURE.urgentChannel, 0);
@@ -71,13 +84,5 @@ export class SourceHello {
     }
     this.#hasChosen = true;
     this.chosen = features;
-    if ((features & FEATURE.urgentChannel) === 0) return;
-    if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
-      throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
-    }
-    Atomics.store(this.#control, WORD.urgentToken, (this.#tokenHigh << 16) | this.#tokenLow);
-    Atomics.store(this.#control, WORD.urgentChosen, 1);
-    Atomics.store(this.#control, WORD.pushChannels, 1 + channels);
-    Atomics.store(this.#control, WORD.pushAwaited, channels);
   }
 }

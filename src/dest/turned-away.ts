@@ -29,8 +29,10 @@ export function isNobody(
 
 /** Takes back what the other threads were told of him. */
 export function forgetChoices(control: Int32Array<SharedArrayBuffer>): void {
-  const { pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen, pushAwaited } = WORD;
-  const chosen = [pageRuns, packedRuns, returnPathOpen, packageWhole, urgentChosen, pushAwaited];
-  for (const word of chosen) Atomics.store(control, word, 0);
+  const { pageRuns, packedRuns, returnPathOpen, packageWhole } = WORD;
+  const { urgentChosen, urgentToken, pushAwaited } = WORD;
+  const told = [pageRuns, packedRuns, returnPathOpen, packageWhole];
+  for (const word of [...told, urgentChosen, urgentToken, pushAwaited])
+    Atomics.store(control, word, 0);
   Atomics.store(control, WORD.pushChannels, 1);
 }

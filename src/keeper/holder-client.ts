@@ -79,9 +79,14 @@ export class HolderKeeper implements Keeper {
 
   openProcess(): number {
     let processFd = -1;
-    const { descriptors } = this.#ask("give", [], (fd) => (processFd = openListeningProcess(fd)));
-    descriptors.forEach(closeDescriptor);
-    return processFd;
+    try {
+      const { descriptors } = this.#ask("give", [], (fd) => (processFd = openListeningProcess(fd)));
+      descriptors.forEach(closeDescriptor);
+      return processFd;
+    } catch (error) {
+      if (processFd >= 0) closeDescriptor(processFd);
+      throw error;
+    }
   }
 
   release(): void {

@@ -200,7 +200,7 @@ function sourceLines(report: SourceReport, paint: Paint): string[] {
 /** By how the thread is favoured. */
 const PRIORITY: Readonly<Record<FavourKind, string>> = {
   "real-time": "real time",
-  nice: "favoured, as this host allows no real time",
+  nice: "favoured",
   usual: "none, as this host allows none",
 };
 

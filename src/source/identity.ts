@@ -36,7 +36,7 @@ export function confirmIdentity(context: SourceContext): void {
   sendIdentity(context);
   awaitAnswer(
     shared,
-    (ms) => Atomics.wait(control, WORD.identityAnswer, IDENTITY_ANSWER.none, ms) !== "timed-out",
+    (ms) => Atomics.wait(control, WORD.identityAnswer, IDENTITY_ANSWER.awaited, ms) !== "timed-out",
     settings.linkTimeoutMs,
     "answered no PING",
   );

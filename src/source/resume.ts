@@ -49,7 +49,7 @@ export function prepareResume(shared: SourceShared, blocks: readonly RamBlock[])
   Atomics.store(control, WORD.resumeAwaited, 0);
   Atomics.store(control, WORD.pushing, PUSHING.notYet);
   Atomics.store(control, WORD.pushLost, 0);
-  Atomics.store(control, WORD.identityAnswer, IDENTITY_ANSWER.none);
+  Atomics.store(control, WORD.identityAnswer, IDENTITY_ANSWER.awaited);
   for (const event of [shared.finished, shared.peerKnown, shared.bitmapsKnown, shared.resumed]) {
     event.clear();
   }

@@ -77,11 +77,14 @@ export const PUSHING = { notYet: 0, now: 1, over: 2 } as const;
 
 /** Values of WORD.identityAnswer. */
 export const IDENTITY_ANSWER = {
+  /** It is not asked, as the link is the first one. */
   none: 0,
   /** The echo: it knows of no guest, or nothing of identities. */
   unknown: 1,
   same: 2,
   other: 3,
+  /** It is yet to answer, over a link that is to go on: until then it may be anybody's. */
+  awaited: 4,
 } as const;
 
 /** Most page requests whose order is recorded: 1 GiB of pages of 4 KiB. */
@@ -226,7 +229,7 @@ export function checkPeer(shared: SourceShared): void {
   if (!shared.finished.isSet) return;
   const refusal = refusalOf(shared);
   if (refusal !== undefined) throw refusal;
-  if (Atomics.load(shared.control, WORD.shutStatus) >= 0) return;
+  if (Atomics.load(shared.control, WORD.shutStatus) === 0) return;
   throw new ChannelError("PEER_CLOSED", "The destination went away");
 }
 
@@ -247,9 +250,13 @@ export const OTHER_GUEST = "OTHER_GUEST";
 /** Why the destination does not have the guest, if it has said so (SHUT with a status). */
 export function refusalOf({ control }: SourceShared): PostcopyError | undefined {
   const status = Atomics.load(control, WORD.shutStatus);
+  const answer = Atomics.load(control, WORD.identityAnswer);
+  // It may close the link behind that without another word.
+  if (answer === IDENTITY_ANSWER.other) return otherGuest();
   if (status <= 0) return undefined;
-  if (Atomics.load(control, WORD.identityAnswer) === IDENTITY_ANSWER.other) return otherGuest();
-  if (status === SHUT_STATUS.guestGone) return new GuestGoneError();
+  if (status === SHUT_STATUS.guestGone) {
+    return answer === IDENTITY_ANSWER.awaited ? undefined : new GuestGoneError();
+  }
   return new PostcopyError("PEER_FAILED", "The destination refused the guest, or gave it up");
 }
 

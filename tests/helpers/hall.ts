@@ -26,8 +26,8 @@ export class Hall implements Disposable {
     return fd;
   }
 
-  /** Accepts; `warned` is called with each warning, in the middle of accepting. */
-  accept(stopFd: number, warned?: () => void): Accepted {
+  /** Accepts who `find` looks for; `warned` is called with each warning, in the middle of accepting. */
+  accept(stopFd: number, warned?: () => void, find = Door.forMigration): Accepted {
     const warn = (message: string): void => {
       this.warnings.push(message);
       warned?.();
@@ -35,7 +35,7 @@ export class Hall implements Disposable {
     const listenFd = this.listener.fd;
     const warnings = new LimitedWarnings(warn);
     const entrance = { listenFd, stopFd, allow: [], linkTimeoutMs: 30_000, warnings };
-    const accepted = Door.forMigration(entrance).open(Infinity);
+    const accepted = find(entrance).open(Infinity);
     if (accepted === undefined) throw new Error("nobody was waited for");
     for (const fd of [accepted.main, ...accepted.others]) this.descriptors.add(fd);
     return accepted;

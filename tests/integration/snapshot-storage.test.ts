@@ -124,8 +124,8 @@ storageTest("a saved stream that the disk does not give: said with the place in 
   await using directory = new TemporaryDirectory("unread");
   const file = directory.file("saved");
   savedStream(file);
-  // It is read once to see what it is, and then again for its pages.
-  const before = withFaults(["pread64:error=EIO:when=2+"], { paths: [file] });
+  // It is looked into at 64 places, read once to see what it is, and then again for its pages.
+  const before = withFaults(["pread64:error=EIO:when=66+"], { paths: [file] });
   await using source = startSource({ to: "tcp:127.0.0.1:1", guest: `stream:${file}`, before });
   const { exitCode, error } = await source.end();
   expect({ exitCode, code: error?.code }).toEqual({ exitCode: 1, code: "CANNOT_READ" });

@@ -119,7 +119,7 @@ snapshotTest("half a guest is no snapshot, and is not cleared away by the next",
   expect({ exitCode, error }).toMatchObject({ exitCode: 2, error: { code: "NO_SNAPSHOT" } });
   expect(error?.message).toStartWith(`${path} is not a snapshot`);
   expect(error?.hints).toEqual([
-    `it holds a part of a guest: postcopy dest --guest snapshot:${path} --resume takes the rest`,
+    `it holds a part of a guest: postcopy dest --guest snapshot:${path} --listen PEER --resume takes the rest`,
   ]);
 
   const next = await refusal(path);

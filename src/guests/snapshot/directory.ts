@@ -139,7 +139,7 @@ export function whatIsInstead(directory: string): string | undefined {
     return undefined;
   }
   if (!names.includes(ARRIVAL_FILE)) return undefined;
-  return `it holds a part of a guest: postcopy dest --guest snapshot:${directory} --resume takes the rest`;
+  return `it holds a part of a guest: postcopy dest --guest snapshot:${directory} --listen PEER --resume takes the rest`;
 }
 
 /** Bytes that the files of a snapshot take on the disk; holes take none. */

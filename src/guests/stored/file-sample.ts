@@ -1,6 +1,7 @@
 /** What tells a large file from others of its size without reading all of it. */
 import { createHash } from "node:crypto";
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, readSync } from "node:fs";
+import { openRegular } from "../../util/files.ts";
 
 const PIECES = 64;
 const PIECE_BYTES = 4096;
@@ -8,10 +9,10 @@ const PIECE_BYTES = 4096;
 /**
  * SHA-256, in hexadecimal digits, of pieces of a file at even distances, the first and the last page among
  * them. Holes are read as zeros, so that it is the same wherever a copy lies.
- * @throws Error of the file system.
+ * @throws Error of the file system, or that it is no file.
  */
 export function sampleOf(path: string): string {
-  const fd = openSync(path, "r");
+  const fd = openRegular(path);
   try {
     const { size } = fstatSync(fd);
     const piece = new Uint8Array(PIECE_BYTES);

@@ -7,6 +7,8 @@ import { Door } from "../../../src/channel/accept.ts";
 import { LimitedWarnings } from "../../../src/channel/limited-warnings.ts";
 import { MULTIFD_CHANNELS_MAX } from "../../../src/stream/constants.ts";
 import { openListener } from "../../../src/channel/listen.ts";
+import { writeCommand } from "../../../src/stream/command.ts";
+import { bytesOf } from "../../helpers/hand-made-stream.ts";
 import { writeBytes } from "../../fixtures/descriptors.ts";
 import { Hall } from "../../helpers/hall.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -16,6 +18,7 @@ import type * as ChannelEndsFixture from "../../fixtures/channel-ends.ts";
 
 /** "QEVM", version 3, and something behind it. */
 const OPENING = Uint8Array.of(0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3, 7);
+const RECOVERY = bytesOf((writer) => writeCommand(writer, { kind: "recvBitmap", block: "a" }));
 const MULTIFD = Uint8Array.of(0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1);
 const STRANGER = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n");
 const TURNED_AWAY = "A connection that is not a QEMU migration stream was turned away";
@@ -105,6 +108,18 @@ describe("the migration is found", () => {
       }
     });
     expect(others).toHaveLength(MULTIFD_CHANNELS_MAX + 1);
+  });
+
+  test("where one that goes on is waited for, behind one that begins anew, which is said", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Hall();
+    door.connect(OPENING);
+    const going = (): number => door.connect(RECOVERY);
+    const { main } = door.accept(watchdog.stopFd, going, Door.forRecovery);
+    expect(received(main)).toEqual([...RECOVERY]);
+    expect(door.warnings).toEqual([
+      "A source that begins anew was turned away: the rest of a guest is waited for, which --resume sends",
+    ]);
   });
 
   test("behind strangers, who are turned away with a warning each", async () => {

@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { copyFileSync, utimesSync, writeFileSync } from "node:fs";
 import { guestIdentity } from "../../../src/commands/guest-identity.ts";
+import { sampleOf } from "../../../src/guests/stored/file-sample.ts";
 import { IDENTITY_TEXT } from "../../../src/stream/identity.ts";
 import { memoryOf, PAGE_BYTES, writeMemoryFile } from "../../helpers/memory-files.ts";
 import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
@@ -26,4 +27,12 @@ test("files are known by their content too, where size and time are alike", asyn
   copyFileSync(full, copy);
   // It was changed, for all that is known.
   expect(identityOf(copy)).not.toBe(identityOf(full));
+});
+
+test("what is no file is not waited for: whoever opens the guest says so", async () => {
+  await using directory = new TemporaryDirectory("identity");
+  const pipe = directory.file("pipe");
+  expect(Bun.spawnSync(["mkfifo", pipe]).exitCode).toBe(0);
+  expect(guestIdentity({ kind: "firecracker", files: [pipe] })).toMatch(IDENTITY_TEXT);
+  expect(() => sampleOf(pipe)).toThrow(`${pipe} is not a file`);
 });

@@ -2,7 +2,8 @@
 import { expect, test } from "bun:test";
 import { Channel } from "../../../src/channel/channel.ts";
 import { confirmIdentity, takeIdentityPong } from "../../../src/source/identity.ts";
-import { IDENTITY_ANSWER, WORD } from "../../../src/source/shared.ts";
+import { checkPeer, IDENTITY_ANSWER, WORD } from "../../../src/source/shared.ts";
+import { SHUT_STATUS } from "../../../src/stream/return-path.ts";
 import { readCommand } from "../../../src/stream/command.ts";
 import { identityPings, PONG_OTHER_GUEST, PONG_SAME_GUEST } from "../../../src/stream/identity.ts";
 import { readSectionHeader } from "../../../src/stream/section.ts";
@@ -49,4 +50,28 @@ test("goes on where the same guest is waited for, and nowhere where another one 
 test("goes on with who knows nothing of it, unless this process has told it before", () => {
   expect(ask((echo) => echo, false)).toBe("not known");
   expect(ask((echo) => echo, true)).toBe("OTHER_GUEST");
+});
+
+test("believes that its guest is gone only of who has that guest, once a link is to go on", () => {
+  using guest = new SendingGuest([4]);
+  const { shared } = guest;
+  const { none, awaited, same, other } = IDENTITY_ANSWER;
+  const codeOf = (answer: number, status: number): string => {
+    Atomics.store(shared.control, WORD.identityAnswer, answer);
+    Atomics.store(shared.control, WORD.shutStatus, status);
+    shared.finished.set();
+    try {
+      checkPeer(shared);
+    } catch (error) {
+      return error instanceof PostcopyError ? error.code : String(error);
+    }
+    return "done";
+  };
+  expect(codeOf(none, SHUT_STATUS.guestGone)).toBe("GUEST_GONE");
+  expect(codeOf(same, SHUT_STATUS.guestGone)).toBe("GUEST_GONE");
+  // It may be the VMM of another guest, to whose destination this source was led.
+  expect(codeOf(awaited, SHUT_STATUS.guestGone)).toBe("PEER_CLOSED");
+  // Where the answer came and the link was closed behind it.
+  expect(codeOf(other, -1)).toBe("OTHER_GUEST");
+  expect(codeOf(same, SHUT_STATUS.done)).toBe("done");
 });

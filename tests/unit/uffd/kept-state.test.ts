@@ -151,7 +151,7 @@ test("what is no state, another version's, or cut off is refused", () => {
   const open = (): void => undefined;
   const reopen = (state: KeptState): unknown => state.reopen();
   expect(damage(0, 0x51, open)).toContain("it does not begin as one");
-  expect(damage(16, 9, open)).toContain("version 9, and this program writes 1");
+  expect(damage(16, 9, open)).toContain("version 9, and this program writes 2");
   expect(damage(35, 1, open)).toContain("cut off");
   expect(damage(2 * PAGE, 0x7a, open)).toContain("not JSON");
   expect(damage(3 * PAGE, 0x7a, reopen)).toContain("not JSON");
