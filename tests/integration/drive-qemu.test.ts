@@ -127,10 +127,14 @@ async function moveDriven(
 
 /** Postcopy began after so many rounds, of which the first sent all of the guest. */
 function expectRounds({ rounds, pages, switchover }: SourceReport, count: number): void {
-  expect(rounds.map(({ round }) => round)).toEqual(Array.from({ length: count }, (_, n) => n + 1));
+  // QEMU 11.1 looks for what was written every few milliseconds: just before that, nothing may be left.
+  const isEarly = switchover?.reason === "nothing is dirty any more";
+  const ended = isEarly ? rounds.length : count;
+  expect(ended).toBeWithin(1, count + 1);
+  expect(rounds.map(({ round }) => round)).toEqual(Array.from({ length: ended }, (_, n) => n + 1));
   const [first] = rounds;
   expect((first?.pagesNormal ?? 0) + (first?.pagesZero ?? 0)).toBeGreaterThan(0.95 * pages.total);
-  expect(switchover?.reason).toBe(`asked to switch after ${count} rounds`);
+  if (!isEarly) expect(switchover?.reason).toBe(`asked to switch after ${count} rounds`);
 }
 
 /** Receives into a snapshot and gives the address where to. */
