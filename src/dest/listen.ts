@@ -7,18 +7,15 @@ import { Userfault } from "../../syscalls/userfaultfd.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { AddressMap } from "../ram/address-map.ts";
-import type { RamBlock } from "../ram/block.ts";
-import { DEST } from "../report/counters.ts";
 import { readCommand, commandName } from "../stream/command.ts";
 import { FEATURE, answerValue, readHello } from "../stream/hello.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import { PostcopyError, StreamError } from "../util/errors.ts";
 import { awaitThread, checkStop } from "./context.ts";
 import { releaseForeignMemory } from "./foreign-memory.ts";
-import type { PageSink } from "./guest.ts";
-import { addPlaceCounts } from "./placer.ts";
-import type { PlaceCounts } from "./placer.ts";
-import { RamLoader } from "./ram-loader.ts";
+import { countPushed, openPushLoader } from "./pushed-records.ts";
+import type { PushedRecords } from "./pushed-records.ts";
+import type { RamLoader } from "./ram-loader.ts";
 import { awaitPushed, endPushed, letPushed } from "./pushed-pages.ts";
 import { guestRuns, refuseGuest } from "./refusal.ts";
 import type { ReturnPath } from "./return-path.ts";
@@ -35,20 +32,15 @@ const CONFIRM_TIMEOUT_MS = 15_000;
 const FEATURES_OF_RECOVERED = FEATURE.pageRuns | FEATURE.packedRuns;
 
 /** What the listen thread works with. */
-export interface ListenContext {
+export interface ListenContext extends PushedRecords {
   /** The main channel, at the place where the incoming thread left it. */
   channel: Channel;
   returnPath: ReturnPath;
-  shared: DestShared;
-  blocks: readonly RamBlock[];
   /** Where the guest's memory lies; with `foreign` in the address space of a VMM. */
   map: AddressMap;
   foreign: boolean;
   /** What of FEATURE it needs of its source. */
   needs: number;
-  /** Where pages go, and what came of it for sinks that place. */
-  sink: PageSink;
-  counts: PlaceCounts | undefined;
   /** Section number of RAM, as its START said. */
   ramSectionId: number;
   /** There is no link yet: the source is to come back to a guest that another process took over. */
@@ -123,12 +115,7 @@ function loadPages(context: ListenContext): void {
   const { channel, shared } = context;
   channel.timeoutMs = context.linkTimeoutMs;
   channel.bearsSilence = () => bearsSilence(shared);
-  const loader = new RamLoader(channel);
-  loader.blocks = context.blocks;
-  loader.sink = context.sink;
-  loader.handed = () => checkStop(shared);
-  loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
-  loader.packedRuns = Atomics.load(shared.control, WORD.packedRuns) === 1;
+  const loader = openPushLoader(context);
   for (;;) {
     const section = readSectionHeader(channel.reader);
     switch (section.kind) {
@@ -185,7 +172,7 @@ function loadSection(context: ListenContext, loader: RamLoader): void {
   const { reader } = context.channel;
   for (;;) {
     const end = loader.load();
-    account(context, loader);
+    countPushed(context, loader);
     if (end === "end of section") return;
     // Pages of this phase come on the main channel. QEMU 8.1.0 to 8.1.2 flush in every stream.
     if (end === "multifd flush") continue;
@@ -194,16 +181,6 @@ function loadSection(context: ListenContext, loader: RamLoader): void {
     }
     reader.ensure(reader.available + 1);
   }
-}
-
-function account(context: ListenContext, loader: RamLoader): void {
-  const { counters } = context.shared;
-  counters.add(DEST.pagesPushed, loader.normal);
-  counters.add(DEST.pagesPushedZero, loader.zero);
-  loader.normal = 0;
-  loader.zero = 0;
-  counters.set(DEST.bytesReceived, context.channel.reader.offset);
-  if (context.counts !== undefined) addPlaceCounts(counters, context.counts);
 }
 
 /**

@@ -6,29 +6,17 @@
 import { closeDescriptor, raiseEventDescriptor } from "../../syscalls/descriptor.ts";
 import { shutdownSocket } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
-import type { Channel } from "../channel/channel.ts";
-import type { RamBlock } from "../ram/block.ts";
-import { DEST } from "../report/counters.ts";
 import { StreamError } from "../util/errors.ts";
 import { awaitThread, checkStop, STOP_CHECK_MS } from "./context.ts";
-import type { PageSink } from "./guest.ts";
-import { addPlaceCounts } from "./placer.ts";
-import type { PlaceCounts } from "./placer.ts";
-import { RamLoader } from "./ram-loader.ts";
+import { countPushed, openPushLoader } from "./pushed-records.ts";
+import type { PushedRecords } from "./pushed-records.ts";
 import { WORD } from "./shared.ts";
 import type { DestShared } from "./shared.ts";
 
 /** What a thread works with that reads a push channel. */
-export interface PushedContext {
+export interface PushedContext extends PushedRecords {
   /** Which one it is, from 1 on. */
   index: number;
-  channel: Channel;
-  /** Of this channel. */
-  shared: DestShared;
-  blocks: readonly RamBlock[];
-  sink: PageSink;
-  /** What came of placing, for sinks that place. */
-  counts: PlaceCounts | undefined;
   linkTimeoutMs: number;
   /** The main connection: it is cut where this one breaks, so that whoever reads it knows. */
   mainFd: number;
@@ -71,18 +59,13 @@ function waitForOne(control: Int32Array<SharedArrayBuffer>, word: number, ms: nu
 
 function placePages(context: PushedContext): void {
   const { channel, shared } = context;
-  const loader = new RamLoader(channel);
-  loader.blocks = context.blocks;
-  loader.sink = context.sink;
-  loader.handed = () => checkStop(shared);
-  loader.runs = Atomics.load(shared.control, WORD.pageRuns) === 1;
-  loader.packedRuns = Atomics.load(shared.control, WORD.packedRuns) === 1;
+  const loader = openPushLoader(context);
   channel.timeoutMs = context.linkTimeoutMs;
   // As long as there is more to come on the main one, that shows whether the source is there.
   channel.bearsSilence = () => Atomics.load(shared.control, WORD.mainEnded) === 0;
   while (!isOver(shared)) {
     const end = loader.load();
-    account(context, loader);
+    countPushed(context, loader);
     if (end === "end of section") return;
     if (end === "memory size" || end === "multifd flush") {
       throw new StreamError("UNEXPECTED", `A record of ${end} came on a push channel`);
@@ -90,16 +73,6 @@ function placePages(context: PushedContext): void {
     channel.reader.ensure(channel.reader.available + 1);
     checkStop(shared);
   }
-}
-
-function account({ shared, channel, counts }: PushedContext, loader: RamLoader): void {
-  const { counters } = shared;
-  counters.add(DEST.pagesPushed, loader.normal);
-  counters.add(DEST.pagesPushedZero, loader.zero);
-  loader.normal = 0;
-  loader.zero = 0;
-  counters.set(DEST.bytesReceived, channel.reader.offset);
-  if (counts !== undefined) addPlaceCounts(counters, counts);
 }
 
 /** Lets the pages of further push channels be placed: the memory is registered. */
