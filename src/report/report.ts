@@ -197,7 +197,7 @@ export const destReportSchema = z
       precopyNormal: count,
       precopyZero: count,
       missing: count.describe("Pages that lacked when the guest started"),
-      pushedNormal: count.describe("Postcopy pages of the main channel"),
+      pushedNormal: count.describe("Postcopy pages of the channels that the push comes on"),
       pushedZero: count,
       urgentNormal: count.describe("Postcopy pages of the urgent channel"),
       urgentZero: count,
@@ -220,7 +220,12 @@ export const destReportSchema = z
         .nullable()
         .describe("Remote faults, from the event read to the page placed"),
     }),
-    bytes: z.strictObject({ main: count, multifd: count, urgent: count, total: count }),
+    bytes: z.strictObject({
+      main: count.describe("On the main channel, and on further ones of the push"),
+      multifd: count,
+      urgent: count,
+      total: count,
+    }),
     multifd: z
       .strictObject({ channels: count, compression: z.enum(["none", "zlib", "zstd"]) })
       .nullable()
