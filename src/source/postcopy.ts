@@ -46,7 +46,7 @@ export interface PushLane {
   /** Behind which share of memory it begins: apart from others, each pushes long runs. */
   start: number;
   /** Called when no recorded page is left to push, which may be more than once. */
-  behindRecorded?: () => void;
+  behindRecorded?: (() => void) | undefined;
 }
 
 /** What a push works with. */
@@ -55,13 +55,13 @@ export type PushContext = Pick<
   "guest" | "shared" | "settings" | "channel" | "replay" | "makeWriter" | "giveWay"
 >;
 
-/** Pushes everything that is owed, on the main channel and on those beside it, until nothing is. */
+/** Pushes what is owed on the main channel, until nothing is. */
 export function pushOwed(context: SourceContext, behindRecorded?: () => void): void {
   const { shared, channel } = context;
   const urgent = Atomics.load(shared.control, WORD.urgentFd) >= 0;
   // With one channel requests wait for its lock, and so for whoever holds it.
   if (!urgent) limitChannel(channel);
-  pushPages(context, { ...mainLane(shared), ...(behindRecorded && { behindRecorded }) });
+  pushPages(context, { ...mainLane(shared), behindRecorded });
 }
 
 /** The main channel, which others write on as well. */

@@ -17,6 +17,7 @@ import type { SourceShared } from "./shared.ts";
 /** How often a wait for another thread looks whether it should stop. */
 const STOP_CHECK_MS = 200;
 const FEWER = "The push goes on fewer channels than it might";
+
 /**
  * Opens as many as both ends want, at most `most`, and gives each to a thread. Returns how many there
  * are: fewer, with a warning, where a connection cannot be had.
