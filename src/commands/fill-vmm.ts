@@ -150,7 +150,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
   let watch: ProcessWatch | undefined;
   let keeperWatch: KeeperWatch | undefined;
   try {
-    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm, job.identity);
+    if (keeper !== undefined) kept ??= await KeptVmm.keep(keeper, vmm);
     if (kept !== undefined) keeperWatch = new KeeperWatch(kept, vmm.processFd, output);
     sayHandover(vmm, job.resume ? "was taken back with" : "has handed over", output);
     const takenOver = kept?.state.isTakenOver ?? false;

@@ -53,18 +53,10 @@ export class KeptVmm {
     return this.#kept.map(({ name }) => name);
   }
 
-  /**
-   * Has a VMM kept that has handed its memory over; `identity` is of the guest whose memory it gets,
-   * if that is known. @throws KeeperError.
-   */
-  static async keep(
-    word: KeeperWord,
-    { handover, pid, processFd }: Vmm,
-    identity: GuestIdentity | undefined,
-  ): Promise<KeptVmm> {
+  /** Has a VMM kept that has handed its memory over. @throws KeeperError. */
+  static async keep(word: KeeperWord, { handover, pid, processFd }: Vmm): Promise<KeptVmm> {
     const keeper = openKeeper(word);
     const state = KeptState.begin(pid, handover.regions);
-    state.fillFrom(identity);
     await state.claim();
     const kept: Kept[] = [
       { name: USERFAULT_NAME, fd: handover.userfaultFd },
@@ -77,7 +69,8 @@ export class KeptVmm {
   }
 
   /**
-   * Takes a VMM over from a process that was killed; `identity` is as it is at `keep`.
+   * Takes a VMM over from a process that was killed; `identity` is of the guest whose memory it gets,
+   * if that is known.
    * @throws KeeperError; PostcopyError BAD_KEPT_STATE, STILL_FILLED, OTHER_GUEST.
    */
   static async takeBack(
@@ -96,7 +89,7 @@ export class KeptVmm {
     await state.claim();
     // The VMM has the same opening of it, and may have had it block again.
     setNonBlocking(userfaultFd, true);
-    state.fillFrom(identity);
+    if (identity !== undefined) state.requireGuest(identity);
     const { pid, regions } = state;
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
     return {

@@ -93,8 +93,11 @@ export interface DestGuest {
   storeSink?(pages: PageState, buffer: ReceiveBuffer): PageSink;
   /** For what outlives this process: which guest its pages are of, as far as another process knew. */
   knownIdentity?(): GuestIdentity | undefined;
-  /** For the same: its pages are this guest's, before any is placed. */
-  identify?(identity: GuestIdentity): void;
+  /**
+   * For the same: its pages are this guest's, or nobody says whose. Called before any is placed, again
+   * where it is said later.
+   */
+  bindIdentity?(identity: GuestIdentity | undefined): void;
   /** Plain data from which other threads make their own sinks. */
   sinkData(): unknown;
   /** RUN: the vCPUs start (or nothing, for a guest that is kept). */

@@ -1,7 +1,8 @@
 /**
  * Which guest is received (stream/identity.ts): kept when a source of ours tells it, and asked of every
- * source that wants to go on with it, so that the pages of two guests are never mixed. Of a source that
- * tells none, a QEMU or an older postcopy, only the shape of its RAM blocks is known.
+ * source that wants to go on with it, so that the pages of two guests are never mixed. A guest that has no
+ * page yet may still become another one: a VMM whose first source was the wrong one is not lost for it. Of
+ * a source that tells none, a QEMU or an older postcopy, only the shape of its RAM blocks is known.
  */
 import { FEATURE } from "../stream/hello.ts";
 import {
@@ -23,7 +24,7 @@ export function readIdentity({ control }: Pick<DestShared, "control">): GuestIde
   return Buffer.from(identityBytes(control)).toString("hex");
 }
 
-/** It is this guest from here on; undefined: nobody said. */
+/** It is this guest, as far as a source says; undefined: nobody said. */
 export function keepIdentity(
   { control }: Pick<DestShared, "control">,
   identity: GuestIdentity | undefined,
@@ -34,6 +35,27 @@ export function keepIdentity(
 
 function identityBytes(control: Int32Array<SharedArrayBuffer>): Uint8Array<SharedArrayBuffer> {
   return new Uint8Array(control.buffer, WORD.identity * 4, IDENTITY_BYTES);
+}
+
+/** Whether pages of the guest may have been placed. */
+export function isBound({ control }: Pick<DestShared, "control">): boolean {
+  return Atomics.load(control, WORD.identityBound) === 1;
+}
+
+/**
+ * It is this guest for good: to be called by the incoming thread before the first page is placed in memory
+ * that outlives the source, and at LISTEN. What outlives this process is told first, so that another one
+ * finds no page of a guest that it does not know.
+ */
+export function bindIdentity({ guest, shared }: Pick<IncomingContext, "guest" | "shared">): void {
+  if (isBound(shared)) return;
+  guest.bindIdentity?.(readIdentity(shared));
+  Atomics.store(shared.control, WORD.identityBound, 1);
+}
+
+/** A source was turned away: what it said is nothing to the next one, unless pages of it were placed. */
+export function forgetIdentity(shared: Pick<DestShared, "control">): void {
+  if (!isBound(shared)) keepIdentity(shared, undefined);
 }
 
 /**
@@ -57,7 +79,8 @@ export function settleIdentity(
     throw otherGuest(identity);
   }
   keepIdentity(shared, identity);
-  if (identity !== undefined) guest.identify?.(identity);
+  // Pages of it are there, and nobody had said of which guest.
+  if (isBound(shared)) guest.bindIdentity?.(identity);
 }
 
 /** A source that has connected to go on with a guest: whether it has that one. */

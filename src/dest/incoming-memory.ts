@@ -20,7 +20,7 @@ import { liveSource } from "./foreign-memory.ts";
 import type { ArrivedPart, PageSizes, StreamFacts } from "./guest.ts";
 import { releaseRequests } from "./held-requests.ts";
 import { checkHost } from "./host-userfault.ts";
-import { readIdentity } from "./identity.ts";
+import { bindIdentity, readIdentity } from "./identity.ts";
 import { ListenHandover } from "./listen-handover.ts";
 import { OwedPages } from "./owed-pages.ts";
 import { requireTargetPageSize } from "./page-sizes.ts";
@@ -216,6 +216,7 @@ export class IncomingMemory {
     if (foreign !== undefined) this.#requireChoice(guest.needs ?? 0);
     this.#owed?.settle();
     this.#takenOver = true;
+    bindIdentity(this.#context);
     guest.takeOver?.(pages, { ...this.#facts, identity: readIdentity(shared) });
     this.#handover.complete(blocks);
     if (foreign !== undefined) releaseRequests(shared, blocks, pages, returnPath);

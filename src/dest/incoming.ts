@@ -22,7 +22,7 @@ import { awaitThread, checkStop, setPhase } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { keepPackage, loadPackage } from "./device-package.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
-import { keepIdentity, settleIdentity } from "./identity.ts";
+import { bindIdentity, forgetIdentity, keepIdentity, settleIdentity } from "./identity.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { requireTargetPageSize } from "./page-sizes.ts";
 import {
@@ -87,6 +87,7 @@ export class IncomingLoader {
     const { control } = this.#context.shared;
     setPhase(this.#context, "waiting");
     forgetChoices(control);
+    forgetIdentity(this.#context.shared);
     if (!this.hasBegun) return;
     // The fault thread is not to take the next source for the urgent channel of this one.
     Atomics.store(control, WORD.requestsHeld, HELD.noLink);
@@ -103,6 +104,7 @@ export class IncomingLoader {
     Atomics.store(shared.control, WORD.returnPathOpen, 1);
     Atomics.store(shared.control, WORD.packageWhole, 1);
     keepIdentity(shared, part.identity);
+    bindIdentity(this.#context);
     if (!part.sameBoot) emit({ kind: "warning", message: RESTARTED });
     this.#memory.resume(part);
     return this.#awaitPages();

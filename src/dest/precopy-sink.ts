@@ -6,6 +6,7 @@ import type { IncomingContext } from "./context.ts";
 import { countedSink } from "./counting-sink.ts";
 import { pauseForEvents } from "./events-pause.ts";
 import type { PageSink } from "./guest.ts";
+import { bindIdentity } from "./identity.ts";
 import { MemorySink } from "./memory-sink.ts";
 import type { OwedPages } from "./owed-pages.ts";
 import { addPlaceCounts, Placer } from "./placer.ts";
@@ -32,16 +33,33 @@ export function makePrecopySink(
 }
 
 function placingSink(
-  { channel, shared }: IncomingContext,
+  context: IncomingContext,
   { pages, foreign }: ArrivingMemory,
 ): PrecopySink | undefined {
   if (foreign === undefined) return undefined;
-  const sink = new Placer({
+  const { channel, shared } = context;
+  const placer = new Placer({
     ...{ shared, pages, buffer: channel.buffer, times: shared.listenTimes },
     ...{ map: foreign.map, foreign: true, urgent: false },
     drainEvents: pauseForEvents,
   });
-  return { sink, account: () => addPlaceCounts(shared.counters, sink.counts) };
+  const account = (): void => addPlaceCounts(shared.counters, placer.counts);
+  return { sink: bindingSink(context, placer), account };
+}
+
+/** A page that is placed cannot be taken back: before the first one it is settled whose they are. */
+function bindingSink(context: IncomingContext, placer: Placer): PageSink {
+  return {
+    pages: (block, offset, at, count) => {
+      bindIdentity(context);
+      placer.pages(block, offset, at, count);
+    },
+    zeros: (block, offset, count) => {
+      bindIdentity(context);
+      placer.zeros(block, offset, count);
+    },
+    dropPart: () => placer.dropPart(),
+  };
 }
 
 function memorySink(

@@ -67,6 +67,8 @@ export const WORD = {
   /** 1 once it is known which guest it is, and its identity, in four words (identity.ts). */
   identityKnown: 23,
   identity: 24,
+  /** 1 once pages of this guest may have been placed: from then on it is this one for good. */
+  identityBound: 28,
 } as const;
 const WORDS = 32;
 

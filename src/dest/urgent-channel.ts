@@ -12,6 +12,7 @@ import { StreamError } from "../util/errors.ts";
 import { FurtherConnections } from "./further-connections.ts";
 import type { FurtherOptions } from "./further-connections.ts";
 import type { PageSink } from "./guest.ts";
+import { isBound } from "./identity.ts";
 import type { PlaceCounts } from "./placer.ts";
 import { RamLoader } from "./ram-loader.ts";
 import { WORD } from "./shared.ts";
@@ -34,6 +35,16 @@ export interface UrgentEnd {
   sink: PageSink;
   /** What came of placing, for sinks that place. */
   counts?: PlaceCounts | undefined;
+}
+
+/**
+ * In place of the sink where no page can be asked for: the guest is bound to no source yet, or the one
+ * whose channel this is was turned away and another one began, which may have another guest.
+ */
+const REFUSING: PageSink = { pages: refuseEarly, zeros: refuseEarly };
+
+function refuseEarly(): never {
+  throw new ChannelError("EARLY_PAGE", "It brought a page that nobody had asked for");
 }
 
 interface Found extends UrgentEnd {
@@ -71,7 +82,6 @@ export class UrgentChannel {
     const end = this.#options.openUrgent(fd);
     const loader = new RamLoader(end.channel);
     loader.blocks = this.#options.blocks;
-    loader.sink = end.sink;
     loader.handed = this.#options.handed;
     loader.runs = Atomics.load(this.#options.shared.control, WORD.pageRuns) === 1;
     this.#found = { ...end, loader };
@@ -99,6 +109,7 @@ export class UrgentChannel {
         this.#end(found);
         return;
       }
+      found.loader.sink = this.#mayPlace ? found.sink : REFUSING;
       const end = found.loader.load();
       this.#account(found, got);
       if (end === "memory size" || end === "multifd flush") {
@@ -112,6 +123,12 @@ export class UrgentChannel {
         return;
       }
     }
+  }
+
+  /** In this order: a source that is turned away loses its channel before the next one binds the guest. */
+  get #mayPlace(): boolean {
+    const { shared } = this.#options;
+    return isBound(shared) && Atomics.load(shared.control, WORD.urgentChosen) === 1;
   }
 
   #account({ loader, counts }: Found, got: number): void {

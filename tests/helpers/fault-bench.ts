@@ -24,6 +24,14 @@ const REQUEST_LIMIT_MS = 5_000;
 /** The token of the urgent channel; the sign bit is set, as in half of all tokens. */
 export const BENCH_TOKEN = 0xfedc_ba98;
 
+interface FaultBenchOptions {
+  listenFd?: number;
+  early?: number[];
+  chosen?: boolean;
+  bound?: boolean;
+  foreign?: boolean;
+}
+
 export type Guest = TestThread<typeof GuestMemory>;
 
 export class FaultBench implements AsyncDisposable {
@@ -61,14 +69,16 @@ export class FaultBench implements AsyncDisposable {
     return thread;
   }
 
-  /** Starts the fault thread; unless told otherwise, the source has chosen an urgent channel. */
-  async start(
-    options: { listenFd?: number; early?: number[]; chosen?: boolean; foreign?: boolean } = {},
-  ): Promise<void> {
+  /**
+   * Starts the fault thread; unless told otherwise, the source has chosen an urgent channel, and the guest
+   * is bound to it.
+   */
+  async start(options: FaultBenchOptions = {}): Promise<void> {
     const thread = await this.helper();
     const { data, blocks, pageData, shared, map } = this.arriving;
     Atomics.store(shared.control, WORD.urgentChosen, options.chosen === false ? 0 : 1);
     Atomics.store(shared.control, WORD.urgentToken, BENCH_TOKEN);
+    Atomics.store(shared.control, WORD.identityBound, options.bound === false ? 0 : 1);
     this.#running = thread.call("serveFaults", {
       shared: data,
       blocks,

@@ -96,8 +96,8 @@ export class UffdDestGuest implements DestGuest {
     return this.#openKept()?.identity;
   }
 
-  identify(identity: GuestIdentity): void {
-    this.#openKept()?.identify(identity);
+  bindIdentity(identity: GuestIdentity | undefined): void {
+    this.#openKept()?.bind(identity);
   }
 
   resume(): ArrivedPart {

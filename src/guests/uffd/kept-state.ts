@@ -5,7 +5,7 @@
  * that were read. Nothing is copied into it: this is where the threads of `dest` have it. So what is
  * mapped of it stays mapped for as long as the process lives.
  *
- *     page 0   header: magic, version, stage, lengths, of which guest the pages are
+ *     page 0   header: magic, version, stage, lengths, whether there are pages and of which guest
  *     page 1   the buffer that events of the userfaultfd are read into
  *     page 2   JSON: the VMM's process and its regions
  *     behind   JSON: the RAM blocks; the AddressMap; per block its received and its removed pages
@@ -44,8 +44,9 @@ const FIELD = {
   sourceIsOurs: 7,
   vmmTextBytes: 8,
   blocksTextBytes: 9,
+  bound: 10,
 } as const;
-/** Which guest it is (GuestIdentity); zeros where that is not known. */
+/** Which guest it is (GuestIdentity), where that is BOUND.named. */
 const IDENTITY_AT = 64;
 const EVENTS_AT = BASE_PAGE_BYTES;
 const VMM_TEXT_AT = 2 * BASE_PAGE_BYTES;
@@ -58,6 +59,14 @@ const STAGE = {
   prepared: 1,
   /** LISTEN was passed: what is missing is all that is to come. */
   takenOver: 2,
+} as const;
+
+/** Whether pages of a guest may have been placed. It is written before any is, and behind the identity. */
+const BOUND = {
+  no: 0,
+  /** Of one that nobody has named. */
+  unnamed: 1,
+  named: 2,
 } as const;
 
 /** The state is not what a process of this program leaves. */
@@ -146,25 +155,29 @@ export class KeptState {
   }
 
   /**
-   * Says of which guest the pages are that will be placed; undefined: of one that a source brings,
-   * which then says it, if it can (`identify`). To be called before any is placed.
-   * @throws PostcopyError OTHER_GUEST where another process may have placed pages of another guest.
+   * Files of a guest are about to fill it.
+   * @throws PostcopyError OTHER_GUEST where another process may have placed pages of another one.
    */
-  fillFrom(identity: GuestIdentity | undefined): void {
-    if (this.#field(FIELD.stage) === STAGE.handedOver) this.#identityBytes.fill(0);
-    else if (identity !== undefined && identity !== this.identity) throw otherGuest(this.identity);
-    if (identity !== undefined) this.identify(identity);
+  requireGuest(identity: GuestIdentity): void {
+    if (this.#field(FIELD.bound) === BOUND.no || identity === this.identity) return;
+    throw otherGuest(this.identity);
   }
 
   /** Which guest has pages there; undefined where nobody said, or there are none. */
   get identity(): GuestIdentity | undefined {
-    const bytes = this.#identityBytes;
-    return bytes.every((byte) => byte === 0) ? undefined : Buffer.from(bytes).toString("hex");
+    if (this.#field(FIELD.bound) !== BOUND.named) return undefined;
+    return Buffer.from(this.#identityBytes).toString("hex");
   }
 
-  /** Its pages are this guest's, before any of them is placed. */
-  identify(identity: GuestIdentity): void {
-    this.#identityBytes.set(Buffer.from(identity, "hex"));
+  /**
+   * Its pages are this guest's, before any of them is placed; undefined: nobody says whose. What it was
+   * bound to before it stays bound to.
+   */
+  bind(identity: GuestIdentity | undefined): void {
+    if (this.#field(FIELD.bound) === BOUND.named) return;
+    if (identity !== undefined) this.#identityBytes.set(Buffer.from(identity, "hex"));
+    const bound = identity === undefined ? BOUND.unnamed : BOUND.named;
+    Atomics.store(this.#header, FIELD.bound, bound);
   }
 
   get #identityBytes(): Uint8Array {

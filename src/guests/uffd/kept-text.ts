@@ -7,7 +7,7 @@ import { checkRegions } from "./handover.ts";
 import type { Region } from "./handover.ts";
 
 /** Of the whole layout: another one can be read by no other version. */
-export const KEPT_STATE_VERSION = 2;
+export const KEPT_STATE_VERSION = 3;
 
 /** Bits of a page that are kept, and when it was asked for. */
 const BYTES_A_PAGE = 5;

@@ -1,11 +1,12 @@
 /** A stream into the memory of a VMM, which is memory of this process here: who may send it, and when. */
-import { describe, expect } from "bun:test";
+import { describe, expect, spyOn } from "bun:test";
 import { setThreadNice } from "../../../syscalls/process.ts";
 import { threadNice } from "../../../syscalls/scheduling.ts";
 import { replaceDescriptor } from "../../../syscalls/descriptor.ts";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
 import { Channel } from "../../../src/channel/channel.ts";
 import type { GuestMemory, IncomingContext } from "../../../src/dest/context.ts";
+import { isBound } from "../../../src/dest/identity.ts";
 import { IncomingLoader } from "../../../src/dest/incoming.ts";
 import {
   attachPageState,
@@ -169,6 +170,12 @@ class ForeignBench implements Disposable {
 
 const WHOLE = packaged(listen, run);
 
+/** What a source says of the guest of this name, up to its discards. */
+function telling(name: string): Piece[] {
+  const chosen = ping(chosenValue(FEATURE.smallPages | FEATURE.identity));
+  return [...HELLO, ...identityPings(identityOfText(name)).map(ping), chosen, discard()];
+}
+
 describe("the memory of a VMM", () => {
   foreignTest("is not filled by a QEMU, whose guest runs", () => {
     using bench = new ForeignBench(16);
@@ -269,21 +276,59 @@ describe("the memory of a VMM", () => {
     },
   );
 
-  foreignTest("is gone on with by a source of the same guest alone", () => {
-    const [ours, other] = [identityOfText("ours"), identityOfText("another")];
-    const telling = (identity: string): Piece[] => [
-      ...HELLO,
-      ...identityPings(identity).map(ping),
-      ping(chosenValue(FEATURE.smallPages | FEATURE.identity)),
-      discard(),
-    ];
+  foreignTest("is not bound to a source that was lost before it had sent a page", () => {
+    using bench = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+    for (const lost of [telling("another"), [...HELLO, CHOSEN, discard()], telling("a third")]) {
+      expect(bench.take(...lost)).toMatchObject({ turnedAway: { code: "PEER_CLOSED" } });
+      expect(isBound(bench.shared)).toBe(false);
+      expect(() => bench.kept?.requireGuest(identityOfText("ours"))).not.toThrow();
+    }
+    expect(bench.take(...telling("ours"), WHOLE)).toEqual({ completedIn: "postcopy" });
+    expect(bench.kept?.facts.identity).toBe(identityOfText("ours"));
+  });
+
+  foreignTest(
+    "is bound before the first page is placed, should this process be killed then",
+    () => {
+      for (const record of [page(3 * PAGE, 7), page(3 * PAGE)]) {
+        using bench = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+        const bind = KeptState.prototype.bind;
+        const received: boolean[] = [];
+        using _spy = spyOn(KeptState.prototype, "bind").mockImplementation(function (
+          this: KeptState,
+          identity,
+        ) {
+          received.push(bench.received(3));
+          bind.call(this, identity);
+        });
+        bench.take(...telling("ours"), ramPart(record));
+        expect({ received, now: bench.received(3) }).toEqual({ received: [false], now: true });
+        expect(bench.kept?.identity).toBe(identityOfText("ours"));
+      }
+    },
+  );
+
+  foreignTest("of a source that does not say which guest it has is bound by one that does", () => {
     using bench = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
     const ahead = ramPart(page(3 * PAGE, 7));
-    expect(bench.take(...telling(ours), ahead)).toMatchObject({
+    bench.take(...HELLO, CHOSEN, discard(), ahead);
+    expect(() => bench.kept?.requireGuest(identityOfText("ours"))).toThrow("it is not known");
+    bench.take(...telling("ours"));
+    expect(bench.kept?.identity).toBe(identityOfText("ours"));
+    expect(bench.take(...telling("another"))).toMatchObject({
+      turnedAway: { code: "OTHER_GUEST" },
+    });
+  });
+
+  foreignTest("is gone on with by a source of the same guest alone", () => {
+    const ours = identityOfText("ours");
+    using bench = new ForeignBench(16, { othersMayCome: true, keptBlock: HAND_MADE_BLOCK });
+    const ahead = ramPart(page(3 * PAGE, 7));
+    expect(bench.take(...telling("ours"), ahead)).toMatchObject({
       turnedAway: { code: "PEER_CLOSED" },
     });
     bench.sent.length = 0;
-    expect(bench.take(...telling(other), ramPart(page(4 * PAGE, 8)))).toMatchObject({
+    expect(bench.take(...telling("another"), ramPart(page(4 * PAGE, 8)))).toMatchObject({
       turnedAway: { code: "OTHER_GUEST" },
     });
     // It has heard it, and is told that nothing came of it.
@@ -294,7 +339,7 @@ describe("the memory of a VMM", () => {
     expect(bench.take(...HELLO, CHOSEN)).toMatchObject({ turnedAway: { code: "OTHER_GUEST" } });
     // So it is for another process, should this one be killed now.
     expect(bench.kept?.identity).toBe(ours);
-    expect(bench.take(...telling(ours), ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
+    expect(bench.take(...telling("ours"), ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
     expect([3, 4].map((at) => bench.received(at))).toEqual([true, false]);
   });
 

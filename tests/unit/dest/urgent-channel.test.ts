@@ -112,6 +112,25 @@ describe("an urgent channel", () => {
     expect(await bench.stop()).toEqual([]);
   });
 
+  for (const word of ["identityBound", "urgentChosen"] as const) {
+    urgentTest(`brings no page while ${word} is not set: it may be another guest's`, async () => {
+      await using bench = new FaultBench();
+      const { early, channel } = bench.urgentPair();
+      await bench.start({ early: [early], bound: word !== "identityBound" });
+      const { pages, shared } = bench.arriving;
+      if (word === "urgentChosen") {
+        await deliver(bench, channel.fd, 2);
+        // Its source is turned away.
+        Atomics.store(shared.control, WORD.urgentChosen, 0);
+      }
+      say(channel.fd, new RamRecords().page("block0", 3 * PAGE, pageData(0, 3), true).bytes);
+      expect(closed(channel.fd)).toBe(true);
+      expect(pages.received[0]?.test(3)).toBe(false);
+      const why = "It brought a page that nobody had asked for";
+      expect(await bench.stop()).toEqual([`The urgent channel was lost: ${why}`]);
+    });
+  }
+
   urgentTest("that breaks the format ends the migration", async () => {
     await using bench = new FaultBench();
     const { early, channel } = bench.urgentPair();

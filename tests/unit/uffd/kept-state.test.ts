@@ -96,27 +96,21 @@ test("the pages of two guests are not mixed, once any may have been placed", () 
   using descriptors = new Descriptors();
   const first = KeptState.begin(123, REGIONS);
   descriptors.add(first.fd);
-  const fillFrom = (identity: string | undefined): void => {
-    new KeptState(first.fd).fillFrom(identity);
-  };
+  const fillFrom = (identity: string): void => new KeptState(first.fd).requireGuest(identity);
   const [guest, another] = [identityOfText("a guest"), identityOfText("another")];
-  for (const identity of [another, undefined, guest]) fillFrom(identity);
   first.prepare(BLOCKS);
-  // A source says itself which guest it has.
-  for (const identity of [guest, undefined]) fillFrom(identity);
-  expect(new KeptState(first.fd).identity).toBe(guest);
+  for (const identity of [another, guest]) fillFrom(identity);
+  expect(first.identity).toBeUndefined();
+  // Of a source that does not say which guest it has.
+  first.bind(undefined);
+  expect(refusal(() => fillFrom(guest))).toContain("of which it is not known whether");
+  first.bind(guest);
+  for (const identity of [undefined, another]) first.bind(identity);
+  fillFrom(guest);
+  expect(new KeptState(first.fd).facts.identity).toBe(guest);
   expect(refusal(() => fillFrom(another))).toStartWith(
     "OTHER_GUEST The VMM has pages of another guest than the one of these files",
   );
-  const second = KeptState.begin(123, REGIONS);
-  descriptors.add(second.fd);
-  second.fillFrom(undefined);
-  second.prepare(BLOCKS);
-  second.fillFrom(undefined);
-  expect(refusal(() => second.fillFrom(guest))).toContain("of which it is not known whether");
-  second.identify(guest);
-  second.fillFrom(guest);
-  expect(second.facts.identity).toBe(guest);
 });
 
 test("only one process is at it: another one waits until it is gone, or is refused", async () => {
@@ -151,7 +145,7 @@ test("what is no state, another version's, or cut off is refused", () => {
   const open = (): void => undefined;
   const reopen = (state: KeptState): unknown => state.reopen();
   expect(damage(0, 0x51, open)).toContain("it does not begin as one");
-  expect(damage(16, 9, open)).toContain("version 9, and this program writes 2");
+  expect(damage(16, 9, open)).toContain("version 9, and this program writes 3");
   expect(damage(35, 1, open)).toContain("cut off");
   expect(damage(2 * PAGE, 0x7a, open)).toContain("not JSON");
   expect(damage(3 * PAGE, 0x7a, reopen)).toContain("not JSON");
