@@ -165,7 +165,7 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
       return fate.isOver;
     });
     await keeperWatch?.end();
-    kept?.release(output);
+    await kept?.release(output);
     output.finish(run.report(null, undefined), run.observed);
     return EXIT.ok;
   } catch (error) {
@@ -173,12 +173,13 @@ async function fill(job: FillJob, taken: Taken): Promise<number> {
     interrupts.settleFailure(error);
     // Whoever is killed has it worse than who waits for a report.
     decide(fate, error);
-    if (fate.isOver) kept?.forget();
     if (run !== undefined) output.finish(run.report(null, error), run.observed);
+    if (fate.isOver) await kept?.forget();
     if (interrupts.interrupted) return interrupts.exitCode;
     throw error;
   } finally {
     await Promise.all([watch?.end(), keeperWatch?.end()]);
+    kept?.close();
     fate.close();
   }
 }

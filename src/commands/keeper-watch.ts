@@ -2,8 +2,9 @@
  * Watches over whoever keeps a VMM's userfaultfd, where that is a process: when it ends, that is said at
  * once, and the next one that is started in its place is given what it had.
  */
-import { closeDescriptor, POLL, PollSet } from "../../syscalls/descriptor.ts";
-import { KeeperError, NobodyKeepsError } from "../keeper/keeper.ts";
+import { POLL } from "../../syscalls/descriptor.ts";
+import { KeeperError } from "../keeper/keeper.ts";
+import { isReady } from "../keeper/readiness.ts";
 import { ProcessWatch } from "../threads/process-watch.ts";
 import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
@@ -16,15 +17,19 @@ export class KeeperWatch {
   readonly #kept: KeptVmm;
   /** The VMM's process, -1 where there is no descriptor of it: with it a holder ends as well. */
   readonly #vmmFd: number;
-  readonly #output: Output;
-  readonly #over = Promise.withResolvers<"over">();
+  readonly #output: Pick<Output, "warn">;
+  readonly #ending = new AbortController();
+  readonly #over: Promise<"over">;
   readonly #done: Promise<void>;
 
   /** Begins; `vmmFd` stays open until `end` has resolved. */
-  constructor(kept: KeptVmm, vmmFd: number, output: Output) {
+  constructor(kept: KeptVmm, vmmFd: number, output: Pick<Output, "warn">) {
     this.#kept = kept;
     this.#vmmFd = vmmFd;
     this.#output = output;
+    this.#over = new Promise((resolve) => {
+      this.#ending.signal.addEventListener("abort", () => resolve("over"));
+    });
     this.#done = this.#watch().catch((error: unknown) => {
       // The VMM is filled no worse for it.
       output.warn("KEEPER_UNWATCHED", `${kept.keeperText} is watched no more: ${String(error)}`);
@@ -33,7 +38,7 @@ export class KeeperWatch {
 
   /** Nobody wants to know any more. */
   async end(): Promise<void> {
-    this.#over.resolve("over");
+    this.#ending.abort();
     await this.#done;
   }
 
@@ -51,53 +56,34 @@ export class KeeperWatch {
 
   /** Waits for the end of the keeper, or of what is asked for here. */
   async #awaitEnd(): Promise<"ended" | "over"> {
-    let fd: number;
-    for (;;) {
-      try {
-        fd = this.#kept.openKeeperProcess();
-        break;
-      } catch (error) {
-        if (error instanceof NobodyKeepsError) return "ended";
-        if (!(error instanceof KeeperError)) throw error;
-        // It is there, and busy.
-        if (await this.#pauses()) return "over";
-      }
-    }
+    const fd = this.#kept.keeperProcessFd;
     // It outlives this process, or cannot be seen.
-    if (fd < 0) return "over";
+    if (fd === undefined) return "over";
     const watch = new ProcessWatch(fd);
     try {
       const ended = watch.ended.then(() => "ended" as const);
-      return await Promise.race([ended, this.#over.promise]);
+      return await Promise.race([ended, this.#over]);
     } finally {
       await watch.end();
-      closeDescriptor(fd);
     }
   }
 
   get #vmmHasEnded(): boolean {
-    if (this.#vmmFd < 0) return false;
-    const poll = new PollSet();
-    poll.add(this.#vmmFd, POLL.POLLIN);
-    return poll.wait(0) > 0;
+    return this.#vmmFd >= 0 && isReady(this.#vmmFd, POLL.POLLIN);
   }
 
   /** Looks for another keeper until there is one; false when nobody wants to know any more. */
   async #giveToNext(): Promise<boolean> {
+    const { signal } = this.#ending;
     for (;;) {
-      if (await this.#pauses()) return false;
+      await Promise.race([Bun.sleep(LOOK_PAUSE_MS), this.#over]);
+      if (signal.aborted) return false;
       try {
-        this.#kept.keepAgain();
+        await this.#kept.keepAgain(signal);
         return true;
       } catch (error) {
         if (!(error instanceof KeeperError)) throw error;
       }
     }
-  }
-
-  /** Pauses between two looks; true when nobody wants to know any more. */
-  async #pauses(): Promise<boolean> {
-    const pause = Bun.sleep(LOOK_PAUSE_MS).then(() => "paused" as const);
-    return (await Promise.race([pause, this.#over.promise])) === "over";
   }
 }

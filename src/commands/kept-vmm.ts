@@ -1,11 +1,12 @@
 /** The keeper of `dest --guest uffd:SOCKET`: what it is given, what comes back of it, and when it ends. */
-import { closeDescriptor, setNonBlocking } from "../../syscalls/descriptor.ts";
+import { closeDescriptor, POLL, setNonBlocking } from "../../syscalls/descriptor.ts";
 import { KeptState } from "../guests/uffd/kept-state.ts";
 import type { Vmm } from "../guests/uffd/vmm.ts";
 import { KeeperError, NobodyKeepsError, PROCESS_NAME } from "../keeper/keeper.ts";
-import type { Keeper, Kept } from "../keeper/keeper.ts";
+import type { Keeper, KeeperLife, Kept } from "../keeper/keeper.ts";
 import { openKeeper } from "../keeper/open.ts";
 import type { KeeperWord } from "../keeper/open.ts";
+import { isReady } from "../keeper/readiness.ts";
 import type { GuestIdentity } from "../stream/identity.ts";
 import { formatDuration } from "../util/duration.ts";
 import { errorChain } from "../util/errors.ts";
@@ -28,7 +29,7 @@ export async function checkKeeper(word: KeeperWord, patienceMs: number): Promise
   const deadline = performance.now() + patienceMs;
   for (let tries = 0; ; tries++) {
     try {
-      keeper.check(KEPT_COUNT);
+      await keeper.check(KEPT_COUNT);
       return;
     } catch (error) {
       if (!(error instanceof NobodyKeepsError) || performance.now() >= deadline) throw error;
@@ -42,10 +43,16 @@ export class KeptVmm {
   readonly state: KeptState;
   readonly #keeper: Keeper;
   readonly #kept: readonly Kept[];
+  #life: KeeperLife;
 
-  private constructor(keeper: Keeper, kept: readonly Kept[], state: KeptState) {
+  private constructor(
+    keeper: Keeper,
+    kept: readonly Kept[],
+    { state, life }: { state: KeptState; life: KeeperLife },
+  ) {
     this.#keeper = keeper;
     this.#kept = kept;
+    this.#life = life;
     this.state = state;
   }
 
@@ -63,9 +70,9 @@ export class KeptVmm {
       { name: STATE_NAME, fd: state.fd },
       ...(processFd < 0 ? [] : [{ name: PROCESS_NAME, fd: processFd }]),
     ];
-    keeper.keep(kept);
+    const life = await keeper.keep(kept);
     log.info(`The VMM's userfaultfd is kept by ${keeper.text}`);
-    return new KeptVmm(keeper, kept, state);
+    return new KeptVmm(keeper, kept, { state, life });
   }
 
   /**
@@ -78,7 +85,7 @@ export class KeptVmm {
     identity: GuestIdentity | undefined,
   ): Promise<{ vmm: Vmm; kept: KeptVmm }> {
     const keeper = openKeeper(word);
-    const back = keeper.takeBack();
+    const { kept: back, life } = await keeper.takeBack();
     const taken = new Map(back.map(({ name, fd }) => [name, fd]));
     const [userfaultFd, stateFd] = [taken.get(USERFAULT_NAME), taken.get(STATE_NAME)];
     if (userfaultFd === undefined || stateFd === undefined) {
@@ -94,13 +101,14 @@ export class KeptVmm {
     const vmm = { handover: { regions, userfaultFd }, pid, connection: -1 };
     return {
       vmm: { ...vmm, processFd: taken.get(PROCESS_NAME) ?? -1 },
-      kept: new KeptVmm(keeper, back, state),
+      kept: new KeptVmm(keeper, back, { state, life }),
     };
   }
 
-  /** Whether the keeper has it still, as far as it can be asked. */
+  /** Whether the keeper has it still. A holder has it for as long as it lives, also where it stands still. */
   get isHeld(): boolean {
-    return this.#keeper.holds(this.#names);
+    if (typeof this.#life !== "object") return this.#life === "outlives";
+    return !isReady(this.#life.processFd, POLL.POLLIN);
   }
 
   /** Who keeps it, for people. */
@@ -108,30 +116,41 @@ export class KeptVmm {
     return this.#keeper.text;
   }
 
-  /** As of Keeper. @throws KeeperError. */
-  openKeeperProcess(): number {
-    return this.#keeper.openProcess();
+  /** The keeper's process (pidfd), where what is kept is lost with it; else undefined. */
+  get keeperProcessFd(): number | undefined {
+    return typeof this.#life === "object" ? this.#life.processFd : undefined;
   }
 
-  /** Has another one keep it, in the place of one that has ended. @throws KeeperError. */
-  keepAgain(): void {
-    this.#keeper.keep(this.#kept);
+  /**
+   * Has another one keep it, in the place of one that has ended; given up when `signal` is aborted.
+   * @throws KeeperError.
+   */
+  async keepAgain(signal: AbortSignal): Promise<void> {
+    const life = await this.#keeper.keep(this.#kept, signal);
+    this.close();
+    this.#life = life;
+  }
+
+  /** Gives back the descriptor of the keeper's process. */
+  close(): void {
+    if (typeof this.#life === "object") closeDescriptor(this.#life.processFd);
+    this.#life = "unseen";
   }
 
   /** The VMM has ended; so has a holder, or does it just now. */
-  forget(): void {
-    this.#tellOver((why) => log.verbose(why));
+  async forget(): Promise<void> {
+    await this.#tellOver((why) => log.verbose(why));
   }
 
   /** Nobody needs it any more. That it stays kept is no failure: it is the VMM's as well. */
-  release(output: Output): void {
+  async release(output: Output): Promise<void> {
     const what = "Whoever keeps the VMM's userfaultfd could not be told that it is over";
-    this.#tellOver((why) => output.warn("KEPT_ON", `${what}: ${why}`));
+    await this.#tellOver((why) => output.warn("KEPT_ON", `${what}: ${why}`));
   }
 
-  #tellOver(inVain: (why: string) => void): void {
+  async #tellOver(inVain: (why: string) => void): Promise<void> {
     try {
-      this.#keeper.release(this.#names);
+      await this.#keeper.release(this.#names);
     } catch (error) {
       if (!(error instanceof KeeperError)) throw error;
       inVain(errorChain(error));

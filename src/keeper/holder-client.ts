@@ -1,4 +1,5 @@
 /** A holder (holder.ts) as a keeper: each call is a connection. */
+import { fstatSync } from "node:fs";
 import { ERRNO } from "../../syscalls/abi/errno.ts";
 import { closeDescriptor } from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
@@ -6,8 +7,8 @@ import { openPeerProcess, peerCredentials } from "../../syscalls/peer-process.ts
 import { openProcess } from "../../syscalls/pidfd.ts";
 import { makeSocket, startConnect } from "../../syscalls/socket.ts";
 import { KEEPER_LIMIT_MS, KeeperError, NobodyKeepsError } from "./keeper.ts";
-import type { Keeper, Kept } from "./keeper.ts";
-import { receiveLine, sendLine } from "./line.ts";
+import type { Keeper, KeeperLife, Kept } from "./keeper.ts";
+import { awaitLine, sendLine } from "./line.ts";
 import type { Line } from "./line.ts";
 
 /** What connect(2) says where nobody listens, or not yet. */
@@ -22,6 +23,23 @@ function openListeningProcess(fd: number): number {
   return processFd === -ERRNO.ENOPROTOOPT && pid > 0 ? openProcess(pid) : -1;
 }
 
+function isSameFile(fd: number, other: number): boolean {
+  const [one, two] = [fstatSync(fd), fstatSync(other)];
+  return one.dev === two.dev && one.ino === two.ino;
+}
+
+function closeLife(life: KeeperLife): void {
+  if (typeof life === "object") closeDescriptor(life.processFd);
+}
+
+/** What goes with a request. */
+interface Request {
+  descriptors?: readonly number[];
+  /** Is given the connection. */
+  look?: (fd: number) => void;
+  signal?: AbortSignal | undefined;
+}
+
 export class HolderKeeper implements Keeper {
   readonly text: string;
   readonly #path: string;
@@ -34,8 +52,8 @@ export class HolderKeeper implements Keeper {
     this.text = `the holder at ${path}`;
   }
 
-  check(): void {
-    const { text, descriptors } = this.#ask("give");
+  async check(): Promise<void> {
+    const { text, descriptors } = await this.#ask("give");
     descriptors.forEach(closeDescriptor);
     if (text === "given") return;
     throw new KeeperError(
@@ -47,63 +65,69 @@ export class HolderKeeper implements Keeper {
     );
   }
 
-  keep(kept: readonly Kept[]): void {
+  async keep(kept: readonly Kept[], signal?: AbortSignal): Promise<KeeperLife> {
     const names = kept.map(({ name }) => name);
     const descriptors = kept.map(({ fd }) => fd);
-    const { text } = this.#ask(["keep", ...names].join(" "), descriptors);
-    if (text === "kept") return;
-    throw new KeeperError("NOT_KEPT", `The holder at ${this.#path} keeps nothing for us: ${text}`);
+    const answer = await this.#askLiving(["keep", ...names].join(" "), { descriptors, signal });
+    if (answer.text === "kept" || (await this.#hasAlready(kept))) return answer.life;
+    closeLife(answer.life);
+    const what = `The holder at ${this.#path} keeps nothing for us: ${answer.text}`;
+    throw new KeeperError("NOT_KEPT", what);
   }
 
-  takeBack(): Kept[] {
-    const { text, descriptors } = this.#ask("give");
+  /** It may have heard a call that was given up here, as it stood still for too long. */
+  async #hasAlready(kept: readonly Kept[]): Promise<boolean> {
+    const { text, descriptors } = await this.#ask("give");
+    try {
+      const names = kept.map(({ name }) => name);
+      if (text !== ["given", ...names].join(" ") || descriptors.length !== kept.length)
+        return false;
+      return kept.every(({ fd }, index) => isSameFile(fd, descriptors[index] ?? -1));
+    } finally {
+      descriptors.forEach(closeDescriptor);
+    }
+  }
+
+  async takeBack(): Promise<{ kept: Kept[]; life: KeeperLife }> {
+    const { text, descriptors, life } = await this.#askLiving("give");
     const [verb, ...names] = text.split(" ");
     if (verb === "given" && names.length > 0 && names.length === descriptors.length) {
-      return names.map((name, index) => ({ name, fd: descriptors[index] ?? -1 }));
+      return { kept: names.map((name, index) => ({ name, fd: descriptors[index] ?? -1 })), life };
     }
+    closeLife(life);
     descriptors.forEach(closeDescriptor);
     const what = names.length === 0 ? "has nothing" : `gives nothing back: ${text}`;
     throw new KeeperError("NOTHING_KEPT", `The holder at ${this.#path} ${what}`);
   }
 
-  holds(names: readonly string[]): boolean {
-    try {
-      const { text, descriptors } = this.#ask("give");
-      descriptors.forEach(closeDescriptor);
-      return text === ["given", ...names].join(" ") && descriptors.length === names.length;
-    } catch (error) {
-      if (error instanceof KeeperError) return false;
-      throw error;
-    }
+  async release(): Promise<void> {
+    const { text, descriptors } = await this.#ask("release");
+    descriptors.forEach(closeDescriptor);
+    if (text === "released") return;
+    throw new KeeperError("NOT_RELEASED", `The holder at ${this.#path} holds on: ${text}`);
   }
 
-  openProcess(): number {
+  /** As `#ask`, and whose life what is held depends on. */
+  async #askLiving(text: string, request: Request = {}): Promise<Line & { life: KeeperLife }> {
     let processFd = -1;
     try {
-      const { descriptors } = this.#ask("give", [], (fd) => (processFd = openListeningProcess(fd)));
-      descriptors.forEach(closeDescriptor);
-      return processFd;
+      const look = (fd: number): void => void (processFd = openListeningProcess(fd));
+      const line = await this.#ask(text, { ...request, look });
+      return { ...line, life: processFd < 0 ? "unseen" : { processFd } };
     } catch (error) {
       if (processFd >= 0) closeDescriptor(processFd);
       throw error;
     }
   }
 
-  release(): void {
-    const { text, descriptors } = this.#ask("release");
-    descriptors.forEach(closeDescriptor);
-    if (text === "released") return;
-    throw new KeeperError("NOT_RELEASED", `The holder at ${this.#path} holds on: ${text}`);
-  }
-
-  /** One request and its answer; `look` is given the connection. */
-  #ask(text: string, descriptors: readonly number[] = [], look?: (fd: number) => void): Line {
+  /** One request and its answer. */
+  async #ask(text: string, { descriptors = [], look, signal }: Request = {}): Promise<Line> {
     const fd = makeSocket("unix");
     try {
       this.#connect(fd);
       look?.(fd);
       sendLine(fd, text, descriptors);
-      return receiveLine(fd, KEEPER_LIMIT_MS);
+      return await awaitLine(fd, KEEPER_LIMIT_MS, signal);
     } catch (cause) {
       if (!(cause instanceof KeeperError) && !(cause instanceof SyscallError)) throw cause;
       const isNobody = cause instanceof SyscallError && NOBODY.has(cause.errno);

@@ -18,36 +18,37 @@ export interface Kept {
   fd: number;
 }
 
-/** Who keeps. Calls block for some milliseconds, for KEEPER_LIMIT_MS at most. */
+/**
+ * Who keeps. No call blocks, whatever the keeper does: each takes some milliseconds, and KEEPER_LIMIT_MS at
+ * most, with a keeper that stands still.
+ */
 export interface Keeper {
   /** For people: "the holder at /run/vm1.hold". */
   readonly text: string;
   /**
    * Whether it could keep `count` descriptors now: better known before there are any.
-   * @throws PostcopyError: NOT_KEPT, NO_KEEPER.
+   * Rejects with PostcopyError: NOT_KEPT, NO_KEEPER.
    */
-  check(count: number): void;
+  check(count: number): Promise<void>;
   /**
-   * Gives duplicates to it; ours stay open. When it returns they are kept.
-   * @throws PostcopyError: NOT_KEPT, NO_KEEPER.
+   * Gives duplicates to it; ours stay open. When it resolves they are kept. It ends early, and is a failure
+   * as any other, when `signal` is aborted. Rejects with PostcopyError: NOT_KEPT, NO_KEEPER.
    */
-  keep(kept: readonly Kept[]): void;
+  keep(kept: readonly Kept[], signal?: AbortSignal): Promise<KeeperLife>;
   /**
    * What it has. They are the caller's to close, and stay kept as well.
-   * @throws PostcopyError: NOTHING_KEPT, NO_KEEPER.
+   * Rejects with PostcopyError: NOTHING_KEPT, NO_KEEPER.
    */
-  takeBack(): Kept[];
-  /** Whether it still has those of these names; what cannot be asked is believed. Throws nothing. */
-  holds(names: readonly string[]): boolean;
-  /**
-   * A descriptor of its process (pidfd), the caller's to close: what is kept is lost with that. -1 for a
-   * keeper that outlives this process, or of which none is to be had.
-   * @throws PostcopyError NO_KEEPER.
-   */
-  openProcess(): number;
-  /** Nobody will need those of these names any more. @throws PostcopyError. */
-  release(names: readonly string[]): void;
+  takeBack(): Promise<{ kept: Kept[]; life: KeeperLife }>;
+  /** Nobody will need those of these names any more. Rejects with PostcopyError. */
+  release(names: readonly string[]): Promise<void>;
 }
+
+/**
+ * How long what is kept lasts: a descriptor (pidfd) of the keeper's process, the caller's to close, with
+ * which it is lost; or for longer than this process; or nobody can tell.
+ */
+export type KeeperLife = { processFd: number } | "outlives" | "unseen";
 
 /** How long a keeper may take for one call. */
 export const KEEPER_LIMIT_MS = 5000;

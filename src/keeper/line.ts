@@ -6,6 +6,7 @@ import { check } from "../../syscalls/error.ts";
 import { mapScratch } from "../../syscalls/memory.ts";
 import type { Scratch } from "../../syscalls/memory.ts";
 import { KeeperError } from "./keeper.ts";
+import { becomesReady } from "./readiness.ts";
 
 const LINE_BYTES_MAX = 4096;
 
@@ -32,32 +33,80 @@ export function sendLine(fd: number, text: string, descriptors: readonly number[
 }
 
 /**
- * Waits for a line. @throws KeeperError when none comes within `limitMs`, or what comes is none;
- * SyscallError.
+ * Waits for a line, and blocks. @throws KeeperError when none comes within `limitMs`, or what comes is
+ * none; SyscallError.
  */
 export function receiveLine(fd: number, limitMs: number): Line {
-  const descriptors: number[] = [];
+  const poll = new PollSet();
+  poll.add(fd, POLL.POLLIN);
+  const deadline = performance.now() + limitMs;
+  const line = new ArrivingLine(fd);
   try {
-    return { text: receiveText(fd, performance.now() + limitMs, descriptors), descriptors };
+    while (!line.isWhole) {
+      const left = deadline - performance.now();
+      if (left <= 0) throw nothingCame();
+      poll.wait(left);
+      line.read();
+    }
+    return line.line;
   } catch (error) {
-    descriptors.forEach(closeDescriptor);
+    line.close();
     throw error;
   }
 }
 
-function receiveText(fd: number, deadline: number, descriptors: number[]): string {
-  const poll = new PollSet();
-  poll.add(fd, POLL.POLLIN);
-  const decoder = new TextDecoder();
-  let text = "";
-  while (!text.endsWith("\n")) {
-    const left = deadline - performance.now();
-    if (left <= 0) throw new KeeperError("NO_KEEPER", "Nothing came in time");
-    poll.wait(left);
-    text += decoder.decode(receivePiece(fd, descriptors), { stream: true });
-    if (text.length > LINE_BYTES_MAX) throw new KeeperError("NO_KEEPER", "What came is too long");
+/** The same, and blocks nobody; it ends early when `signal` is aborted, as if nothing had come. */
+export async function awaitLine(fd: number, limitMs: number, signal?: AbortSignal): Promise<Line> {
+  const deadline = performance.now() + limitMs;
+  const line = new ArrivingLine(fd);
+  try {
+    while (!line.isWhole) {
+      if (!(await becomesReady(fd, POLL.POLLIN, deadline, signal))) throw nothingCame();
+      line.read();
+    }
+    return line.line;
+  } catch (error) {
+    line.close();
+    throw error;
   }
-  return text.slice(0, -1);
+}
+
+function nothingCame(): KeeperError {
+  return new KeeperError("NO_KEEPER", "Nothing came in time");
+}
+
+/** What has come of a line. */
+class ArrivingLine {
+  readonly #fd: number;
+  readonly #decoder = new TextDecoder();
+  readonly #descriptors: number[] = [];
+  #text = "";
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  get isWhole(): boolean {
+    return this.#text.endsWith("\n");
+  }
+
+  /** Takes what is there. @throws KeeperError, SyscallError. */
+  read(): void {
+    const piece = receivePiece(this.#fd, this.#descriptors);
+    this.#text += this.#decoder.decode(piece, { stream: true });
+    if (this.#text.length > LINE_BYTES_MAX) {
+      throw new KeeperError("NO_KEEPER", "What came is too long");
+    }
+  }
+
+  get line(): Line {
+    return { text: this.#text.slice(0, -1), descriptors: this.#descriptors };
+  }
+
+  /** Closes the descriptors that nobody takes. */
+  close(): void {
+    this.#descriptors.forEach(closeDescriptor);
+  }
 }
 
 function receivePiece(fd: number, descriptors: number[]): Uint8Array {

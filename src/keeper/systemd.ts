@@ -3,12 +3,18 @@
  * sd_listen_fds(3). What a service has stored it is given again when it is started anew, as long as
  * its unit has FileDescriptorStoreMax=, and NotifyAccess= lets it speak.
  */
-import { closeDescriptor, POLL, PollSet, setCloseOnExec } from "../../syscalls/descriptor.ts";
+import {
+  closeDescriptor,
+  POLL,
+  setCloseOnExec,
+  setNonBlocking,
+} from "../../syscalls/descriptor.ts";
 import { SyscallError } from "../../syscalls/error.ts";
 import { makeDatagramSocket, makeSocketPair, startConnect } from "../../syscalls/socket.ts";
 import { KEEPER_LIMIT_MS, KeeperError } from "./keeper.ts";
-import type { Keeper, Kept } from "./keeper.ts";
+import type { Keeper, KeeperLife, Kept } from "./keeper.ts";
 import { sendText } from "./line.ts";
+import { becomesReady } from "./readiness.ts";
 
 /** Descriptors that a service is given begin here (SD_LISTEN_FDS_START). */
 const FIRST_DESCRIPTOR = 3;
@@ -31,20 +37,27 @@ export class SystemdKeeper implements Keeper {
     this.#pid = pid;
   }
 
-  check(count: number): void {
-    this.#where();
-    const { FDSTORE: most } = this.#environment;
-    if (most === undefined || Number(most) >= count) return;
-    const what = `systemd keeps ${most} descriptors of this service, ${count} are needed`;
-    throw new KeeperError("NOT_KEPT", what, { hint: UNIT_HINT });
+  check(count: number): Promise<void> {
+    return Promise.try(() => {
+      this.#where();
+      const { FDSTORE: most } = this.#environment;
+      if (most === undefined || Number(most) >= count) return;
+      const what = `systemd keeps ${most} descriptors of this service, ${count} are needed`;
+      throw new KeeperError("NOT_KEPT", what, { hint: UNIT_HINT });
+    });
   }
 
-  keep(kept: readonly Kept[]): void {
+  async keep(kept: readonly Kept[]): Promise<KeeperLife> {
     // Without FDPOLL=0 systemd drops what polls as an error or a hang-up.
-    this.#tell(({ name }) => `FDSTORE=1\nFDNAME=${NAME_PREFIX}${name}\nFDPOLL=0`, kept);
+    await this.#tell(({ name }) => `FDSTORE=1\nFDNAME=${NAME_PREFIX}${name}\nFDPOLL=0`, kept);
+    return "outlives";
   }
 
-  takeBack(): Kept[] {
+  takeBack(): Promise<{ kept: Kept[]; life: KeeperLife }> {
+    return Promise.try(() => ({ kept: this.#takeGiven(), life: "outlives" as const }));
+  }
+
+  #takeGiven(): Kept[] {
     const { LISTEN_PID: pid, LISTEN_FDS: count, LISTEN_FDNAMES: names = "" } = this.#environment;
     for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) {
       delete this.#environment[name];
@@ -65,29 +78,24 @@ export class SystemdKeeper implements Keeper {
     throw new KeeperError("NOTHING_KEPT", "systemd gives back nothing that was kept for a guest");
   }
 
-  openProcess(): number {
-    return -1;
-  }
-
-  /** It gives back what it has to a service that it starts, and says nothing to one that runs. */
-  holds(): boolean {
-    return true;
-  }
-
-  release(names: readonly string[]): void {
+  async release(names: readonly string[]): Promise<void> {
     const stored = names.map((name) => ({ name, fd: -1 }));
-    this.#tell(({ name }) => `FDSTOREREMOVE=1\nFDNAME=${NAME_PREFIX}${name}`, stored);
+    await this.#tell(({ name }) => `FDSTOREREMOVE=1\nFDNAME=${NAME_PREFIX}${name}`, stored);
   }
 
   /** Sends a message for each, and waits until the service manager has read all of them. */
-  #tell(message: (kept: Kept) => string, all: readonly Kept[]): void {
+  async #tell(message: (kept: Kept) => string, all: readonly Kept[]): Promise<void> {
     const where = this.#where();
     const socket = makeDatagramSocket();
+    const deadline = performance.now() + KEEPER_LIMIT_MS;
     try {
+      setNonBlocking(socket, true);
       const result = startConnect(socket, { family: "unix", path: where.replace(/^@/, "\0") });
       if (result < 0) throw new SyscallError("connect", -result, where);
-      for (const kept of all) sendText(socket, message(kept), kept.fd < 0 ? [] : [kept.fd]);
-      awaitBarrier(socket);
+      for (const kept of all) {
+        await send(socket, message(kept), kept.fd < 0 ? [] : [kept.fd], deadline);
+      }
+      await passBarrier(socket, deadline);
     } catch (cause) {
       if (!(cause instanceof SyscallError)) throw cause;
       const what = "systemd cannot be spoken to";
@@ -106,23 +114,36 @@ export class SystemdKeeper implements Keeper {
   }
 }
 
+/** Sends a datagram, which a service manager that reads none has no room for. */
+async function send(
+  socket: number,
+  text: string,
+  descriptors: readonly number[],
+  deadline: number,
+): Promise<void> {
+  if (!(await becomesReady(socket, POLL.POLLOUT, deadline))) throw notInTime();
+  sendText(socket, text, descriptors);
+}
+
 /**
  * sd_notify_barrier(3): a descriptor is sent, which the service manager closes (systemd 246) when it
  * has handled all that was sent before.
  */
-function awaitBarrier(socket: number): void {
+async function passBarrier(socket: number, deadline: number): Promise<void> {
   const [near, far] = makeSocketPair();
   try {
-    sendText(socket, "BARRIER=1", [far]);
+    try {
+      await send(socket, "BARRIER=1", [far], deadline);
+    } finally {
+      closeDescriptor(far);
+    }
+    if (!(await becomesReady(near, POLL.POLLIN, deadline))) throw notInTime();
   } finally {
-    closeDescriptor(far);
+    closeDescriptor(near);
   }
-  const poll = new PollSet();
-  poll.add(near, POLL.POLLIN);
-  const closed = poll.wait(KEEPER_LIMIT_MS) > 0;
-  closeDescriptor(near);
-  if (closed) return;
-  throw new KeeperError("NO_KEEPER", "systemd did not say in time that it keeps the descriptors", {
-    hint: "this takes systemd 246 or newer",
-  });
+}
+
+function notInTime(): KeeperError {
+  const what = "systemd did not say in time that it keeps the descriptors";
+  return new KeeperError("NO_KEEPER", what, { hint: "this takes systemd 246 or newer" });
 }

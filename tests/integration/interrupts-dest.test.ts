@@ -3,8 +3,11 @@
  * may keep it; afterwards the operator is told what is lost, and has to press again.
  */
 import { expect } from "bun:test";
+import { createServer } from "node:net";
+import type { Socket } from "node:net";
 
 import type { DestReport } from "../../src/report/report.ts";
+import { withDeadline } from "../helpers/deadline.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import {
   BEFORE_PACKAGE,
@@ -18,6 +21,7 @@ import type { Piece } from "../helpers/hand-made-stream.ts";
 import { NO_RECOVERY, pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const interruptTest = requireOrSkip(needUserfaultfd());
@@ -52,6 +56,23 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     expect(end.report.phase).toBe("waiting");
   });
 }
+
+interruptTest("while a holder is asked that stands still: it is not waited for", async () => {
+  await using directory = new TemporaryDirectory("held");
+  const held = directory.file("held");
+  const asked = Promise.withResolvers<Socket>();
+  await using holder = createServer((connection) =>
+    asked.resolve(connection.on("error", () => {})),
+  );
+  holder.listen(held);
+  const words = ["--guest", `uffd:${directory.file("vmm")}`, "--keep-fd", `holder:${held}`];
+  const listen = ["--listen", "tcp:127.0.0.1:0"];
+  await using dest = spawn(postcopyCommand("dest", ...words, ...listen));
+  const connection = await withDeadline(asked.promise, "the question");
+  dest.kill("SIGINT");
+  expect(await dest.finish()).toMatchObject({ exitCode: 130 });
+  connection.destroy();
+});
 
 interruptTest("while somebody is connected and says nothing", async () => {
   await using dest = await startDest();

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { fstatSync, statSync } from "node:fs";
 import { connect } from "node:net";
-import { raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
+import { POLL, raiseEventDescriptor } from "../../../syscalls/descriptor.ts";
 import { openProcess } from "../../../syscalls/pidfd.ts";
 import { acceptConnection, bindAndListen, makeSocket } from "../../../syscalls/socket.ts";
 import { openListener } from "../../../src/channel/listen.ts";
@@ -11,6 +11,7 @@ import { HolderKeeper } from "../../../src/keeper/holder-client.ts";
 import { KeeperError } from "../../../src/keeper/keeper.ts";
 import type { Keeper } from "../../../src/keeper/keeper.ts";
 import { parseKeeper } from "../../../src/keeper/open.ts";
+import { isReady } from "../../../src/keeper/readiness.ts";
 import { Thread } from "../../../src/threads/thread.ts";
 import type { HoldNews, HoldTask } from "../../../src/threads/tasks.ts";
 import { LONG_TEST_MS, waitUntil, withDeadline } from "../../helpers/deadline.ts";
@@ -56,9 +57,9 @@ class Bench implements AsyncDisposable {
 }
 
 /** The code of the error that a keeper refuses with, and what it says. */
-function refusal(act: () => unknown): string {
+async function refusal(act: () => Promise<unknown>): Promise<string> {
   try {
-    act();
+    await act();
   } catch (error) {
     if (!(error instanceof KeeperError)) throw error;
     const { cause } = error;
@@ -74,34 +75,37 @@ test(
     const { socket, descriptors, holder, keeper } = bench;
     await using vmm = spawn(["cat"]);
     expect(statSync(socket).mode & 0o777).toBe(0o600);
-    expect(refusal(() => keeper.takeBack())).toMatch(/^NOTHING_KEPT/);
+    expect(await refusal(() => keeper.takeBack())).toMatch(/^NOTHING_KEPT/);
     const kept = [
       { name: "userfault", fd: descriptors.event() },
       { name: "process", fd: descriptors.add(openProcess(vmm.pid)) },
     ];
-    keeper.check(kept.length);
-    keeper.keep(kept);
-    expect(refusal(() => keeper.check(kept.length))).toMatch(
+    await keeper.check(kept.length);
+    const life = await keeper.keep(kept);
+    const processFd = typeof life === "object" ? descriptors.add(life.processFd) : -1;
+    expect(await refusal(() => keeper.check(kept.length))).toMatch(
       /^NOT_KEPT .* given userfault process/,
     );
-    expect(refusal(() => keeper.keep(kept))).toContain("held already");
+    expect(await refusal(() => keeper.keep([...kept].reverse()))).toContain("held already");
     for (let turn = 0; turn < 2; turn++) {
-      const back = new HolderKeeper(socket, OWN_UID).takeBack();
+      const taken = await new HolderKeeper(socket, OWN_UID).takeBack();
+      const { kept: back } = taken;
+      if (typeof taken.life === "object") descriptors.add(taken.life.processFd);
       back.forEach(({ fd }) => descriptors.add(fd));
       expect(back.map(({ name }) => name)).toEqual(["userfault", "process"]);
       expect(back.map(({ fd }) => fstatSync(fd).ino)).toEqual(
         kept.map(({ fd }) => fstatSync(fd).ino),
       );
     }
-    expect(keeper.holds(["userfault", "process"])).toBe(true);
-    expect(keeper.holds(["userfault"])).toBe(false);
+    expect(isReady(processFd, POLL.POLLIN)).toBe(false);
     vmm.kill();
     const { exitCode, stderr } = await holder.finish();
     expect(exitCode).toBe(0);
     expect(stderr).toContain("The VMM has ended");
     expect(statSync(socket, { throwIfNoEntry: false })).toBeUndefined();
-    expect(refusal(() => keeper.takeBack())).toContain("NO_KEEPER");
-    expect(keeper.holds(["userfault", "process"])).toBe(false);
+    expect(await refusal(() => keeper.takeBack())).toContain("NO_KEEPER");
+    // What was kept is lost with its process.
+    expect(isReady(processFd, POLL.POLLIN)).toBe(true);
   },
   LONG_TEST_MS,
 );
@@ -112,16 +116,16 @@ test(
     await using bench = await Bench.start();
     const { socket, descriptors, holder, keeper } = bench;
     const fd = descriptors.event();
-    expect(refusal(() => keeper.keep([{ name: "a b", fd }]))).toContain("NOT_KEPT");
-    expect(refusal(() => keeper.keep([{ name: "A", fd }]))).toContain("these are no names");
+    expect(await refusal(() => keeper.keep([{ name: "a b", fd }]))).toContain("NOT_KEPT");
+    expect(await refusal(() => keeper.keep([{ name: "A", fd }]))).toContain("these are no names");
     await using silent = spawn([
       "bun",
       "-e",
       `await Bun.connect({unix: ${JSON.stringify(socket)}, socket: {data() {}}}); console.log("in")`,
     ]);
     await silent.stdout.waitForLine(/in/);
-    keeper.keep([{ name: "userfault", fd }]);
-    keeper.release(["userfault"]);
+    await keeper.keep([{ name: "userfault", fd }]);
+    await keeper.release(["userfault"]);
     const { exitCode, stderr } = await holder.finish();
     expect(exitCode).toBe(0);
     expect(stderr).toContain("was not served");
@@ -135,7 +139,7 @@ test(
   async () => {
     await using bench = await Bench.start();
     const { socket, descriptors, holder, keeper } = bench;
-    keeper.keep([{ name: "userfault", fd: descriptors.event() }]);
+    await keeper.keep([{ name: "userfault", fd: descriptors.event() }]);
     const limit = async (soft: number): Promise<void> => {
       const words = ["prlimit", "--pid", String(holder.pid), `--nofile=${soft}:`];
       expect(await run(words)).toMatchObject({ exitCode: 0 });
@@ -146,9 +150,33 @@ test(
     await holder.stderr.waitForLine(/No descriptor is left/);
     visitor.destroy();
     await limit(256);
-    const back = keeper.takeBack();
+    const { kept: back } = await keeper.takeBack();
     back.forEach(({ fd }) => descriptors.add(fd));
     expect(back.map(({ name }) => name)).toEqual(["userfault"]);
+  },
+  LONG_TEST_MS,
+);
+
+test(
+  "one that stands still is waited for, and blocks nobody; what it hears late it has heard",
+  async () => {
+    await using bench = await Bench.start();
+    const { descriptors, holder, keeper } = bench;
+    const kept = [{ name: "state", fd: descriptors.event() }];
+    holder.kill("SIGSTOP");
+    const given = new AbortController();
+    const givenUp = refusal(() => keeper.keep(kept, given.signal));
+    given.abort();
+    expect(await givenUp).toContain("Nothing came in time");
+    const asked = keeper.keep(kept);
+    // Were this thread blocked, nobody would do this.
+    holder.kill("SIGCONT");
+    expect(await asked).toEqual({ processFd: expect.any(Number) });
+    const { kept: back } = await keeper.takeBack();
+    expect(back.map(({ name }) => name)).toEqual(["state"]);
+    expect(fstatSync(descriptors.add(back[0]?.fd ?? -1)).ino).toBe(
+      fstatSync(kept[0]?.fd ?? -1).ino,
+    );
   },
   LONG_TEST_MS,
 );
@@ -161,9 +189,9 @@ test("whoever listens there but is another user's is given nothing", async () =>
   bindAndListen(listener, { family: "unix", path }, 4);
   // As if this process were another user's.
   const keeper = new HolderKeeper(path, OWN_UID + 1);
-  expect(refusal(() => keeper.keep([{ name: "userfault", fd: descriptors.event() }]))).toContain(
-    `Process ${process.pid} listens there, which is of user ${OWN_UID}`,
-  );
+  expect(
+    await refusal(() => keeper.keep([{ name: "userfault", fd: descriptors.event() }])),
+  ).toContain(`Process ${process.pid} listens there, which is of user ${OWN_UID}`);
   expect(descriptors.add(acceptConnection(listener))).toBeGreaterThan(0);
 });
 

@@ -18,7 +18,7 @@ import { TemporaryDirectory } from "../../helpers/temporary-directory.ts";
 const TAKER = `
   const { SystemdKeeper } = await import(${JSON.stringify(join(PROJECT_ROOT, "src/keeper/systemd.ts"))});
   const { fstatSync } = await import("node:fs");
-  const kept = new SystemdKeeper(process.env, process.pid).takeBack();
+  const kept = (await new SystemdKeeper(process.env, process.pid).takeBack()).kept;
   const left = Object.keys(process.env).filter((name) => name.startsWith("LISTEN_"));
   console.log("TAKEN", JSON.stringify({ kept: kept.map(({ name, fd }) => [name, fstatSync(fd).ino]), left }));
 `;
@@ -33,7 +33,7 @@ test(
       const kept = ["userfault", "process"].map((name) => ({ name, fd: descriptors.event() }));
       const inodes = kept.map(({ fd }) => fstatSync(fd).ino);
       const keeper = new SystemdKeeper({ NOTIFY_SOCKET: where }, process.pid);
-      keeper.keep(kept);
+      expect(await keeper.keep(kept)).toBe("outlives");
       await waitUntil(() => manager.messages.length === 3, "three datagrams");
       expect(manager.messages).toEqual([
         { message: "FDSTORE=1\nFDNAME=postcopy-userfault\nFDPOLL=0", inodes: [inodes[0] ?? -1] },
@@ -49,7 +49,7 @@ test(
         ],
         left: [],
       });
-      keeper.release(["userfault", "process"]);
+      await keeper.release(["userfault", "process"]);
       await waitUntil(() => manager.messages.length === 6, "three more");
       expect(manager.messages.slice(3, 5).map(({ message }) => message)).toEqual([
         "FDSTOREREMOVE=1\nFDNAME=postcopy-userfault",
@@ -60,29 +60,34 @@ test(
   LONG_TEST_MS,
 );
 
-test("where there is no systemd, or it has no room, that is said", () => {
+test("where there is no systemd, or it has no room, that is said", async () => {
   using descriptors = new Descriptors();
   const kept = [{ name: "userfault", fd: descriptors.event() }];
-  const refusal = (environment: Environment, act: (keeper: SystemdKeeper) => unknown): string => {
+  const refusal = async (
+    environment: Environment,
+    act: (keeper: SystemdKeeper) => Promise<unknown>,
+  ): Promise<string> => {
     try {
-      act(new SystemdKeeper(environment, process.pid));
+      await act(new SystemdKeeper(environment, process.pid));
     } catch (error) {
       if (error instanceof KeeperError) return `${error.code} ${error.message}; ${error.hint}`;
       throw error;
     }
     throw new Error("it was not refused");
   };
-  const keep = (keeper: SystemdKeeper): void => keeper.keep(kept);
-  expect(refusal({}, keep)).toMatch(/^NO_KEEPER .*NOTIFY_SOCKET is not set; .*FileDescriptorStore/);
-  expect(refusal({ NOTIFY_SOCKET: "vsock:2:1" }, keep)).toContain("vsock:2:1");
+  const keep = (keeper: SystemdKeeper): Promise<unknown> => keeper.keep(kept);
+  expect(await refusal({}, keep)).toMatch(
+    /^NO_KEEPER .*NOTIFY_SOCKET is not set; .*FileDescriptorStore/,
+  );
+  expect(await refusal({ NOTIFY_SOCKET: "vsock:2:1" }, keep)).toContain("vsock:2:1");
   const nobody = { NOTIFY_SOCKET: "@postcopy-nobody-is-there" };
-  expect(refusal(nobody, keep)).toStartWith("NO_KEEPER systemd cannot be spoken to");
-  const check = (keeper: SystemdKeeper): void => keeper.check(3);
-  expect(refusal({ ...nobody, FDSTORE: "2" }, check)).toMatch(/^NOT_KEPT .*2 descriptors/);
-  expect(refusal({}, check)).toStartWith("NO_KEEPER");
-  new SystemdKeeper({ ...nobody, FDSTORE: "3" }, process.pid).check(3);
-  const take = (keeper: SystemdKeeper): unknown => keeper.takeBack();
-  expect(refusal({}, take)).toStartWith("NOTHING_KEPT");
+  expect(await refusal(nobody, keep)).toStartWith("NO_KEEPER systemd cannot be spoken to");
+  const check = (keeper: SystemdKeeper): Promise<void> => keeper.check(3);
+  expect(await refusal({ ...nobody, FDSTORE: "2" }, check)).toMatch(/^NOT_KEPT .*2 descriptors/);
+  expect(await refusal({}, check)).toStartWith("NO_KEEPER");
+  await new SystemdKeeper({ ...nobody, FDSTORE: "3" }, process.pid).check(3);
+  const take = (keeper: SystemdKeeper): Promise<unknown> => keeper.takeBack();
+  expect(await refusal({}, take)).toStartWith("NOTHING_KEPT");
   const other = { LISTEN_PID: "1", LISTEN_FDS: "1", LISTEN_FDNAMES: "postcopy-userfault" };
-  expect(refusal(other, take)).toStartWith("NOTHING_KEPT");
+  expect(await refusal(other, take)).toStartWith("NOTHING_KEPT");
 });
