@@ -69,10 +69,13 @@ export class Interrupts {
    * changes nothing any more. Whoever insists ends the process where it stands, with that code.
    */
   settle(exitCode: number): void {
+    const insists = this.#settled ? this.#count : 0;
     this.onInterrupt((count) => {
       if (count > 1) process.exit(exitCode);
       return false;
     });
+    // What is decided may be said more precisely: who has pressed since has pressed.
+    this.#count = insists;
     this.#settled = true;
   }
 

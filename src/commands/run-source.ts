@@ -8,6 +8,7 @@ import type { SourceEvent, SourceSettings } from "../source/context.ts";
 import { OTHER_GUEST, otherGuest, TIME, WORD } from "../source/shared.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { MigrationResult, Route, Stamped } from "../threads/tasks.ts";
+import { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { log } from "../util/log.ts";
@@ -78,16 +79,15 @@ export class SourceRun {
       const result = await this.#migrate(crew, route, settings);
       progress.stop();
       this.#watch.stop();
-      // One that stays goes on here, and may be interrupted.
-      if (result.ok) interrupts.settle(EXIT.ok);
-      else interrupts.exitOnInterrupt();
+      this.#settle(result);
       const end = await this.#finish(crew, result);
-      if (end.failure !== undefined && !this.#goesOnHere(end)) {
+      // What is known of it by now may have another exit code.
+      if (end.failure !== undefined && !this.#goesOnHere(end.place)) {
         interrupts.settleFailure(end.failure);
       }
       return end;
     } catch (error) {
-      interrupts.exitOnInterrupt();
+      if (error instanceof Error) interrupts.settleFailure(error);
       throw error;
     } finally {
       progress.stop();
@@ -98,8 +98,22 @@ export class SourceRun {
     }
   }
 
+  /**
+   * It is decided how this ends: before anything else is waited for it is noted in the journal, and no
+   * signal changes it any more. Else one that comes now would leave an entry of a guest that never left.
+   */
+  #settle(result: MigrationResult): void {
+    const { record, output, interrupts } = this.#job;
+    const place = placeAfter(result);
+    if (result.ok || place === "source") settle(record, output);
+    if (result.ok) interrupts.settle(EXIT.ok);
+    // It may be interrupted.
+    else if (this.#goesOnHere(place)) interrupts.exitOnInterrupt();
+    else interrupts.settleFailure(new ThreadError(result.error));
+  }
+
   /** A guest that lives here does so again; one in files is done with. */
-  #goesOnHere({ place }: SourceEnd): boolean {
+  #goesOnHere(place: SourceEnd["place"]): boolean {
     return this.#job.guest.kind === "stress" && place === "source";
   }
 
@@ -249,11 +263,8 @@ export class SourceRun {
     });
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
-    const place = result.ok ? "destination" : result.place;
-    const { record, output } = this.#job;
-    if (result.ok || place === "source") settle(record, output);
     const observed = sourceObservations(this.#timeline, this.#watch.movement, crew);
-    return { report, observed, requested, failure, place };
+    return { report, observed, requested, failure, place: placeAfter(result) };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
@@ -261,6 +272,11 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
+}
+
+/** Where the guest is. */
+function placeAfter(result: MigrationResult): SourceEnd["place"] {
+  return result.ok ? "destination" : result.place;
 }
 
 /** Whether whoever was there waits for another guest than this one. */
