@@ -17,10 +17,9 @@ import { mlockall } from "../../syscalls/memory.ts";
 import { driveDest } from "./drive-dest.ts";
 import { checkCommon, COMMON_FLAGS, openOutput, REPORT_FLAG } from "./common.ts";
 import type { Output } from "./common.ts";
-import { guestIdentity } from "./guest-identity.ts";
 import { fillVmm, openFeed } from "./fill-vmm.ts";
 import { checkFrom } from "./from-flag.ts";
-import { guestSchema, stressText } from "./guest-words.ts";
+import { guestSchema, isStored, stressText } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
 import { Interrupts } from "./interrupts.ts";
 import { checkJournal, JOURNAL_FLAGS, openJournal } from "./journal.ts";
@@ -31,7 +30,7 @@ import { DestRun } from "./run-dest.ts";
 import { ALLOW_FLAG, checkAllow, checkSecurity } from "./security.ts";
 import { RECOVER_TIMEOUT_MS, SOURCE_FLAGS } from "./source-flags.ts";
 import { ON_FAILURE } from "./vmm-fate.ts";
-import { isStored, STORED_FLAGS } from "./stored-guest.ts";
+import { STORED_FLAGS } from "./stored-guest.ts";
 import { defineStrictCommand, optionalFlag, requiredFlag, switchFlag } from "./strict.ts";
 import type { OptionsOf } from "./strict.ts";
 
@@ -238,7 +237,6 @@ async function receiveIntoVmm(
     ...{ socket, ...waits(options), output, interrupts },
     ...{ onFailure, keeper, resume, successor },
     keeperPatienceMs: options.connectTimeout,
-    identity: from !== undefined && isStored(from) ? guestIdentity(from) : undefined,
   };
   if (listen !== undefined) {
     const feed = await openFeed(listen, options, output);

@@ -16,7 +16,7 @@ import { isAlive, startedByShell } from "../util/processes.ts";
 import { shellLine } from "../util/shell.ts";
 import { PROGRAM } from "../util/version.ts";
 import type { Output } from "./common.ts";
-import type { StoredWord } from "./stored-guest.ts";
+import type { StoredWord } from "./guest-words.ts";
 
 /** How the journal knows a guest in files: by its place, whatever leads there, and what it is. */
 export function storedIdentity(word: StoredWord): Extract<JournalGuest, { kind: "stored" }> {

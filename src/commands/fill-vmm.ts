@@ -27,6 +27,8 @@ export interface PageFeed {
   /** Where it connects. */
   readonly peer: Peer;
   readonly arrival: OpenedArrival;
+  /** Which guest the pages are of; undefined where a source will say it. */
+  readonly identity: GuestIdentity | undefined;
   /**
    * Receives all of it; `resumes`: of which another process has received a part. `giveUp` is as for
    * DestRun.receive, for a source that would come back.
@@ -49,6 +51,7 @@ export async function openFeed(
   return {
     peer,
     arrival,
+    identity: undefined,
     fill: async (run, _resumes, giveUp) => {
       isReceived = true;
       await run.receive(giveUp);
@@ -80,8 +83,6 @@ export interface FillJob {
   keeperPatienceMs: number;
   /** A process that was killed had the VMM before: the keeper has it. */
   resume: boolean;
-  /** Which guest the pages are of; undefined where a source will say it. */
-  identity: GuestIdentity | undefined;
   /** The command that goes on where this process ends; undefined if none can. */
   successor: string | undefined;
   output: Output;
@@ -132,7 +133,7 @@ async function takeOver(job: FillJob): Promise<Taken> {
 /** Takes the VMM of a process that was killed. */
 async function takeBack(job: FillJob): Promise<Taken> {
   if (job.keeper === undefined) throw new Error("nobody is known to have kept it");
-  const taken = await KeptVmm.takeBack(job.keeper, job.identity);
+  const taken = await KeptVmm.takeBack(job.keeper, job.feed.identity);
   const { feed, output } = job;
   if (feed.arrival.source === undefined) sayListening(feed.arrival, output);
   return taken;

@@ -1,8 +1,8 @@
 /** `dest --from GUEST` in place of `--listen PEER`: what goes with it, and what does not. */
 import type { Peer } from "../channel/address.ts";
 import { UsageError } from "../util/errors.ts";
+import { isStored } from "./guest-words.ts";
 import type { GuestWord } from "./guest-words.ts";
-import { isStored } from "./stored-guest.ts";
 
 /** Flags that say how another process is reached, or how it is found again. */
 const LINK_FLAGS = ["tls", "tls-hostname", "insecure", "allow", "recover-timeout"];

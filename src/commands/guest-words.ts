@@ -17,6 +17,14 @@ export type GuestWord =
   | { kind: "qemu"; socket: string }
   | { kind: "uffd"; socket: string };
 
+/** One that names a guest which was kept. */
+export type StoredWord = Extract<GuestWord, { kind: "snapshot" | "stream" | "firecracker" }>;
+
+/** Whether a word names one. */
+export function isStored(word: GuestWord): word is StoredWord {
+  return word.kind === "snapshot" || word.kind === "stream" || word.kind === "firecracker";
+}
+
 const KINDS = ["stress", "snapshot", "stream", "firecracker", "qemu", "uffd"] as const;
 
 function parseGuest(text: string): GuestWord {

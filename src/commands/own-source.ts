@@ -7,18 +7,20 @@ import { openListener } from "../channel/listen.ts";
 import { PrivateSocket } from "../channel/private-socket.ts";
 import { SourceCrew } from "../threads/source-crew.ts";
 import type { Route } from "../threads/tasks.ts";
+import type { GuestIdentity } from "../stream/identity.ts";
 import type { ThreadError } from "../threads/thread.ts";
 import { errorRecord } from "../util/errors.ts";
 import { AFTERMATH, LINK_CODES } from "./broken-link.ts";
 import type { Output } from "./common.ts";
 import type { PageFeed } from "./fill-vmm.ts";
+import type { StoredWord } from "./guest-words.ts";
 import type { OpenedArrival } from "./peers.ts";
 import type { DestRun } from "./run-dest.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { failureOf } from "./source-report.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredGuest, StoredOptions, StoredWord } from "./stored-guest.ts";
+import type { StoredGuest, StoredOptions } from "./stored-guest.ts";
 import { deepestCause } from "./tls-failure.ts";
 
 const DIRECTORY_PREFIX = "postcopy-from-";
@@ -31,6 +33,7 @@ export class OwnSource implements PageFeed {
   /** Where the destination waits for it. */
   readonly arrival: OpenedArrival;
   readonly peer: Extract<Peer, { kind: "unix" }>;
+  readonly identity: GuestIdentity;
   readonly #stored: StoredGuest;
   readonly #options: OwnSourceOptions;
   readonly #socket = new PrivateSocket(DIRECTORY_PREFIX);
@@ -50,6 +53,7 @@ export class OwnSource implements PageFeed {
       bridge: undefined,
     };
     const { guest, identity, workingSet, replay, watch } = stored;
+    this.identity = identity;
     this.#crew = new SourceCrew({
       ...{ guest, identity, workingSet, replay, watch },
       peer: "the destination in this process",

@@ -17,7 +17,8 @@ import { settle } from "./journal.ts";
 import { SourceRun } from "./run-source.ts";
 import type { Destination, SourceEnd } from "./source-job.ts";
 import { openForQemu, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredJob, StoredOptions, StoredWord } from "./stored-guest.ts";
+import type { StoredWord } from "./guest-words.ts";
+import type { StoredJob, StoredOptions } from "./stored-guest.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
 /** What ends a restore from this side: QEMU then only tells of a link that broke. */

@@ -17,7 +17,7 @@ import type { RestoreContext } from "./restore-in-qemu.ts";
 import { SourceRun } from "./run-source.ts";
 import { exitCode } from "./source-job.ts";
 import { openForQemu } from "./stored-guest.ts";
-import type { StoredWord } from "./stored-guest.ts";
+import type { StoredWord } from "./guest-words.ts";
 
 /** Sends the QEMU of an earlier run of `command` the rest, and leaves it running. */
 export async function resumeInQemu(

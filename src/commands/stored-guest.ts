@@ -1,7 +1,7 @@
 /** A guest that was kept, as `source` sends it: opened, and its working set read and recorded. */
-import { guestIdentity } from "./guest-identity.ts";
+import { filesIdentity, streamIdentity } from "./guest-identity.ts";
 import { openSavedStream } from "./saved-stream.ts";
-import type { GuestWord } from "./guest-words.ts";
+import type { StoredWord } from "./guest-words.ts";
 import { memoryWorkingSetPath, openMemory } from "../guests/firecracker/open.ts";
 import { workingSetPath } from "../guests/snapshot/layout.ts";
 import { openSnapshot } from "../guests/snapshot/open.ts";
@@ -53,14 +53,6 @@ export const STORED_FLAGS = {
 export type StoredJob = Omit<SourceJob, "guest" | "options"> &
   StoredGuest & { options: SourceJob["options"] & StoredOptions };
 
-/** A GUEST word that names one. */
-export type StoredWord = Extract<GuestWord, { kind: "snapshot" | "stream" | "firecracker" }>;
-
-/** Whether a word names one. */
-export function isStored(word: GuestWord): word is StoredWord {
-  return word.kind === "snapshot" || word.kind === "stream" || word.kind === "firecracker";
-}
-
 /** @throws UsageError when there is none, PostcopyError when it is damaged. */
 export async function openStoredGuest(
   word: StoredWord,
@@ -68,8 +60,11 @@ export async function openStoredGuest(
   output: Output,
 ): Promise<StoredGuest> {
   // Before it is opened: what is changed meanwhile is another one, or is noticed by who reads it.
-  const identity = guestIdentity(word);
-  return { ...(await openFiles(word, options, output)), identity };
+  const ofFiles = filesIdentity(word);
+  const opened = await openFiles(word, options, output);
+  const { guest } = opened;
+  const ofPages = guest.kind === "stream" ? streamIdentity(guest.stream) : undefined;
+  return { ...opened, identity: ofPages ?? ofFiles };
 }
 
 async function openFiles(

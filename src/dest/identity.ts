@@ -10,6 +10,7 @@ import {
   isLastPart,
   PONG_OTHER_GUEST,
   PONG_SAME_GUEST,
+  SAME_FILES,
   ToldIdentity,
 } from "../stream/identity.ts";
 import type { GuestIdentity } from "../stream/identity.ts";
@@ -122,6 +123,6 @@ function otherGuest(told: GuestIdentity | undefined): StreamError {
       ? "The source does not say which guest it has, and the one before did"
       : "The source has another guest than the one before";
   return new StreamError("OTHER_GUEST", what, {
-    hint: "go on with the same guest; one in files has to be as it was, with the time of its last change",
+    hint: `go on with the same guest; ${SAME_FILES}`,
   });
 }

@@ -9,6 +9,7 @@ import { SOURCE, SOURCE_COUNTERS, sumOf } from "../report/counters.ts";
 import type { SourceCounters, SourceCounts } from "../report/counters.ts";
 import { Histogram } from "../report/histogram.ts";
 import { PUSH_CHANNELS_MAX } from "../stream/further-channel.ts";
+import { SAME_FILES } from "../stream/identity.ts";
 import { SharedEvent } from "../sync/event.ts";
 import { Mutex } from "../sync/mutex.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
@@ -263,7 +264,7 @@ export function refusalOf({ control }: SourceShared): PostcopyError | undefined 
 /** The destination has pages of another guest, and goes on waiting for that one. */
 export function otherGuest(): PostcopyError {
   return new PostcopyError(OTHER_GUEST, "The destination waits for another guest", {
-    hint: "only the guest that it has a part of goes on there, and from files only unchanged ones",
+    hint: `only the guest that it has a part of goes on there; ${SAME_FILES}`,
   });
 }
 

@@ -25,6 +25,11 @@ const DIGITS_A_PART = 4;
 const PART = 0x5050_0000;
 const PART_STEP = 0x1_0000;
 
+/** What to know of files where a guest is refused as another one: most likely they were copied. */
+export const SAME_FILES =
+  "files without checksums (firecracker:, mapped-ram) are another guest when they were copied without " +
+  "the time of their last change: copy them by cp -a or rsync -aS";
+
 /** PONG values, in place of the echo of the last part. */
 export const PONG_SAME_GUEST = 0x504b_0001;
 export const PONG_OTHER_GUEST = 0x504b_0002;

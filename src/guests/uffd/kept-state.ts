@@ -23,7 +23,7 @@ import { bitmapBytes, PageBitmap } from "../../ram/bitmap.ts";
 import type { RamBlock } from "../../ram/block.ts";
 import { targetPages } from "../../ram/block.ts";
 import type { MappedBytes } from "../../ram/shared-bytes.ts";
-import { IDENTITY_BYTES } from "../../stream/identity.ts";
+import { IDENTITY_BYTES, SAME_FILES } from "../../stream/identity.ts";
 import type { GuestIdentity } from "../../stream/identity.ts";
 import { PostcopyError } from "../../util/errors.ts";
 import type { Region } from "./handover.ts";
@@ -83,7 +83,7 @@ function otherGuest(known: GuestIdentity | undefined): PostcopyError {
       ? "The VMM has pages of a guest of which it is not known whether it is the one of these files"
       : "The VMM has pages of another guest than the one of these files";
   return new PostcopyError("OTHER_GUEST", what, {
-    hint: "go on with the same guest: --from its files, unchanged, or --listen for a source that has it",
+    hint: `go on with the same guest: --from its files, or --listen for a source that has it; ${SAME_FILES}`,
   });
 }
 
