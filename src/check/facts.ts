@@ -4,27 +4,13 @@
  */
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
 import { availableParallelism, release } from "node:os";
-import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
+import type { KernelFacts } from "./kernel.ts";
 
 /** A pool of huge pages (/sys/kernel/mm/hugepages). */
 export interface HugePool {
   pageSize: number;
   total: number;
   free: number;
-}
-
-/** What the kernel itself answers; null where it could not be asked at all. */
-export interface KernelFacts {
-  /** How each way to a userfaultfd ended: null when it was granted, else the name of the errno. */
-  userfault: Readonly<Record<UserfaultWay, string | null>>;
-  /** Feature bits of UFFDIO_API; 0 when no way leads to a userfaultfd. */
-  features: number;
-  /** Null when PAGEMAP_SCAN found a page that was written; else why not. */
-  pagemapScan: string | null;
-  /** Null when a page could be locked into memory; else the name of the errno. */
-  memoryLock: string | null;
-  /** Null when a process could be watched by a descriptor; else the name of the errno. */
-  processDescriptor: string | null;
 }
 
 export interface Facts {

@@ -14,7 +14,20 @@ import { PageMap } from "../../syscalls/pagemap.ts";
 import { openProcess } from "../../syscalls/pidfd.ts";
 import { openUserfault, tryUserfaultWay, userfaultFeatures } from "../../syscalls/userfaultfd.ts";
 import type { UserfaultWay } from "../../syscalls/userfaultfd.ts";
-import type { KernelFacts } from "./facts.ts";
+
+/** What the kernel itself answers; null where it could not be asked at all. */
+export interface KernelFacts {
+  /** How each way to a userfaultfd ended: null when it was granted, else the name of the errno. */
+  userfault: Readonly<Record<UserfaultWay, string | null>>;
+  /** Feature bits of UFFDIO_API; 0 when no way leads to a userfaultfd. */
+  features: number;
+  /** Null when PAGEMAP_SCAN found a page that was written; else why not. */
+  pagemapScan: string | null;
+  /** Null when a page could be locked into memory; else the name of the errno. */
+  memoryLock: string | null;
+  /** Null when a process could be watched by a descriptor; else the name of the errno. */
+  processDescriptor: string | null;
+}
 
 /** Asks the kernel what it grants and what it can do. */
 export function askKernel(): KernelFacts {

@@ -5,7 +5,7 @@
  * faults of system calls that touch guest memory.
  */
 import type { Facts } from "./facts.ts";
-import type { ProbeResult } from "./probes.ts";
+import type { ProbeResult } from "./probe.ts";
 
 /** Bit of capabilities(7). */
 const CAP_SYS_PTRACE = 19;

@@ -1,8 +1,8 @@
 /** Runs the probes, and says what follows for the roles. */
 import type { Paint } from "../util/terminal.ts";
 import type { Facts } from "./facts.ts";
+import type { Probe, ProbeResult, Role } from "./probe.ts";
 import { PROBES } from "./probes.ts";
-import type { Probe, ProbeResult, Role } from "./probes.ts";
 
 /** A probe with what it found. */
 export type ProbeOutcome = Omit<Probe, "run"> & ProbeResult;

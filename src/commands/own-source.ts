@@ -15,12 +15,13 @@ import type { Output } from "./common.ts";
 import type { PageFeed } from "./fill-vmm.ts";
 import type { StoredWord } from "./guest-words.ts";
 import type { OpenedArrival } from "./peers.ts";
+import type { StoredGuest } from "./opened-guest.ts";
 import type { DestRun } from "./run-dest.ts";
 import { sourceSettings } from "./source-flags.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { failureOf } from "./source-report.ts";
 import { openStoredGuest, recordWorkingSet } from "./stored-guest.ts";
-import type { StoredGuest, StoredOptions } from "./stored-guest.ts";
+import type { StoredOptions } from "./stored-guest.ts";
 import { deepestCause } from "./tls-failure.ts";
 
 const DIRECTORY_PREFIX = "postcopy-from-";

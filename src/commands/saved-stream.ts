@@ -4,16 +4,13 @@ import type { StreamOpening } from "../threads/stream-index.ts";
 import { log } from "../util/log.ts";
 import { formatBytes } from "../util/units.ts";
 import type { Output } from "./common.ts";
-import type { StoredGuest } from "./stored-guest.ts";
+import type { OpenedFiles } from "./opened-guest.ts";
 
 /** How often it is said how far the file is read. */
 const NEWS_INTERVAL_MS = 2000;
 
 /** @throws UsageError, HostError, StreamError, PostcopyError: see `openStream`. */
-export async function openSavedStream(
-  path: string,
-  output: Output,
-): Promise<Omit<StoredGuest, "identity">> {
+export async function openSavedStream(path: string, output: Output): Promise<OpenedFiles> {
   let timer: ReturnType<typeof setInterval> | undefined;
   try {
     const opening = await openStream(path, {

@@ -1,36 +1,20 @@
 /** A guest that was kept, as `source` sends it: opened, and its working set read and recorded. */
-import { filesIdentity, streamIdentity } from "./guest-identity.ts";
-import { openSavedStream } from "./saved-stream.ts";
-import type { StoredWord } from "./guest-words.ts";
 import { memoryWorkingSetPath, openMemory } from "../guests/firecracker/open.ts";
 import { workingSetPath } from "../guests/snapshot/layout.ts";
 import { openSnapshot } from "../guests/snapshot/open.ts";
 import { readWorkingSet, recordRequests } from "../guests/stored/working-set.ts";
 import { openSourceGuest, sourceBlocks } from "../guests/registry.ts";
-import type { SourceGuestData } from "../guests/registry.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import type { GuestIdentity } from "../stream/identity.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { bytesSchema } from "../util/schemas.ts";
 import type { Output } from "./common.ts";
+import { filesIdentity, streamIdentity } from "./guest-identity.ts";
+import type { StoredWord } from "./guest-words.ts";
+import type { OpenedFiles, StoredGuest } from "./opened-guest.ts";
+import { openSavedStream } from "./saved-stream.ts";
 import { optionalFlag, switchFlag } from "./strict.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
-
-/** What a SourceJob needs to know of a kept guest. */
-export interface StoredGuest {
-  guest: Extract<SourceGuestData, { kind: StoredWord["kind"] }>;
-  /** Which it is, for a destination that waits for the rest of it. */
-  identity: GuestIdentity;
-  guestText: string;
-  /** Where its working set is recorded; undefined: nowhere. */
-  recordPath: string | undefined;
-  workingSet: Uint32Array | undefined;
-  replay: Uint32Array;
-  watch: boolean;
-}
-
-type OpenedFiles = Omit<StoredGuest, "identity">;
 
 /** What the operator says of it: the values of STORED_FLAGS. */
 export interface StoredOptions {

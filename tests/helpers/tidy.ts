@@ -21,20 +21,30 @@ function isProgram({ path }: ProjectFile): boolean {
   return /^(src|syscalls)\/.*\.ts$/.test(path);
 }
 
+/** An import, also of types alone, and a lazy import. */
+const IMPORTS = [
+  /\bfrom\s+"([^"\n]+)"/g,
+  /\bimport\s*\(\s*"([^"\n]+)"/g,
+  /^import\s+"([^"\n]+)"/gm,
+];
+/** The file of a worker. */
+const WORKERS = /\bnew\s+URL\(\s*"(\.[^"\n]+)"\s*,\s*import\.meta\.url/g;
+
 /** What a file names as an import, a lazy import, or the file of a worker. */
-export function importsOf({ text }: ProjectFile): string[] {
-  const forms = [
-    /\bfrom\s+"([^"\n]+)"/g,
-    /\bimport\s*\(\s*"([^"\n]+)"/g,
-    /^import\s+"([^"\n]+)"/gm,
-    /\bnew\s+URL\(\s*"(\.[^"\n]+)"\s*,\s*import\.meta\.url/g,
-  ];
+export function importsOf(file: ProjectFile): string[] {
+  return namesOf(file, [...IMPORTS, WORKERS]);
+}
+
+function namesOf({ text }: ProjectFile, forms: readonly RegExp[]): string[] {
   return forms.flatMap((form) => [...text.matchAll(form)].map((match) => match[1] ?? ""));
 }
 
 /** The project's own files that a file names, as paths from the root. */
-function localImportsOf(file: ProjectFile): string[] {
-  return importsOf(file)
+function localImportsOf(
+  file: ProjectFile,
+  forms: readonly RegExp[] = [...IMPORTS, WORKERS],
+): string[] {
+  return namesOf(file, forms)
     .filter((specifier) => specifier.startsWith("."))
     .map((specifier) => normalize(join(dirname(file.path), specifier)));
 }
@@ -82,6 +92,26 @@ export function findUpwardImports(
     }
   }
   return problems;
+}
+
+/**
+ * Files that import each other, directly or by way of others, also for their types alone: what they share
+ * belongs in a file below them. A worker is a program of its own, and may import who starts it.
+ */
+export function findImportCircles(files: readonly ProjectFile[]): string[] {
+  const program = new Map(files.filter(isProgram).map((file) => [file.path, file]));
+  const circles: string[] = [];
+  const done = new Set<string>();
+  const visit = (path: string, trail: readonly string[]): void => {
+    const at = trail.indexOf(path);
+    if (at >= 0) circles.push([...trail.slice(at), path].join(" imports "));
+    const file = program.get(path);
+    if (at >= 0 || file === undefined || done.has(path)) return;
+    for (const target of localImportsOf(file, IMPORTS)) visit(target, [...trail, path]);
+    done.add(path);
+  };
+  for (const path of program.keys()) visit(path, []);
+  return circles;
 }
 
 /** Relative imports name the file with its extension, as the runtime wants it, or a directory. */

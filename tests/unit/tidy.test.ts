@@ -11,6 +11,7 @@ import type { ProjectFile } from "../helpers/tidy.ts";
 import {
   findDeadFiles,
   findDeadLinks,
+  findImportCircles,
   findImportsWithoutExtension,
   findLeftovers,
   findLongFiles,
@@ -65,6 +66,9 @@ describe("the project", () => {
   });
   test("imports only downwards", () => {
     expect(findUpwardImports(project, floors)).toEqual([]);
+  });
+  test("imports in no circle", () => {
+    expect(findImportCircles(project)).toEqual([]);
   });
   test("names extensions in imports", () => {
     expect(findImportsWithoutExtension(project)).toEqual([]);
@@ -130,6 +134,20 @@ describe("each rule sees what it forbids", () => {
     ]);
     expect(problems("src/dest/a.ts", "./b.ts")).toEqual([]);
     expect(problems("src/cli.ts", "./dest/b.ts")).toEqual([]);
+  });
+
+  test("imports in a circle", () => {
+    const files: ProjectFile[] = [
+      { path: "src/a.ts", text: 'import type { B } from "./b.ts";\nimport "./e.ts";\n' },
+      { path: "src/b.ts", text: 'export { c } from "./c.ts";\n' },
+      { path: "src/c.ts", text: 'const a = await import("./a.ts");\nimport "./d.ts";\n' },
+      { path: "src/d.ts", text: 'new Worker(new URL("./d.worker.ts", import.meta.url));\n' },
+      { path: "src/d.worker.ts", text: 'import { d } from "./d.ts";\n' },
+      { path: "src/e.ts", text: 'import "./d.ts";\n' },
+    ];
+    expect(findImportCircles(files)).toEqual([
+      "src/a.ts imports src/b.ts imports src/c.ts imports src/a.ts",
+    ]);
   });
 
   test("imports without extension", () => {

@@ -3,11 +3,10 @@
  * makes of it. The versions and the control block are SharedArrayBuffers, the RAM blocks addresses.
  */
 import { PageBitmap } from "../../ram/bitmap.ts";
-import { StressControl } from "./control.ts";
+import { StressControl, type WorkerProgress } from "./control.ts";
 import { PageMap, type MemoryRange, type MemoryView } from "./page-map.ts";
 import { blockLayout, pageCount, type StressParameters } from "./parameters.ts";
 import { createPattern, type Pattern } from "./pattern.ts";
-import type { StressState } from "./state.ts";
 
 /** One guest in this process: structured-cloneable. */
 export interface StressSetup {
@@ -43,8 +42,16 @@ export function createStressSetup(
   return { parameters, blocks, versions, changed, control };
 }
 
+/** What of its device state (StressState) a guest goes on from. */
+interface StressBeginning {
+  parameters: StressParameters;
+  /** One entry a worker. */
+  progress: WorkerProgress[];
+  versions: SharedArrayBuffer;
+}
+
 /** A guest that goes on from its device state, over memory that may still be arriving. */
-export function continueStressSetup(state: StressState, blocks: MemoryRange[]): StressSetup {
+export function continueStressSetup(state: StressBeginning, blocks: MemoryRange[]): StressSetup {
   assertBlocks(state.parameters, blocks);
   const control = StressControl.continue(state.progress).buffer;
   const { parameters, versions } = state;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { UFFD } from "../../../syscalls/abi/userfaultfd.ts";
-import type { Facts, KernelFacts } from "../../../src/check/facts.ts";
+import type { Facts } from "../../../src/check/facts.ts";
+import type { KernelFacts } from "../../../src/check/kernel.ts";
 import { canRun, renderOutcomes, renderRoles, runProbes } from "../../../src/check/verdict.ts";
 import { createPaint } from "../../../src/util/terminal.ts";
 

@@ -2,8 +2,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import type { Output } from "../../../src/commands/common.ts";
+import type { StoredGuest } from "../../../src/commands/opened-guest.ts";
 import { openStoredGuest } from "../../../src/commands/stored-guest.ts";
-import type { StoredGuest, StoredOptions } from "../../../src/commands/stored-guest.ts";
+import type { StoredOptions } from "../../../src/commands/stored-guest.ts";
 import { openSnapshot } from "../../../src/guests/snapshot/open.ts";
 import { workingSetPath } from "../../../src/guests/snapshot/layout.ts";
 import { recordRequests } from "../../../src/guests/stored/working-set.ts";
