@@ -8,8 +8,6 @@ import { commandName, readCommand } from "../stream/command.ts";
 import type { Command } from "../stream/command.ts";
 import { SECTION } from "../stream/constants.ts";
 import { readStreamOpening, targetPageSizeOf } from "../stream/header.ts";
-import { isAheadPing } from "../stream/hello.ts";
-import { takesSwitchoverAck } from "../stream/machine-type.ts";
 import type { StreamReader } from "../stream/reader.ts";
 import { readFooter, readSectionHeader } from "../stream/section.ts";
 import type { SectionHeader } from "../stream/section.ts";
@@ -22,19 +20,13 @@ import { awaitThread, checkStop, setPhase } from "./context.ts";
 import type { IncomingContext } from "./context.ts";
 import { keepPackage, loadPackage } from "./device-package.ts";
 import { refuseEarlyDevice, refuseOwnDevices, takeDeviceState } from "./device-state.ts";
-import { bindIdentity, forgetIdentity, keepIdentity, settleIdentity } from "./identity.ts";
+import { bindIdentity, forgetIdentity, keepIdentity } from "./identity.ts";
+import { IncomingCommands } from "./incoming-commands.ts";
 import { IncomingMemory } from "./incoming-memory.ts";
 import { requireTargetPageSize } from "./page-sizes.ts";
-import {
-  decideToRun,
-  refuseGuest,
-  returnPathIsOpen,
-  tellRefusal,
-  tellTurnedAway,
-} from "./refusal.ts";
+import { decideToRun, refuseGuest, tellRefusal, tellTurnedAway } from "./refusal.ts";
 import { HELD, WORD } from "./shared.ts";
 import { SourceHello } from "./source-hello.ts";
-import { StateMachine } from "./state.ts";
 import { forgetChoices, isNobody } from "./turned-away.ts";
 import type { TurnedAway } from "./turned-away.ts";
 
@@ -48,14 +40,15 @@ const RESTARTED =
 
 export class IncomingLoader {
   readonly #context: IncomingContext;
-  #state = new StateMachine();
   readonly #source: SourceHello;
   readonly #memory: IncomingMemory;
+  readonly #commands: IncomingCommands;
 
   constructor(context: IncomingContext) {
     this.#context = context;
     this.#source = new SourceHello(context.features, context.shared.control);
     this.#memory = new IncomingMemory(context, this.#source);
+    this.#commands = new IncomingCommands(context, this.#source, this.#memory);
   }
 
   /** A source has given its list of RAM blocks: whoever comes after it has to be received here as well. */
@@ -92,7 +85,7 @@ export class IncomingLoader {
     // The fault thread is not to take the next source for the urgent channel of this one.
     Atomics.store(control, WORD.requestsHeld, HELD.noLink);
     this.#source.startOver();
-    this.#state = new StateMachine();
+    this.#commands.startOver();
     this.#memory.beginAnew();
   }
 
@@ -129,7 +122,7 @@ export class IncomingLoader {
         this.#requireMemoryOpen(command);
         if (command.kind === "packaged") return this.#completeInPostcopy(command.size);
         this.#requireOutside(command);
-        this.#take(command);
+        this.#commands.take(command);
       } else {
         this.#load(section, reader);
       }
@@ -171,71 +164,16 @@ export class IncomingLoader {
     }
   }
 
-  /** A command, with the state checked first. */
-  #take(command: Command): void {
-    this.#state.take(command.kind);
-    switch (command.kind) {
-      case "openReturnPath":
-        Atomics.store(this.#context.shared.control, WORD.returnPathOpen, 1);
-        this.#agreeToSwitchover();
-        break;
-      case "ping":
-        this.#answerPing(command.value);
-        break;
-      case "postcopyAdvise":
-        this.#memory.advise(command.ram);
-        break;
-      case "postcopyRamDiscard":
-        this.#memory.discard(command.block, command.ranges);
-        break;
-      case "postcopyListen":
-        this.#memory.listen();
-        break;
-      case "postcopyRun":
-        startGuest(this.#context, this.#source);
-        break;
-      case "switchoverStart":
-        break;
-      default: {
-        const name = commandName(command.kind);
-        throw new StreamError("WRONG_STATE", `${name} came where it is not understood`);
-      }
-    }
-  }
-
-  /** A QEMU with `switchover-ack` does not switch before it has this, even if no device needs it. */
-  #agreeToSwitchover(): void {
-    if (!takesSwitchoverAck(this.#memory.machine)) return;
-    this.#context.returnPath.send({ kind: "switchoverAck" });
-  }
-
-  #answerPing(value: number): void {
-    if (!returnPathIsOpen(this.#context.shared)) {
-      throw new StreamError("WRONG_STATE", "PING came before the return path was opened");
-    }
-    const kind = this.#source.take(value);
-    if (kind === "chosen") {
-      settleIdentity(this.#context, this.#source.chosen, this.#source.told);
-      this.#source.enforce();
-      this.#memory.choose(this.#source.chosen);
-      this.#memory.prepare();
-    }
-    // What was sent ahead of the switchover is done, then, and not only read.
-    if (isAheadPing(value)) this.#memory.forgetDiscarded();
-    const answer = kind === "hello" ? this.#source.answer : value;
-    this.#context.returnPath.send({ kind: "pong", value: answer });
-  }
-
   #completeInPostcopy(size: number): IncomingOutcome {
     const { channel, shared } = this.#context;
-    this.#state.requirePackageAllowed();
+    this.#commands.state.requirePackageAllowed();
     setPhase(this.#context, "device");
     channel.allow(timeFor(size, this.#context.linkTimeoutMs), "send the device state");
     const bytes = channel.reader.take(size);
     channel.allowAnyTime();
     Atomics.store(shared.control, WORD.packageWhole, 1);
     this.#takePackage(bytes);
-    if (this.#state.state !== "RUNNING") {
+    if (!this.#commands.hasRun) {
       throw new StreamError("BAD_PACKAGE", "The package of device state does not end with RUN");
     }
     setPhase(this.#context, "postcopy");
@@ -244,7 +182,7 @@ export class IncomingLoader {
 
   #takePackage(bytes: Uint8Array): void {
     const { devices } = this.#context.guest;
-    const take = (command: Command): void => this.#take(command);
+    const take = (command: Command): void => this.#commands.take(command);
     if (devices.kind === "opaque") {
       keepPackage(bytes, devices.keep, take);
       return;
@@ -252,7 +190,7 @@ export class IncomingLoader {
     loadPackage(bytes, {
       take,
       load: (section, reader) => this.#load(section, reader),
-      hasRun: () => this.#state.state === "RUNNING",
+      hasRun: () => this.#commands.hasRun,
     });
   }
 
@@ -276,7 +214,7 @@ export class IncomingLoader {
    */
   #keepFromPrecopy(): IncomingOutcome {
     const { channel, guest, shared, linkTimeoutMs } = this.#context;
-    this.#state.requireEndAllowed();
+    this.#commands.state.requireEndAllowed();
     if (this.#source.isOurs) refuseOwnDevices();
     setPhase(this.#context, "device");
     const state = takeDeviceState(channel, linkTimeoutMs);
@@ -291,7 +229,7 @@ export class IncomingLoader {
     if (!this.#memory.complete) {
       throw new StreamError("TRUNCATED", "The stream ended before the guest's memory did");
     }
-    this.#state.requireEndAllowed();
+    this.#commands.state.requireEndAllowed();
     if (this.#context.guest.devices.kind === "opaque") {
       throw new StreamError("NO_DEVICES", "The stream ended without the guest's device state");
     }
@@ -306,7 +244,7 @@ export class IncomingLoader {
   ): IncomingOutcome {
     const [memory, source] = [this.#memory, this.#source];
     finishGuest(this.#context, { completedIn, memory, source, commit });
-    this.#state.end();
+    this.#commands.state.end();
     return { completedIn };
   }
 }

@@ -1,7 +1,8 @@
 /** Waiting for what the return-path thread will read: one patience for every answer. */
 import { ChannelError } from "../channel/channel.ts";
 import { formatDuration } from "../util/duration.ts";
-import { checkPeer, checkStop } from "./shared.ts";
+import { checkPeer } from "./refusal.ts";
+import { checkStop } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** How often a wait for another thread looks whether it should stop. */

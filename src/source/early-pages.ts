@@ -5,7 +5,8 @@ import type { SourceContext } from "./context.ts";
 import { mainLane, pushChunk } from "./postcopy.ts";
 import { ListedOrder } from "./push-order.ts";
 import { runsElsewhere } from "./receiver.ts";
-import { checkPeer, checkStop } from "./shared.ts";
+import { checkPeer } from "./refusal.ts";
+import { checkStop } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** What the guest's start may be delayed by for pages that it will need at once. */

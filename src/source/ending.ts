@@ -3,7 +3,8 @@ import { ChannelError } from "../channel/channel.ts";
 import type { SourceContext } from "./context.ts";
 import { finishUrgent, pushOwed } from "./postcopy.ts";
 import { awaitPushChannels, tellPushChannels } from "./push-channels.ts";
-import { checkPeer, checkStop, PUSHING, WORD } from "./shared.ts";
+import { checkPeer } from "./refusal.ts";
+import { checkStop, PUSHING, WORD } from "./shared.ts";
 import { sendEof, sendRamEnd } from "./stream.ts";
 
 /**

@@ -15,7 +15,8 @@ import { StreamWriter } from "../stream/writer.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
-import { IDENTITY_ANSWER, otherGuest, WORD } from "./shared.ts";
+import { otherGuest } from "./refusal.ts";
+import { IDENTITY_ANSWER, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** Tells which guest it is, where that is among the features to be `chosen`. */

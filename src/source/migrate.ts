@@ -28,7 +28,8 @@ import { letGuestStart } from "./postcopy.ts";
 import { countDirty, markAllDirty, runPrecopy, sendLastPages } from "./precopy.ts";
 import type { PrecopyEnd } from "./precopy.ts";
 import { runsElsewhere } from "./receiver.ts";
-import { GuestGoneError, refusalOf, TIME, WORD } from "./shared.ts";
+import { GuestGoneError, refusalOf } from "./refusal.ts";
+import { TIME, WORD } from "./shared.ts";
 import {
   sendDiscards,
   sendEof,

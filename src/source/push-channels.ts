@@ -11,7 +11,8 @@ import { openFurtherChannel } from "./further-channel.ts";
 import { followHostPages } from "./host-pages.ts";
 import { pushPages } from "./postcopy.ts";
 import type { PushContext } from "./postcopy.ts";
-import { checkPeer, checkStop, PUSHING, WORD } from "./shared.ts";
+import { checkPeer } from "./refusal.ts";
+import { checkStop, PUSHING, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 
 /** How often a wait for another thread looks whether it should stop. */

@@ -4,21 +4,19 @@ import {
   makeEventDescriptor,
   raiseEventDescriptor,
 } from "../../syscalls/descriptor.ts";
-import { Channel, endConnection, StoppedError } from "../channel/channel.ts";
+import { endConnection, StoppedError } from "../channel/channel.ts";
 import type { DestEvent, GuestMemory } from "../dest/context.ts";
 import type { MultifdResult } from "../dest/multifd.ts";
-import { decideToRun, refuseGuest, tellRefusal } from "../dest/refusal.ts";
-import { ReturnPath } from "../dest/return-path.ts";
+import { decideToRun, refuseGuest } from "../dest/refusal.ts";
 import type { MultifdCompression } from "../stream/multifd.ts";
 import { createDestShared, destCountsOf, DestShared, faultTimesOf, WORD } from "../dest/shared.ts";
 import type { DestSharedData } from "../dest/shared.ts";
 import type { DestCounts } from "../report/counters.ts";
 import type { Histogram } from "../report/histogram.ts";
-import { SHUT_STATUS, writeReturnPathMessage } from "../stream/return-path.ts";
-import { StreamWriter } from "../stream/writer.ts";
 import { attemptAll } from "../util/attempt-all.ts";
 import { isResumed } from "../guests/registry.ts";
 import type { ArrivalNews, DestGuestData } from "../guests/registry.ts";
+import { MainLink } from "./main-link.ts";
 import { Thread } from "./thread.ts";
 import type {
   Arrival,
@@ -74,16 +72,16 @@ export class DestCrew {
   readonly #failed = Promise.withResolvers<never>();
   /** The guest's memory, once it is known. */
   memory: GuestMemory | undefined;
-  #main = -1;
+  readonly #main: MainLink;
   #others: number[] = [];
   /** What the multifd thread left, once it has. */
   #multifdResult: MultifdResult | undefined;
-  #peer = "the source";
 
   constructor(options: DestCrewOptions) {
     this.#options = options;
     this.#data = createDestShared(options.moved);
     this.shared = new DestShared(this.#data);
+    this.#main = new MainLink(this.shared, this.#stopFd);
     // Taken over once, it is taken over: whoever gives up, in whatever state, gives nothing back.
     if (isResumed(options.guest)) decideToRun(this.shared);
     this.#incoming = new Thread("incoming", (news) => this.#hear(news));
@@ -126,7 +124,7 @@ export class DestCrew {
       return result;
     } catch (error) {
       this.#raiseStop();
-      if (this.refuse()) this.#tellRefusal();
+      if (this.refuse()) this.#main.tellRefusal();
       throw this.#failure ?? error;
     }
   }
@@ -134,16 +132,16 @@ export class DestCrew {
   #hear(news: IncomingNews): void {
     switch (news.kind) {
       case "connected":
-        this.#main = news.fd;
+        this.#main.fd = news.fd;
+        this.#main.peer = news.peer;
         this.#others = news.others;
-        this.#peer = news.peer;
         this.#options.connected(news.peer);
         break;
       case "turnedAway":
         this.#others = [];
         break;
       case "resuming":
-        this.#main = news.fd;
+        this.#main.fd = news.fd;
         break;
       case "memory":
         this.memory = news.memory;
@@ -171,10 +169,10 @@ export class DestCrew {
       memory,
       index: this.#pushed.length,
       fd,
-      mainFd: this.#main,
+      mainFd: this.#main.fd,
       linkTimeoutMs: this.#options.linkTimeoutMs,
       stopFd: this.#pushStopFd,
-      peer: this.#peer,
+      peer: this.#main.peer,
     });
     this.#helpers.push(task.catch((error: unknown) => this.#giveUp(error)));
   }
@@ -186,11 +184,11 @@ export class DestCrew {
       guest,
       shared: this.#data,
       memory,
-      fd: this.#main,
+      fd: this.#main.fd,
       stopFd: this.#stopFd,
       faultStopFd: this.#faultStopFd,
       pushStopFd: this.#pushStopFd,
-      peer: this.#peer,
+      peer: this.#main.peer,
       allow: arrival.kind === "listen" ? arrival.allow : [],
       linkTimeoutMs,
     };
@@ -256,35 +254,9 @@ export class DestCrew {
     raiseEventDescriptor(this.#pushStopFd);
   }
 
-  /** Does it for an incoming thread that cannot, as it waits for a page that nobody will bring. */
-  #tellRefusal(): void {
-    if (this.#main < 0) return;
-    tellRefusal(this.shared, new ReturnPath(this.#openMain(), this.shared.returnPathLock));
-  }
-
-  /**
-   * Tells the source that its guest ran here, in a VMM that is no more, so that it does not come back;
-   * after `run`. A thread that has ended by itself may have left the return path locked.
-   */
+  /** As of MainLink; after `run`. */
   tellGone(): void {
-    const { control, returnPathLock } = this.shared;
-    if (this.#main < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
-    if (!returnPathLock.tryLock()) return;
-    const writer = new StreamWriter();
-    writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
-    try {
-      this.#openMain().write(writer.bytes);
-    } catch {
-      // It is not there, or takes nothing.
-    } finally {
-      returnPathLock.unlock();
-    }
-  }
-
-  /** The main channel, for this thread. */
-  #openMain(): Channel {
-    const options = { fd: this.#main, stopFd: this.#stopFd, peer: this.#peer, bufferBytes: 0 };
-    return new Channel(options);
+    this.#main.tellGone();
   }
 
   /** Closes what is open, the listening socket too, and ends the threads; after `run`. */
@@ -305,7 +277,7 @@ export class DestCrew {
     ].filter((fd) => fd >= 0);
     attemptAll([
       () => {
-        if (this.#main >= 0) endConnection(this.#main);
+        if (this.#main.fd >= 0) endConnection(this.#main.fd);
       },
       ...descriptors.map((fd) => () => closeDescriptor(fd)),
     ]);

@@ -2,7 +2,8 @@
 import { expect, test } from "bun:test";
 import { Channel } from "../../../src/channel/channel.ts";
 import { confirmIdentity, takeIdentityPong } from "../../../src/source/identity.ts";
-import { checkPeer, IDENTITY_ANSWER, WORD } from "../../../src/source/shared.ts";
+import { checkPeer } from "../../../src/source/refusal.ts";
+import { IDENTITY_ANSWER, WORD } from "../../../src/source/shared.ts";
 import { SHUT_STATUS } from "../../../src/stream/return-path.ts";
 import { readCommand } from "../../../src/stream/command.ts";
 import { identityPings, PONG_OTHER_GUEST, PONG_SAME_GUEST } from "../../../src/stream/identity.ts";
