@@ -43,7 +43,8 @@ export function requireSameList(
 }
 
 function otherBlocks(): StreamError {
-  const what = "The source has other RAM blocks than the one before, which has sent pages";
+  const what =
+    "The source has other RAM blocks than the one before, for which the VMM's memory was laid out";
   return new StreamError("OTHER_BLOCKS", what);
 }
 

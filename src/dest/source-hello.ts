@@ -78,8 +78,9 @@ export class SourceHello {
   }
 
   #choose(features: number): void {
-    const channels = furtherPushChannels(features);
-    if (channels > furtherPushChannels(this.#features) || this.#hasChosen) {
+    const tooMany = furtherPushChannels(features) > furtherPushChannels(this.#features);
+    const isUrgent = (features & ~this.#features & FEATURE.urgentChannel) !== 0;
+    if (tooMany || isUrgent || this.#hasChosen) {
       throw new StreamError("UNEXPECTED", "The source chose what it was not offered, or twice");
     }
     this.#hasChosen = true;

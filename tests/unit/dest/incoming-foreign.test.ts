@@ -18,7 +18,7 @@ import {
 import { UffdDestGuest } from "../../../src/guests/uffd/dest-guest.ts";
 import { KeptState } from "../../../src/guests/uffd/kept-state.ts";
 import type { Region } from "../../../src/guests/uffd/handover.ts";
-import { chosenValue, FEATURE, helloValue } from "../../../src/stream/hello.ts";
+import { chosenValue, FEATURE, helloValue, tokenValues } from "../../../src/stream/hello.ts";
 import { destPhase } from "../../../src/report/summary.ts";
 import { identityOfText, identityPings, PONG_OTHER_GUEST } from "../../../src/stream/identity.ts";
 import type { ReturnPathMessage } from "../../../src/stream/return-path.ts";
@@ -341,6 +341,15 @@ describe("the memory of a VMM", () => {
     expect(bench.kept?.identity).toBe(ours);
     expect(bench.take(...telling("ours"), ahead, WHOLE)).toEqual({ completedIn: "postcopy" });
     expect([3, 4].map((at) => bench.received(at))).toEqual([true, false]);
+  });
+
+  foreignTest("nor by one that chose an urgent channel where it was offered none", () => {
+    using bench = new ForeignBench(16, { othersMayCome: true });
+    const chosen = ping(chosenValue(FEATURE.smallPages | FEATURE.urgentChannel));
+    expect(bench.take(...HELLO, ...tokenValues(1).map(ping), chosen)).toMatchObject({
+      turnedAway: { code: "UNEXPECTED" },
+    });
+    expect(Atomics.load(bench.shared.control, WORD.urgentChosen)).toBe(0);
   });
 
   foreignTest("nor by one that chose to say which guest it has, and did not", () => {
