@@ -68,16 +68,21 @@ export class HolderKeeper implements Keeper {
   async keep(kept: readonly Kept[], signal?: AbortSignal): Promise<KeeperLife> {
     const names = kept.map(({ name }) => name);
     const descriptors = kept.map(({ fd }) => fd);
-    const answer = await this.#askLiving(["keep", ...names].join(" "), { descriptors, signal });
-    if (answer.text === "kept" || (await this.#hasAlready(kept))) return answer.life;
-    closeLife(answer.life);
-    const what = `The holder at ${this.#path} keeps nothing for us: ${answer.text}`;
-    throw new KeeperError("NOT_KEPT", what);
+    const request = ["keep", ...names].join(" ");
+    const { text, life } = await this.#askLiving(request, { descriptors, signal });
+    try {
+      if (text === "kept" || (await this.#hasAlready(kept, signal))) return life;
+      const what = `The holder at ${this.#path} keeps nothing for us: ${text}`;
+      throw new KeeperError("NOT_KEPT", what);
+    } catch (error) {
+      closeLife(life);
+      throw error;
+    }
   }
 
   /** It may have heard a call that was given up here, as it stood still for too long. */
-  async #hasAlready(kept: readonly Kept[]): Promise<boolean> {
-    const { text, descriptors } = await this.#ask("give");
+  async #hasAlready(kept: readonly Kept[], signal: AbortSignal | undefined): Promise<boolean> {
+    const { text, descriptors } = await this.#ask("give", { signal });
     try {
       const names = kept.map(({ name }) => name);
       if (text !== ["given", ...names].join(" ") || descriptors.length !== kept.length)

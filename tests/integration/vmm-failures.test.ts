@@ -146,7 +146,10 @@ async function cutInTheMiddle(link: Link): Promise<void> {
   link.cut();
 }
 
-/** Killed twice: when the VMM has handed over, and in the middle of its memory; its holder once. */
+/**
+ * Killed twice: when the VMM has handed over, and in the middle of its memory; its holder once, and the next
+ * one stands still at the end.
+ */
 async function goOnWithHolder(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-held");
   const [socket, held] = [directory.file("vmm"), directory.file("held")];
@@ -175,9 +178,12 @@ async function goOnWithHolder(): Promise<void> {
   await dest.program.finish();
   await using next = await start("--resume");
   expect(await next.event("handover")).toMatchObject({ pid: vmm.pid, bytes });
+  // One that stands still holds nothing up.
+  holder.kill("SIGSTOP");
   link.mend(next.peer);
   source.program.writeLine("recover");
   await vmm.stdout.waitForLine(/wrongPages/);
+  holder.kill("SIGCONT");
   const ends = [await source.end(), await next.end()];
   for (const { exitCode, stderr } of ends) {
     expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
