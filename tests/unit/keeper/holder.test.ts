@@ -9,7 +9,7 @@ import { openListener } from "../../../src/channel/listen.ts";
 import type { HolderEnd } from "../../../src/keeper/holder.ts";
 import { HolderKeeper } from "../../../src/keeper/holder-client.ts";
 import { KeeperError } from "../../../src/keeper/keeper.ts";
-import type { Keeper } from "../../../src/keeper/keeper.ts";
+import type { Keeper, KeeperLife } from "../../../src/keeper/keeper.ts";
 import { parseKeeper } from "../../../src/keeper/open.ts";
 import { isReady } from "../../../src/keeper/readiness.ts";
 import { Thread } from "../../../src/threads/thread.ts";
@@ -56,6 +56,12 @@ class Bench implements AsyncDisposable {
   }
 }
 
+/** The holder's process, whose descriptor is closed with `descriptors`. */
+function processOf(life: KeeperLife, descriptors: Descriptors): number {
+  if (typeof life !== "object") throw new Error(`the holder is ${life}`);
+  return descriptors.add(life.processFd);
+}
+
 /** The code of the error that a keeper refuses with, and what it says. */
 async function refusal(act: () => Promise<unknown>): Promise<string> {
   try {
@@ -81,16 +87,14 @@ test(
       { name: "process", fd: descriptors.add(openProcess(vmm.pid)) },
     ];
     await keeper.check(kept.length);
-    const life = await keeper.keep(kept);
-    const processFd = typeof life === "object" ? descriptors.add(life.processFd) : -1;
+    const processFd = processOf(await keeper.keep(kept), descriptors);
     expect(await refusal(() => keeper.check(kept.length))).toMatch(
       /^NOT_KEPT .* given userfault process/,
     );
     expect(await refusal(() => keeper.keep([...kept].reverse()))).toContain("held already");
     for (let turn = 0; turn < 2; turn++) {
-      const taken = await new HolderKeeper(socket, OWN_UID).takeBack();
-      const { kept: back } = taken;
-      if (typeof taken.life === "object") descriptors.add(taken.life.processFd);
+      const { kept: back, life } = await new HolderKeeper(socket, OWN_UID).takeBack();
+      processOf(life, descriptors);
       back.forEach(({ fd }) => descriptors.add(fd));
       expect(back.map(({ name }) => name)).toEqual(["userfault", "process"]);
       expect(back.map(({ fd }) => fstatSync(fd).ino)).toEqual(
@@ -124,7 +128,7 @@ test(
       `await Bun.connect({unix: ${JSON.stringify(socket)}, socket: {data() {}}}); console.log("in")`,
     ]);
     await silent.stdout.waitForLine(/in/);
-    await keeper.keep([{ name: "userfault", fd }]);
+    processOf(await keeper.keep([{ name: "userfault", fd }]), descriptors);
     await keeper.release(["userfault"]);
     const { exitCode, stderr } = await holder.finish();
     expect(exitCode).toBe(0);
@@ -139,7 +143,7 @@ test(
   async () => {
     await using bench = await Bench.start();
     const { socket, descriptors, holder, keeper } = bench;
-    await keeper.keep([{ name: "userfault", fd: descriptors.event() }]);
+    processOf(await keeper.keep([{ name: "userfault", fd: descriptors.event() }]), descriptors);
     const limit = async (soft: number): Promise<void> => {
       const words = ["prlimit", "--pid", String(holder.pid), `--nofile=${soft}:`];
       expect(await run(words)).toMatchObject({ exitCode: 0 });
@@ -150,7 +154,8 @@ test(
     await holder.stderr.waitForLine(/No descriptor is left/);
     visitor.destroy();
     await limit(256);
-    const { kept: back } = await keeper.takeBack();
+    const { kept: back, life } = await keeper.takeBack();
+    processOf(life, descriptors);
     back.forEach(({ fd }) => descriptors.add(fd));
     expect(back.map(({ name }) => name)).toEqual(["userfault"]);
   },
@@ -171,8 +176,9 @@ test(
     const asked = keeper.keep(kept);
     // Were this thread blocked, nobody would do this.
     holder.kill("SIGCONT");
-    expect(await asked).toEqual({ processFd: expect.any(Number) });
-    const { kept: back } = await keeper.takeBack();
+    processOf(await asked, descriptors);
+    const { kept: back, life } = await keeper.takeBack();
+    processOf(life, descriptors);
     expect(back.map(({ name }) => name)).toEqual(["state"]);
     expect(fstatSync(descriptors.add(back[0]?.fd ?? -1)).ino).toBe(
       fstatSync(kept[0]?.fd ?? -1).ino,
