@@ -67,6 +67,8 @@ export const WORD = {
   /** 1 once it is known which guest it is, and its identity, in four words (identity.ts). */
   identityKnown: 23,
   identity: 24,
+  /** How often the fault thread has found faults, modulo 2^32. */
+  faultsFound: 28,
 } as const;
 const WORDS = 32;
 
