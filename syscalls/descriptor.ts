@@ -46,6 +46,8 @@ export class PollSet {
   readonly #scratch = mapScratch(POLL_DESCRIPTORS_MAX * POLLFD_BYTES + 16);
   readonly #timeoutAt = POLL_DESCRIPTORS_MAX * POLLFD_BYTES;
   #count = 0;
+  /** Slots up to the last one that is not idle: the kernel need not look at more. */
+  #used = 0;
 
   /** Adds a descriptor and returns its slot. */
   add(fd: number, events: number): number {
@@ -61,6 +63,13 @@ export class PollSet {
     this.#scratch.view.setInt32(at, fd, true);
     this.#scratch.view.setInt16(at + 4, events, true);
     this.#scratch.view.setInt16(at + 6, 0, true);
+    if (fd >= 0) this.#used = Math.max(this.#used, slot + 1);
+    else if (slot + 1 === this.#used) this.#shorten();
+  }
+
+  #shorten(): void {
+    const { view } = this.#scratch;
+    while (this.#used > 0 && view.getInt32((this.#used - 1) * POLLFD_BYTES, true) < 0) this.#used--;
   }
 
   /**
@@ -76,9 +85,9 @@ export class PollSet {
       putU64(this.#scratch.view, this.#timeoutAt + 8, rest);
       timeout = this.#scratch.address + this.#timeoutAt;
     }
-    const result = syscall(NR.ppoll, this.#scratch.address, this.#count, timeout, 0, 8);
+    const result = syscall(NR.ppoll, this.#scratch.address, this.#used, timeout, 0, 8);
     if (result === -ERRNO.EINTR) return 0;
-    return check("ppoll", result, `${this.#count} descriptors`);
+    return check("ppoll", result, `${this.#used} descriptors`);
   }
 
   /** The events of a slot that the last `wait` found: POLL bits, 0 for none. */

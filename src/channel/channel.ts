@@ -51,6 +51,8 @@ export interface ReaderPosition {
 
 /** Room for pages that have to be decoded before they are placed: one, or a run that is packed. */
 export const SIDE_BYTES = PACKED_RUN_PAGES_MAX * TARGET_PAGE_SIZE;
+/** Unread bytes that are moved to the front of the buffer before it is read into: part of a page. */
+const MOVED_BYTES_MAX = TARGET_PAGE_SIZE;
 const SMALL_WRITE_BYTES = 64 * 1024;
 
 export class Channel {
@@ -139,7 +141,8 @@ export class Channel {
   /** Reads what is there without waiting: bytes, 0 when nothing is, -1 at the end of the stream. */
   tryRead(): number {
     const { reader } = this;
-    if (reader.end === reader.bytes.length) reader.compact();
+    // What is read lies where the last bytes lay, which the cache still has.
+    if (reader.available <= MOVED_BYTES_MAX || reader.end === reader.bytes.length) reader.compact();
     const room = reader.bytes.length - reader.end;
     if (room === 0) throw new Error("the receive buffer is full of unread bytes");
     const result = readInto(this.fd, this.buffer.address + reader.end, room);

@@ -12,6 +12,7 @@ import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
+import { SpinBudget } from "../sync/spin-budget.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { pinEvents } from "./left-events.ts";
 import { LocalPages } from "./local-pages.ts";
@@ -44,6 +45,9 @@ export class FaultThread {
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannel;
   readonly #favour: Favour;
+  readonly #spinning = new SpinBudget();
+  /** Pages were asked for, and none of them has come on the urgent channel yet. */
+  #asked = false;
   readonly #events: MemoryEvents;
   readonly #local: LocalPages;
   /** How often pages of a VMM's that are there have faulted (WAKES_MAX), by block. */
@@ -73,17 +77,32 @@ export class FaultThread {
   /** Serves faults until the stop descriptor is raised. */
   run(): void {
     // One turn handles all that is ready.
-    while (this.#turn()) this.#favour.turn();
+    while (this.#turn()) {
+      this.#favour.exempt(this.#spinning.takeSpent());
+      this.#favour.turn();
+    }
     this.#urgent.close();
   }
 
   #turn(): boolean {
-    this.#poll.wait(Infinity);
+    if (!this.#spin()) this.#poll.wait(Infinity);
     this.#foundAt = monotonicNs();
-    this.#urgent.serve();
+    if (this.#urgent.serve()) this.#asked = false;
     if (this.#poll.ready(1) !== 0) this.#events.drain();
     this.#requestFaults();
     return this.#poll.ready(0) === 0;
+  }
+
+  /** Waits awake for the answer to a request, or another fault; whether either came. */
+  #spin(): boolean {
+    if (!this.#asked || !this.#urgent.isOpen || !this.#spinning.begin(monotonicNs())) return false;
+    for (;;) {
+      const came = this.#poll.wait(0) > 0;
+      const now = monotonicNs();
+      if (!came && this.#spinning.mayGoOn(now)) continue;
+      this.#spinning.end(now, came);
+      return came;
+    }
   }
 
   /** What whoever places pages here is to do about EAGAIN. */
@@ -100,6 +119,7 @@ export class FaultThread {
   #requestFaults(): void {
     // Placing may have to read events first: new faults may be added meanwhile.
     const { faults, minorFaults } = this.#events;
+    if (faults.length > 0) Atomics.add(this.#context.shared.control, WORD.faultsFound, 1);
     while (faults.length + minorFaults.length > 0) {
       for (const address of faults) if (address !== NOWHERE) this.#requestFault(address);
       faults.length = 0;
@@ -151,6 +171,7 @@ export class FaultThread {
     }
     shared.counters.add(DEST.faultsRemote, 1);
     shared.counters.add(DEST.pagesAwaited, targetPagesPerHostPage(block));
+    this.#asked = true;
     returnPath.addRequest(block, start);
   }
 

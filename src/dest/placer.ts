@@ -56,6 +56,12 @@ export interface PlacerOptions {
   drainEvents: () => void;
 }
 
+/**
+ * Most bytes that one call places while the guest faults: the thread that finds out what it waits for needs
+ * the lock for that. More at once is cheaper where nobody does.
+ */
+const PIECE_BYTES = 8 * TARGET_PAGE_SIZE;
+
 /** The events without which memory may be gone from where it was. */
 const GONE_EVENTS = UFFD.UFFD_FEATURE_EVENT_UNMAP | UFFD.UFFD_FEATURE_EVENT_REMAP;
 
@@ -71,6 +77,8 @@ export class Placer implements PageSink {
   /** Whether the VMM tells of all memory that it unmaps and moves. */
   #isHeard: boolean | undefined;
   #staged = 0;
+  /** WORD.faultsFound when last looked at. */
+  #faultsFound = 0;
 
   constructor(options: PlacerOptions) {
     this.#options = options;
@@ -153,28 +161,31 @@ export class Placer implements PageSink {
   /** Places whole host pages; `source` 0 means zeros. */
   #place(block: RamBlock, offset: number, source: number, length: number): void {
     const lock = this.#options.urgent ? undefined : this.#shared.placingLock;
+    // Zeros are placed by the hundred in that time.
+    const most = lock !== undefined && source !== 0 && this.#hasFaulted() ? PIECE_BYTES : length;
+    const piece = Math.max(most, block.pageSize);
     for (let done = 0; done < length;) {
+      const from = source === 0 ? 0 : source + done;
+      let step: number;
       lock?.lock();
-      let again = false;
       try {
-        while (done < length && !again) {
-          const step = this.#step(
-            block,
-            offset + done,
-            source === 0 ? 0 : source + done,
-            length - done,
-          );
-          if (step === 0) again = true;
-          done += step;
-        }
+        step = this.#step(block, offset + done, from, Math.min(piece, length - done));
       } finally {
         lock?.unlock();
       }
-      if (again) {
-        this.counts.retries++;
-        this.#options.drainEvents();
-      }
+      done += step;
+      if (step > 0) continue;
+      this.counts.retries++;
+      this.#options.drainEvents();
     }
+  }
+
+  /** Whether the guest has faulted since this was last asked. */
+  #hasFaulted(): boolean {
+    const found = Atomics.load(this.#shared.control, WORD.faultsFound);
+    const before = this.#faultsFound;
+    this.#faultsFound = found;
+    return found !== before;
   }
 
   /** Places the first part of a range. Returns the bytes that are done; 0 after EAGAIN. */

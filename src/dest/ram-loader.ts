@@ -6,7 +6,7 @@
  */
 import type { Channel } from "../channel/channel.ts";
 import type { RamBlock } from "../ram/block.ts";
-import { blockNamed, targetPages } from "../ram/block.ts";
+import { blockNamedIn, targetPages } from "../ram/block.ts";
 import { RAM_FLAG, RUN_PAGES_MAX, TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { inflatePage } from "../stream/compressed-page.ts";
 import { unpackRun } from "../stream/packed-run.ts";
@@ -264,9 +264,11 @@ export class RamLoader {
   /** The record's block, with its range checked. */
   #locate(record: Pick<RamRecord, "nameAt" | "nameLength" | "offset">): RamBlock {
     if (record.nameLength > 0) {
-      const name = byteString(this.#reader.bytes, record.nameAt, record.nameLength);
-      this.#block = blockNamed(this.blocks, name);
+      const { nameAt, nameLength } = record;
+      const { bytes } = this.#reader;
+      this.#block = blockNamedIn(this.blocks, bytes, nameAt, nameLength);
       if (this.#block === undefined) {
+        const name = byteString(bytes, nameAt, nameLength);
         throw new StreamError(
           "UNKNOWN_BLOCK",
           `The source sends pages of an unknown block "${name}"`,

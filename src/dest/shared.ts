@@ -69,6 +69,8 @@ export const WORD = {
   identity: 24,
   /** 1 once pages of this guest may have been placed: from then on it is this one for good. */
   identityBound: 28,
+  /** How often the fault thread has found faults, modulo 2^32. */
+  faultsFound: 29,
 } as const;
 const WORDS = 32;
 

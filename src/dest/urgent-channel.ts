@@ -65,11 +65,18 @@ export class UrgentChannel {
     this.#connections = new FurtherConnections(options, poll, (fd) => this.#open(fd));
   }
 
-  /** Handles what the last wait of the poll set found. */
-  serve(): void {
-    // Requested pages first: somebody waits for each of them.
-    if (this.#found !== undefined && this.#poll.ready(this.#slot) !== 0) this.#read(this.#found);
+  /** Whether it is there: requested pages come on it. */
+  get isOpen(): boolean {
+    return this.#found !== undefined;
+  }
+
+  /** Handles what the last wait of the poll set found; whether there were requested pages. */
+  serve(): boolean {
+    // Those first: somebody waits for each of them.
+    const came = this.#found !== undefined && this.#poll.ready(this.#slot) !== 0;
+    if (came) this.#read(this.#found);
     this.#connections.serve();
+    return came;
   }
 
   /** Closes every connection. */
@@ -89,7 +96,8 @@ export class UrgentChannel {
   }
 
   /** Reads the urgent channel. That it broke says nothing new: the main channel will show why. */
-  #read(found: Found): void {
+  #read(found: Found | undefined): void {
+    if (found === undefined) return;
     try {
       this.#load(found);
     } catch (error) {

@@ -69,3 +69,20 @@ export function hostPageOf(blocks: readonly RamBlock[], block: RamBlock, page: n
 export function blockNamed(blocks: readonly RamBlock[], name: string): RamBlock | undefined {
   return blocks.find((block) => block.name === name);
 }
+
+/** The block whose name is in bytes [at, at + length), one a character, or undefined. Allocates nothing. */
+export function blockNamedIn(
+  blocks: readonly RamBlock[],
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+): RamBlock | undefined {
+  for (const block of blocks) if (isText(block.name, bytes, at, length)) return block;
+  return undefined;
+}
+
+function isText(text: string, bytes: Uint8Array, at: number, length: number): boolean {
+  if (text.length !== length) return false;
+  for (let i = 0; i < length; i++) if (bytes[at + i] !== text.charCodeAt(i)) return false;
+  return true;
+}

@@ -1,5 +1,4 @@
 /** A limit on the bytes a second that a thread writes: it sleeps off what it is ahead of time. */
-import { waitWhile } from "../sync/park.ts";
 
 /** Longest debt that is saved up: after an idle time no burst goes beyond this. */
 const BURST_SECONDS = 0.1;
@@ -27,7 +26,7 @@ export class Bandwidth {
     while (!mustEnd()) {
       const left = this.#paidUntil - performance.now();
       if (left <= 0) return;
-      waitWhile(NEVER_WOKEN, 0, 0, Math.min(left, LOOK_AGAIN_MS));
+      Atomics.wait(NEVER_WOKEN, 0, 0, Math.min(left, LOOK_AGAIN_MS));
     }
   }
 }

@@ -6,7 +6,7 @@ import { monotonicNs } from "../../syscalls/process.ts";
 import { acknowledgeNow } from "../../syscalls/socket.ts";
 import type { Channel } from "../channel/channel.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
-import { blockNamed, targetPages } from "../ram/block.ts";
+import { blockNamedIn, targetPages } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import { SOURCE } from "../report/counters.ts";
 import { RETURN_PATH } from "../stream/constants.ts";
@@ -165,9 +165,10 @@ function takeBitmap(
 
 function namedBlock(context: ReturnPathContext, record: ReturnPathRecord): RamBlock {
   const { bytes } = context.channel.reader;
-  const name = byteString(bytes, record.nameAt, record.nameLength);
-  const block = blockNamed(context.blocks, name);
+  const { nameAt, nameLength } = record;
+  const block = blockNamedIn(context.blocks, bytes, nameAt, nameLength);
   if (block === undefined) {
+    const name = byteString(bytes, nameAt, nameLength);
     throw new StreamError("BAD_REQUEST", `The destination names the unknown block "${name}"`);
   }
   return block;

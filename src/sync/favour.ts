@@ -59,6 +59,11 @@ export class Favour {
     this.#begin();
   }
 
+  /** What the thread has spun away by its own choice is no sign that it is flooded. */
+  exempt(ns: number): void {
+    this.#cpuSince += ns;
+  }
+
   /**
    * Lends real time to a thread that holds a lock which this one waits for, until the next
    * `takeBack`: one that was put off the processor with the lock held would be put on again after

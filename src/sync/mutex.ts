@@ -7,6 +7,9 @@ import { waitWhile } from "./park.ts";
 
 const STATE = 0;
 const URGENT = 1;
+/** Who is parked for urgent callers to be done. */
+const PARKED = 2;
+const BYTES = 3 * Int32Array.BYTES_PER_ELEMENT;
 
 const FREE = 0;
 const HELD = 1;
@@ -24,7 +27,7 @@ export class Mutex {
   readonly shared: SharedArrayBuffer;
   readonly #words: Int32Array<SharedArrayBuffer>;
 
-  constructor(shared: SharedArrayBuffer = new SharedArrayBuffer(8)) {
+  constructor(shared: SharedArrayBuffer = new SharedArrayBuffer(BYTES)) {
     this.shared = shared;
     this.#words = new Int32Array(shared);
   }
@@ -34,7 +37,9 @@ export class Mutex {
     for (;;) {
       const waiting = Atomics.load(this.#words, URGENT);
       if (waiting === 0) break;
+      Atomics.add(this.#words, PARKED, 1);
       waitWhile(this.#words, URGENT, waiting, YIELD_MS);
+      Atomics.sub(this.#words, PARKED, 1);
     }
     this.#acquire();
   }
@@ -44,7 +49,8 @@ export class Mutex {
     Atomics.add(this.#words, URGENT, 1);
     this.#acquire();
     Atomics.sub(this.#words, URGENT, 1);
-    Atomics.notify(this.#words, URGENT);
+    // Seldom anybody: who parks from now on sees that it need not.
+    if (Atomics.load(this.#words, PARKED) > 0) Atomics.notify(this.#words, URGENT);
   }
 
   /** Takes the lock if it is free, or is within a few microseconds. */

@@ -55,6 +55,31 @@ describe("placing", () => {
     expect(placer.counts).toEqual({ exists: 0, retries: 0, dropped: 0 });
   });
 
+  placingTest("much at once lets others have the lock in between, while the guest faults", () => {
+    using arriving = new ArrivingMemory();
+    const { placer, buffer } = arriving.placer(20);
+    const { control, placingLock } = arriving.shared;
+    fill(buffer.bytes, 1);
+    let locked = 0;
+    const lock = placingLock.lock.bind(placingLock);
+    placingLock.lock = () => {
+      locked++;
+      lock();
+    };
+    placer.pages(arriving.block(0), 0, 0, 20);
+    expect(locked).toBe(1);
+    Atomics.add(control, WORD.faultsFound, 1);
+    placer.pages(arriving.block(0), 30 * PAGE, 0, 20);
+    expect(locked).toBe(4);
+    // No further fault was found.
+    placer.pages(arriving.block(0), 50 * PAGE, 0, 10);
+    expect(locked).toBe(5);
+    const bytes = Array.from({ length: 20 }, (_, page) => page + 1);
+    expect(contents(arriving, 0, 0, 20)).toEqual(bytes);
+    expect(contents(arriving, 0, 30, 20)).toEqual(bytes);
+    expect(contents(arriving, 0, 50, 10)).toEqual(bytes.slice(0, 10));
+  });
+
   placingTest("zeros needs no data", () => {
     using arriving = new ArrivingMemory();
     const { placer } = arriving.placer(1);

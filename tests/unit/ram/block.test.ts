@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import {
   blockNamed,
+  blockNamedIn,
   pageSizeSummary,
   targetPages,
   targetPagesPerHostPage,
@@ -37,5 +38,22 @@ describe("RAM blocks", () => {
   test("are found by their whole name", () => {
     expect(blockNamed(BLOCKS, "huge")).toBe(BLOCKS[1]);
     expect(blockNamed(BLOCKS, "pc.ra")).toBeUndefined();
+  });
+
+  test("are found by the bytes of it among others", () => {
+    const bytes = new TextEncoder().encode("pc.ramhuge\0pc.rom");
+    expect(blockNamedIn(BLOCKS, bytes, 0, 6)).toBe(BLOCKS[0]);
+    expect(blockNamedIn(BLOCKS, bytes, 6, 4)).toBe(BLOCKS[1]);
+    for (const [at, length] of [
+      [0, 5],
+      [0, 7],
+      [6, 5],
+      [11, 6],
+      [0, 0],
+    ] as const) {
+      expect(blockNamedIn(BLOCKS, bytes, at, length)).toBeUndefined();
+    }
+    // What lies behind the bytes is no name.
+    expect(blockNamedIn(BLOCKS, bytes.subarray(0, 9), 6, 4)).toBeUndefined();
   });
 });

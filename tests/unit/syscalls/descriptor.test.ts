@@ -65,6 +65,26 @@ describe("a poll set", () => {
     expect(poll.ready(2)).toBe(POLL.POLLIN | POLL.POLLOUT);
   });
 
+  test("looks at idle slots no more, wherever they are, and again at those that are used again", () => {
+    const poll = new PollSet();
+    const raised = event();
+    raiseEventDescriptor(raised);
+    const [first, middle, last] = [poll.add(-1, 0), poll.add(-1, 0), poll.add(-1, 0)];
+    expect(poll.wait(0)).toBe(0);
+    poll.set(middle, raised, POLL.POLLIN);
+    expect(poll.wait(0)).toBe(1);
+    poll.set(last, raised, POLL.POLLIN);
+    expect(poll.wait(0)).toBe(2);
+    poll.set(middle, -1, 0);
+    expect(poll.wait(0)).toBe(1);
+    poll.set(last, -1, 0);
+    expect(poll.wait(0)).toBe(0);
+    expect([first, middle, last].map((slot) => poll.ready(slot))).toEqual([0, 0, 0]);
+    poll.set(first, raised, POLL.POLLIN);
+    expect(poll.wait(0)).toBe(1);
+    expect([first, middle, last].map((slot) => poll.ready(slot))).toEqual([POLL.POLLIN, 0, 0]);
+  });
+
   test("forgets what a slot was ready for when it is given something else", () => {
     const poll = new PollSet();
     const raised = event();
