@@ -77,7 +77,6 @@ export function destReport(arrived: FinishedArrival): DestReport {
   const { control } = crew.shared;
   const latency = crew.faultTimes;
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
-  const outcome = job.interrupts.interrupted ? "cancelled" : "failed";
   const pushed = counts.pages.pushedNormal + counts.pages.urgentNormal;
   return {
     role: "dest",
@@ -86,7 +85,7 @@ export function destReport(arrived: FinishedArrival): DestReport {
     startedAt: timeline.startedAt,
     guest: job.guestText,
     peer: arrived.source,
-    outcome: failure === undefined ? "completed" : outcome,
+    outcome: job.interrupts.outcome(failure),
     error: failure === undefined ? null : { code, message: errorChain(failure) },
     downtime: arrived.downtime,
     times: timesOf(timeline),

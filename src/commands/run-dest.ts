@@ -25,6 +25,7 @@ import type { Output } from "./common.ts";
 import type { DestJob, DestMoment } from "./dest-job.ts";
 import { destObservations, destReport } from "./dest-report.ts";
 import { GuestPlace } from "./guest-place.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { OpenedArrival } from "./peers.ts";
 import { withTlsFailure } from "./tls-failure.ts";
@@ -183,7 +184,7 @@ export class DestRun {
   #connected(peer: string): void {
     // Whoever was there before got no further than the opening.
     this.#timeline.forget("connected", "precopy");
-    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
+    this.#timeline.note("connected");
     // Over TLS, and of a source in this process, the threads see only a private socket.
     this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
     const { events } = this.#job.output;
@@ -226,34 +227,34 @@ export class DestRun {
     }
   }
 
-  /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
-  #interrupt(count: number): boolean {
+  /**
+   * Until the guest runs here giving up costs nothing; afterwards it costs the guest. Both ways end
+   * soon, with a report: who cannot wait for it presses once more.
+   */
+  #interrupt(count: number): boolean | "abandoned" {
     // A VMM that has handed its memory over depends on us wherever the source's guest is.
     if (this.#job.guest.kind === "uffd") return this.#interruptFilling(count);
     const refused = this.#crew.refuse();
-    if (refused || count > 1) {
-      this.#crew.stop();
-      if (count > 1) {
-        log.warn(
-          refused
-            ? this.#place.refusedText()
-            : `Given up${this.#place.restText() ?? ": the guest is lost"}`,
-        );
-        this.#job.interrupts.exitNow();
-      }
-      return true;
+    if (count > INTERRUPTS_MAX) {
+      const lost = `Given up${this.#place.restText() ?? ": the guest is lost"}`;
+      log.warn(refused ? this.#place.refusedText() : lost);
+      this.#job.interrupts.exitNow();
     }
-    log.warn(`${this.#place.costText()}. Interrupt once more to give it up.`);
-    return false;
+    if (!refused && count === 1) {
+      log.warn(`${this.#place.costText()}. Interrupt once more to give it up.`);
+      return false;
+    }
+    this.giveUp(new StoppedError());
+    return refused || "abandoned";
   }
 
-  #interruptFilling(count: number): boolean {
+  #interruptFilling(count: number): false | "abandoned" {
     if (count === 1) {
       log.warn("The VMM waits for pages that are not there. Interrupt once more to give it up.");
       return false;
     }
     this.giveUp(new StoppedError());
-    return true;
+    return "abandoned";
   }
 
   /** From the guest's last instruction at the source to its first here, where clocks compare. */

@@ -14,11 +14,12 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { EXIT } from "../util/errors.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { takeOrders } from "./orders.ts";
 import { sourceSettings } from "./source-flags.ts";
-import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
+import { sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
@@ -172,7 +173,7 @@ export class SourceRun {
 
   #connected(): void {
     const { guest, guestText, peerText, output } = this.#job;
-    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
+    this.#timeline.note("connected");
     output.events.emit({ event: "connected", peer: peerText, urgentChannel: false });
     const blocks = sourceBlocks(guest).map(({ name, length, pageSize }) => {
       return { name, bytes: length, pageSize };
@@ -209,14 +210,14 @@ export class SourceRun {
   }
 
   /** Before the point of no return the guest stays; after it, the operator must insist. */
-  #interrupt(count: number): boolean {
+  #interrupt(count: number): boolean | "abandoned" {
     const crew = this.#crew;
     if (crew === undefined || count > INTERRUPTS_MAX) this.#job.interrupts.exitNow();
     if (crew.cancel()) return true;
     if (count > 1) {
       crew.stop();
       this.#retries?.end();
-      return true;
+      return "abandoned";
     }
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
     log.warn(
@@ -233,9 +234,8 @@ export class SourceRun {
       ["running", this.#runningNs(crew)],
     ];
     for (const [moment, atNs] of moments) if (atNs > 0) this.#timeline.note(moment, atNs);
-    const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
-    if (result.ok) this.#timeline.note("drained", now);
-    if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
+    if (result.ok) this.#timeline.note("drained");
+    if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running");
     const failure = result.ok ? undefined : await failureOf(crew, result.error, this.#bridge);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok

@@ -14,9 +14,6 @@ import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { SourceOptions } from "./source-flags.ts";
 
-/** An operator who interrupts more often than this wants out, whatever it costs. */
-export const INTERRUPTS_MAX = 2;
-
 /** How to get to the destination. */
 export interface Destination {
   route: Route;

@@ -145,7 +145,11 @@ interruptTest("in postcopy: the second press gives the guest up", async () => {
   const [, missing = ""] = await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });
   expect(Number(missing.replaceAll(",", ""))).toBeGreaterThan(0);
   dest.program.kill("SIGTERM");
-  expect((await dest.end()).exitCode).toBe(143);
+  expect(await dest.end()).toMatchObject({
+    exitCode: 143,
+    error: undefined,
+    report: { outcome: "abandoned", phase: "postcopy", error: { code: "STOPPED" }, audit: null },
+  });
   const end = await source.end();
   expect(end).toMatchObject({ exitCode: 1, stayed: undefined });
   expect(end.error?.message).toContain("the guest is at the destination");

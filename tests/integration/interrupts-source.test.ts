@@ -146,7 +146,7 @@ interruptTest("in postcopy: the second press gives the guest up", async () => {
   await source.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });
   source.program.kill("SIGINT");
   const end = await source.end();
-  expect(end).toMatchObject({ exitCode: 130, stayed: undefined, report: { outcome: "cancelled" } });
+  expect(end).toMatchObject({ exitCode: 130, stayed: undefined, report: { outcome: "abandoned" } });
   expect(end.report.error?.message).toContain("the guest is at the destination");
   const destEnd = await dest.end();
   expect(destEnd).toMatchObject({ exitCode: 1, report: { outcome: "failed", phase: "postcopy" } });

@@ -92,16 +92,19 @@ resumeTest(
   async () => {
     await using directory = new TemporaryDirectory("resume");
     const path = directory.file("guest");
-    await using dest = await startDest({ guest: `snapshot:${path}` });
+    const file = directory.file("report.json");
+    await using dest = await startDest({ guest: `snapshot:${path}`, flags: ["--report", file] });
     await using silent = await HandMadePeer.connect(dest.peer);
     silent.send(...BEFORE_PACKAGE, packaged());
     await dest.event("running");
     dest.program.kill("SIGINT");
     await dest.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
     dest.program.kill("SIGINT");
-    const { exitCode, stderr } = await dest.end();
+    const { exitCode, stderr, report } = await dest.end();
     expect(exitCode).toBe(130);
-    expect(stderr).toContain("Given up. Its source waits and has all of it: do not end it");
+    expect(report).toMatchObject({ outcome: "abandoned", phase: "postcopy", snapshot: null });
+    expect(await Bun.file(file).json()).toEqual(report);
+    expect(stderr).toContain("pages never came. Its source waits and has all of it: do not end it");
     expect(stderr).toContain(`dest --guest snapshot:${path} --listen tcp:127.0.0.1:0 --resume`);
     expect(existsSync(`${path}/arrival.json`)).toBe(true);
   },
