@@ -103,7 +103,7 @@ export class DestRun {
    * source still hears, what becomes of who needs the pages, and returns whether that is no more.
    * @throws the failure of the migration.
    */
-  async receive(giveUp: (why: Error) => boolean = () => false): Promise<void> {
+  async receive(giveUp: (why: Error) => boolean = () => this.#endsWithProcess): Promise<void> {
     const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
@@ -136,6 +136,15 @@ export class DestRun {
       crew.end();
       await closeArrival(this.#opened);
     }
+  }
+
+  /**
+   * Whether the guest ran here, sent by one of ours, and ends with this process. One that is kept does
+   * not: another process takes the rest.
+   */
+  get #endsWithProcess(): boolean {
+    if (this.#job.guest.kind !== "stress" || this.memory?.sourceIsOurs !== true) return false;
+    return guestRuns(this.#crew.shared.control);
   }
 
   /** What ended the run, as far as that is known here. */

@@ -263,8 +263,8 @@ export class DestCrew {
   }
 
   /**
-   * Tells the source that its guest ran here, in a VMM that is no more, so that it does not come back;
-   * after `run`. A thread that has ended by itself may have left the return path locked.
+   * Tells a source of ours that its guest ran here and is no more, so that it does not come back; after
+   * `run`. A thread that has ended by itself may have left the return path locked.
    */
   tellGone(): void {
     const { control, returnPathLock } = this.shared;

@@ -5,7 +5,7 @@ import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { startDriven } from "../helpers/driven-qemu.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
-import { captureQemu, enablePostcopy, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
+import { restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -19,7 +19,6 @@ import {
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
-import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 

@@ -7,8 +7,6 @@ import { existsSync, readdirSync } from "node:fs";
 
 import { surveySnapshot } from "../../src/analyze/snapshot-survey.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
-import { HandMadePeer } from "../helpers/hand-made-peer.ts";
-import { BEFORE_PACKAGE, packaged } from "../helpers/hand-made-stream.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
@@ -94,8 +92,8 @@ resumeTest(
     const path = directory.file("guest");
     const file = directory.file("report.json");
     await using dest = await startDest({ guest: `snapshot:${path}`, flags: ["--report", file] });
-    await using silent = await HandMadePeer.connect(dest.peer);
-    silent.send(...BEFORE_PACKAGE, packaged());
+    const slow = [...AT_ONCE, "--max-postcopy-bandwidth", "256KiB/s"];
+    await using source = startSource({ to: dest.peer, guest: GUEST, flags: slow });
     await dest.event("running");
     dest.program.kill("SIGINT");
     await dest.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
@@ -107,6 +105,8 @@ resumeTest(
     expect(stderr).toContain("pages never came. Its source waits and has all of it: do not end it");
     expect(stderr).toContain(`dest --guest snapshot:${path} --listen tcp:127.0.0.1:0 --resume`);
     expect(existsSync(`${path}/arrival.json`)).toBe(true);
+    // Another destination may go on with it.
+    await source.phase("paused");
   },
 );
 

@@ -237,7 +237,7 @@ export class QemuSourceDriver {
         case "cancelled":
           return this.#failed(status);
         case "postcopy-paused":
-          if (!(await this.#recovery.connect(uri)) && !this.#left) return pausedError();
+          if (!(await this.#recovery.connect(uri))) return this.#noMoreTries();
           break;
         case "postcopy-recover":
           if (!(await this.#recovery.shakeHands(performance.now() - seenMs))) return hangingError();
@@ -258,6 +258,11 @@ export class QemuSourceDriver {
   async #pause(ms: number): Promise<void> {
     await Promise.race([this.#woken.promise, Bun.sleep(ms)]);
     this.#woken = Promise.withResolvers<void>();
+  }
+
+  /** Patience is over, or the operator's. */
+  #noMoreTries(): DriveError {
+    return this.#left ? leftError() : pausedError();
   }
 
   #noteSwitch(): void {
