@@ -49,6 +49,7 @@ export class SourceRun {
   async run(): Promise<SourceEnd> {
     const { guest, identity, peerText, workingSet, options, output, interrupts } = this.#job;
     const { replay = new Uint32Array(), watch = false } = this.#job;
+    const { waiting = () => sayWaiting(peerText, options) } = this.#job;
     const crew = new SourceCrew({
       guest,
       identity,
@@ -57,7 +58,7 @@ export class SourceRun {
       moved: this.#watch.shared,
       watch,
       peer: `the destination at ${peerText}`,
-      waiting: () => sayWaiting(peerText, options),
+      waiting,
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });
@@ -116,6 +117,8 @@ export class SourceRun {
       : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
     if (options.recoverTimeout === 0 || isForAnother(first)) return first;
+    // One that is resumed had its patience.
+    if (this.#isNowhere) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
     // What made the link over TLS and is no more makes no other.
@@ -137,10 +140,18 @@ export class SourceRun {
     return result;
   }
 
+  /** Whether the rest of a guest is to be sent, and nobody was there yet to take it. */
+  get #isNowhere(): boolean {
+    return this.#job.resume === true && this.#timeline.at("connected") === undefined;
+  }
+
   #tellPaused(crew: SourceCrew, failure: Extract<MigrationResult, { ok: false }>): void {
     const { guest, peerText, options, output } = this.#job;
     this.#notePhase(crew, "paused");
+    // Of one that is resumed it is not known before the destination has said it.
+    const isKnown = this.#job.resume !== true || this.#timeline.at("postcopy") !== undefined;
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
+    const rest = isKnown ? ` with ${owed} pages still to send` : "";
     const isOurs =
       Atomics.load(crew.shared.control, WORD.peerFeatures) > 0 ||
       openSourceGuest(guest).receiver !== undefined;
@@ -148,8 +159,8 @@ export class SourceRun {
     const hint = isOurs ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
-      `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
-        `still to send; trying again for ${patience}${hint}`,
+      `The link to ${peerText} broke (${brokenBy(crew, failure.error)})${rest}; trying again for ` +
+        `${patience}${hint}`,
     );
   }
 
@@ -214,6 +225,11 @@ export class SourceRun {
     const crew = this.#crew;
     if (crew === undefined || count > INTERRUPTS_MAX) this.#job.interrupts.exitNow();
     if (crew.cancel()) return true;
+    if (this.#isNowhere) {
+      // What the destination has stays there, and all of it is in files here.
+      crew.stop();
+      return true;
+    }
     if (count > 1) {
       crew.stop();
       this.#retries?.end();

@@ -31,6 +31,25 @@ export function sayWaiting(peerText: string, options: { connectTimeout: number }
   log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
 }
 
+/**
+ * The same of a send that is resumed: there is as much patience as for a link that broke, and what this
+ * process has is nobody's only copy of anything.
+ */
+export function sayNobodyResumes(
+  peerText: string,
+  patienceMs: number,
+  takesQemu: boolean,
+  output: Output,
+): void {
+  const qemu = takesQemu ? `; a QEMU there has to be told: migrate_recover ${peerText}` : "";
+  const patience = formatDuration(patienceMs);
+  output.warn(
+    "NOBODY_THERE",
+    `Nobody listens at ${peerText} yet; trying for ${patience} (--recover-timeout). Nothing is sent so ` +
+      `far, and Ctrl-C ends it${qemu}`,
+  );
+}
+
 /** What is sent, where, and how. */
 export interface SourceJob {
   guest: SourceGuestData;
@@ -53,6 +72,8 @@ export interface SourceJob {
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
+  /** Says that nobody is there yet, where that is not just said. */
+  waiting?: () => void;
   /** Its entry in the journal; undefined where none is kept. */
   record: JournalRecord | undefined;
   /** The entry is written already, earlier than when the guest is about to be handed over. */

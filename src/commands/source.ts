@@ -21,7 +21,7 @@ import { restoreInQemu } from "./restore-in-qemu.ts";
 import { resumeInQemu } from "./resume-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { SourceRun } from "./run-source.ts";
-import { exitCode, sayWaiting } from "./source-job.ts";
+import { exitCode, sayNobodyResumes, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
@@ -95,10 +95,17 @@ export const source = defineStrictCommand({
     }
     // First, as a wrong address should be found out before a guest has been made.
     const peerText = formatPeer(to);
-    const { route, bridge } = await openRoute(to, options, () => sayWaiting(peerText, options));
+    // Who is to take the rest may have to be told first.
+    const { resume } = options;
+    const patienceMs = options.connectTimeout + (resume ? options.recoverTimeout : 0);
+    const waiting = resume
+      ? () => sayNobodyResumes(peerText, patienceMs, takesQemu(guest), output)
+      : () => sayWaiting(peerText, options);
+    const patient = { ...options, connectTimeout: patienceMs };
+    const { route, bridge } = await openRoute(to, patient, waiting);
     const destination = { route, preempt: options.preempt, bridge };
     const peer = { kind: "address", text: peerText } as const;
-    const job = { peerText, destination, options, output, interrupts };
+    const job = { peerText, destination, waiting, options, output, interrupts };
     if (guest.kind === "stress") {
       const record = journal?.record({ kind: "stress" }, peer);
       return await sendStress({ ...job, record }, guest.parameters);
@@ -106,7 +113,6 @@ export const source = defineStrictCommand({
     const identity = storedIdentity(guest);
     const asked = { ...options, memoryAlone: isMemoryAlone(guest) };
     const earlier = (journal && unfinishedSends(journal, identity, peer, asked, output)) ?? [];
-    const { resume } = options;
     const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
     const stored = await openStoredGuest(guest, options, output);
     const end = await sendStored({ ...job, ...stored, resume, record });
@@ -171,6 +177,11 @@ function checkRun({ guest, resume, noJournal, tls }: SourceCommandOptions, run: 
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
   });
+}
+
+/** Whether a QEMU may be at the other end. */
+function takesQemu(guest: SourceCommandOptions["guest"]): boolean {
+  return isStored(guest) && !isMemoryAlone(guest);
 }
 
 /** A guest that stands still: there is nothing to do for it before or after. */

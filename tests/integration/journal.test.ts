@@ -84,6 +84,16 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
     await using nobody = startSource({ guest, to: nowhere, flags: rest });
     expect((await nobody.end()).error?.code).toBe("NOT_RESUMED");
     expect(entriesIn(journal)).toEqual([entry ?? {}]);
+    // Who waits for somebody has nothing to lose.
+    await using waiting = startSource({ guest, to: nowhere, flags: [...flags, "--resume"] });
+    const { message } = await waiting.event("warning", ({ code }) => code === "NOBODY_THERE");
+    expect(message).toStartWith(`Nobody listens at ${nowhere} yet; trying for 5m10s`);
+    waiting.program.kill("SIGINT");
+    const ended = await waiting.end();
+    expect(ended).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
+    expect(ended.stderr).toContain("what the destination has stays there: Stopped on request");
+    expect(ended.stderr).not.toContain("The link to");
+    expect(entriesIn(journal)).toEqual([entry ?? {}]);
   }
   {
     // Killed again, in the middle of the rest: what it took the place of is noted as its own.

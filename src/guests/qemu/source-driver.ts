@@ -87,6 +87,8 @@ export class QemuSourceDriver {
   #held = true;
   readonly #decision: SwitchDecision;
   readonly #recovery: LinkRecovery;
+  /** Patience is over, or the operator's. */
+  readonly #noMoreTries = (): DriveError => (this.#left ? leftError() : pausedError());
   /** Resolved by an event that is worth a look. */
   #woken = Promise.withResolvers<void>();
 
@@ -258,11 +260,6 @@ export class QemuSourceDriver {
   async #pause(ms: number): Promise<void> {
     await Promise.race([this.#woken.promise, Bun.sleep(ms)]);
     this.#woken = Promise.withResolvers<void>();
-  }
-
-  /** Patience is over, or the operator's. */
-  #noMoreTries(): DriveError {
-    return this.#left ? leftError() : pausedError();
   }
 
   #noteSwitch(): void {
