@@ -128,7 +128,7 @@ export class SourceRun {
     const strangers = new LimitedWarnings((message) => output.warn("OTHER_GUEST", message));
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
-      const next = await crew.resume(once, settings);
+      const next = await crew.resume(once, { ...settings, channelsAsked: 0 });
       if (next.ok) this.#recoveries++;
       else if (next.paused) this.#notePhase(crew, "paused");
       // The one for this guest may still come.

@@ -6,6 +6,7 @@ import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { createStressSetup } from "../guests/stress/setup.ts";
+import { fewerText } from "../source/fewer-channels.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
@@ -86,6 +87,10 @@ export const source = defineStrictCommand({
     if (to === undefined) throw new Error("a command line without a peer was accepted");
     if (guest.kind === "qemu") {
       const { socket } = guest;
+      const { count, named } = options.channels;
+      if (named && count > 1) {
+        output.warn("SOURCE_WARNING", fewerText(1, count, "QEMU sends the guest itself"));
+      }
       return await driveSource({ socket, peer: to, options, journal, output, interrupts });
     }
     if (guest.kind === "uffd") {

@@ -10,6 +10,7 @@ import { PostcopyError } from "../util/errors.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
+import { tellFewer } from "./fewer-channels.ts";
 import { openFurtherChannel } from "./further-channel.ts";
 import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
 import { tellIdentity } from "./identity.ts";
@@ -42,6 +43,7 @@ export function openUrgentChannel(context: SourceContext): void {
   const features = Atomics.load(context.shared.control, WORD.peerFeatures);
   if (features <= 0) {
     refuseQemu(context);
+    tellFewer(context, 1, "a QEMU takes one");
     if (context.settings.preempt) openPreempt(context);
     return;
   }
@@ -54,6 +56,11 @@ export function openUrgentChannel(context: SourceContext): void {
     further = openPushChannels(context, token, furtherPushChannels(features));
     Atomics.store(context.shared.control, WORD.repeats, (chosen & FEATURE.repeats) === 0 ? 0 : 1);
   } else {
+    if ((chosen & FEATURE.urgentChannel) === 0) {
+      tellFewer(context, 1, "the destination takes one connection");
+    } else if (context.connectFurther === undefined) {
+      tellFewer(context, 1, "there is no second way to the destination");
+    }
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }

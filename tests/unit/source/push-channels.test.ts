@@ -74,6 +74,19 @@ describe("opening push channels", () => {
     expect(opened({ pushChannels: 3 }, 0).count).toBe(0);
   });
 
+  test("why there are fewer is said once, where more were asked for by number", () => {
+    const asked = { pushChannels: 3, channelsAsked: 4 };
+    const says = (count: number, why: string): SourceEvent[] => [
+      {
+        kind: "warning",
+        message: `The push goes on ${count} channels in place of the 4 of --channels: ${why}`,
+      },
+    ];
+    expect(opened(asked, 1).events).toEqual(says(2, "the destination takes 2"));
+    expect(opened(asked, 3).events).toEqual([]);
+    expect(opened({ pushChannels: 3 }, 1).events).toEqual([]);
+  });
+
   test("fewer, and a warning, where no more can be had", () => {
     const { count, events, given } = opened({ pushChannels: 4 }, 4, 1);
     expect([count, given.length, word(WORD.pushOpen)]).toEqual([1, 1, 1]);
