@@ -89,6 +89,17 @@ export const eventsSchema = z
       fix: z.string().nullable().describe("A command that would mend it"),
     }),
     eventSchema("analysis", "What `analyze` found", { analysis: analysisSchema }),
+    eventSchema("entry", "An entry of the journal, as `journal` lists or forgets it", {
+      name: z.string(),
+      path: z.string().describe("Its file"),
+      state: z
+        .enum(["committing", "moved", "damaged"])
+        .describe("committing: the guest may be at the peer; moved: all of it is"),
+      guest: z.string().nullable(),
+      peer: z.string().nullable(),
+      since: time.nullable(),
+      sending: z.boolean().describe("Whether the process that sends it is alive"),
+    }),
     eventSchema("check", "What this host can do", {
       source: z.boolean(),
       dest: z.boolean(),

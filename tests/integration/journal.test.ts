@@ -6,11 +6,13 @@ import { afterAll, expect } from "bun:test";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { eventsSchema } from "../../src/report/events.ts";
 import { LONG_TEST_MS, waitUntil } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { runPostcopy } from "../helpers/postcopy-run.ts";
 import { answerAsQemu } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
@@ -77,6 +79,11 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
   );
   expect(refused.error?.hints.join()).toContain(`--to ${dest.peer} --journal ${journal} --resume`);
   expect(entriesIn(journal)).toEqual([entry ?? {}]);
+  const listed = await runPostcopy(["journal", ...flags]);
+  expect(listed.events.map((each) => eventsSchema.parse(each))).toMatchObject([
+    { event: "entry", state: "committing", peer: dest.peer, sending: false },
+  ]);
+  expect(listed.stderr).toContain(`was handed to ${dest.peer} at ${String(entry?.["since"])}`);
   {
     // Nobody was reached: what is noted is still all that happened.
     const nowhere = `unix:${directory.file("nobody")}`;
@@ -142,6 +149,11 @@ journalTest(
     const { error } = await damaged.end();
     expect(error?.code).toBe("BAD_JOURNAL");
     expect(error?.message).toContain(name);
+    const forget = ["journal", "--journal", journal, "--forget", name.replace(".json", "")];
+    expect(error?.hints.join()).toEndWith(forget.join(" "));
+    const forgotten = await runPostcopy(forget);
+    expect(forgotten).toMatchObject({ exitCode: 0, events: [{ state: "damaged", guest: null }] });
+    expect(entriesIn(journal)).toEqual([]);
     writeFileSync(join(journal, name), entry);
     {
       // Another copy, of which no more is known: both stay noted.
