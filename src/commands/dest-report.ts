@@ -2,6 +2,7 @@
 import { WORD } from "../dest/shared.ts";
 import { diskBytes } from "../guests/snapshot/directory.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
+import type { StopTime } from "../guests/stress/state.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { Movement } from "../report/movement.ts";
@@ -13,6 +14,7 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { favourOf } from "../sync/favour.ts";
 import type { DestCrew } from "../threads/dest-crew.ts";
 import { errorChain } from "../util/errors.ts";
+import { bootId } from "../util/processes.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import { peakResidentBytes } from "./process-memory.ts";
@@ -49,6 +51,17 @@ export function destObservations(
   });
   const zeroNs = timeline.at("connected") ?? timeline.startNs;
   return { zeroNs, moments, movement, latencies: crew.faultTimes };
+}
+
+/** From the guest's last instruction at the source to its first here, where clocks compare. */
+export function oneClockDowntime(
+  stopTime: StopTime,
+  startedNs: number | undefined,
+): Downtime | null {
+  if (stopTime.bootId !== bootId()) return null;
+  if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
+  const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
+  return { ms, method: "one-clock" };
 }
 
 function timesOf(timeline: Timeline<DestMoment>): DestReport["times"] {

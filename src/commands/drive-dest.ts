@@ -146,7 +146,9 @@ class DrivenDest {
     const { events } = this.#job.output;
     if (this.#timeline.at("connected") === undefined) {
       this.#timeline.note("connected");
-      events.emit({ event: "connected", peer: "the source", urgentChannel: false });
+      events.emit({ event: "connected", peer: "the source" });
+      const urgentChannel = this.#job.options.preempt;
+      events.emit({ event: "channels", urgentChannel, pushChannels: 1 });
     }
     if (phase === "precopy" || phase === "device" || phase === "postcopy") {
       this.#timeline.note(phase);

@@ -63,6 +63,7 @@ export function driveSample(
     round: phase === "precopy" ? round : null,
     elapsedMs,
     bytes: ram?.transferred ?? 0,
+    arrivedPages: 0,
     donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
     remainingPages: ram === undefined ? null : dirtyPages,
     dirtyPages: phase === "precopy" ? dirtyPages : null,

@@ -242,14 +242,15 @@ class DrivenSource {
     const phase = PHASES[status];
     if (phase === undefined || phase === this.#phase) return;
     this.#phase = phase;
+    const { peer, options, output } = this.#job;
     if (phase === "precopy" || phase === "postcopy") this.#timeline.note(phase);
     if (phase === "precopy") {
-      const peer = formatPeer(this.#job.peer);
       this.#timeline.note("connected");
-      this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+      output.events.emit({ event: "connected", peer: formatPeer(peer) });
+      const urgentChannel = options.preempt;
+      output.events.emit({ event: "channels", urgentChannel, pushChannels: 1 });
     }
-    if (phase === "completed") return;
-    this.#job.output.events.emit({ event: "phase", phase });
+    if (phase !== "completed") output.events.emit({ event: "phase", phase });
   }
 
   #hear(event: QmpEvent): void {

@@ -18,12 +18,11 @@ import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
 import { errorChain, errorRecord, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import type { AuditFigures } from "./audit-guest.ts";
-import type { Output } from "./common.ts";
+import { sayListening } from "./dest-job.ts";
 import type { DestJob, DestMoment } from "./dest-job.ts";
-import { destObservations, destReport } from "./dest-report.ts";
+import { destObservations, destReport, oneClockDowntime } from "./dest-report.ts";
 import { GuestPlace } from "./guest-place.ts";
 import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
@@ -34,12 +33,6 @@ import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
-
-/** Says where the source is awaited. */
-export function sayListening({ text }: OpenedArrival, output: Output): void {
-  log.info(`Waiting for a source on ${text}`);
-  output.events.emit({ event: "listening", peer: text });
-}
 
 export class DestRun {
   /** The stress guest that arrived, if it is one. */
@@ -114,7 +107,8 @@ export class DestRun {
       // A guest that is resumed is at work before its source has come back.
       const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
       if (nobody) connectedMs = this.#timeline.elapsedMs;
-      return destProgress(crew.counts, this.#timeline.elapsedMs - connectedMs);
+      const sinceMs = this.#timeline.elapsedMs - connectedMs;
+      return destProgress(crew.counts, sinceMs, isResumed(guest));
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
@@ -194,10 +188,13 @@ export class DestRun {
     // Whoever was there before got no further than the opening.
     this.#timeline.forget("connected", "precopy");
     this.#timeline.note("connected");
+    this.#noteSource(peer);
+  }
+
+  #noteSource(peer: string): void {
     // Over TLS, and of a source in this process, the threads see only a private socket.
     this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
-    const { events } = this.#job.output;
-    events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
+    this.#job.output.events.emit({ event: "connected", peer: this.#source });
   }
 
   #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {
@@ -215,6 +212,14 @@ export class DestRun {
         output.events.emit({ event: "guest", guest: guestText, blocks });
         break;
       }
+      case "channels": {
+        const { urgentChannel, pushChannels } = event;
+        output.events.emit({ event: "channels", urgentChannel, pushChannels });
+        break;
+      }
+      case "returned":
+        this.#noteSource(event.peer);
+        break;
       case "running": {
         this.#timeline.note("running", event.atNs);
         const sinceStartMs = this.#timeline.ms("connected", "running") ?? 0;
@@ -266,16 +271,10 @@ export class DestRun {
     return "abandoned";
   }
 
-  /** From the guest's last instruction at the source to its first here, where clocks compare. */
   #downtime(): Downtime | null {
-    const stopTime = this.#stopTime;
-    if (stopTime === undefined || this.stress === undefined) return null;
-    if (stopTime.bootId !== bootId()) return null;
+    if (this.#stopTime === undefined || this.stress === undefined) return null;
     const { firstNs } = this.stress.control.runTimes();
-    const startedNs = firstNs > 0 ? firstNs : this.#timeline.at("running");
-    if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
-    const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
-    return { ms, method: "one-clock" };
+    return oneClockDowntime(this.#stopTime, firstNs > 0 ? firstNs : this.#timeline.at("running"));
   }
 
   /** Says where a failure leaves the guest. */

@@ -69,7 +69,7 @@ export class SourceRun {
       recover: () => this.#retries?.now(),
     });
     const progress = output.startProgress(() => {
-      return sourceProgress(crew.counts, this.#timeline.elapsedMs);
+      return sourceProgress(crew.counts, this.#timeline.elapsedMs, this.#job.resume);
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
@@ -185,7 +185,7 @@ export class SourceRun {
   #connected(): void {
     const { guest, guestText, peerText, output } = this.#job;
     this.#timeline.note("connected");
-    output.events.emit({ event: "connected", peer: peerText, urgentChannel: false });
+    output.events.emit({ event: "connected", peer: peerText });
     const blocks = sourceBlocks(guest).map(({ name, length, pageSize }) => {
       return { name, bytes: length, pageSize };
     });
@@ -206,6 +206,11 @@ export class SourceRun {
       case "switchover": {
         const kind = event.action === "complete" ? "precopy" : "postcopy";
         this.#precopy.end({ reason: event.reason, dirtyPages: event.dirtyPages, kind });
+        break;
+      }
+      case "channels": {
+        const { urgentChannel, pushChannels } = event;
+        output.events.emit({ event: "channels", urgentChannel, pushChannels });
         break;
       }
       case "warning":

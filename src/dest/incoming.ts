@@ -214,7 +214,7 @@ export class IncomingLoader {
     const kind = this.#source.take(value);
     if (kind === "chosen") {
       settleIdentity(this.#context, this.#source.chosen, this.#source.told);
-      this.#source.enforce();
+      this.#context.emit({ kind: "channels", ...this.#source.enforce() });
       this.#memory.choose(this.#source.chosen);
       this.#memory.prepare();
     }

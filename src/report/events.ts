@@ -38,7 +38,10 @@ export const eventsSchema = z
     }),
     eventSchema("connected", "The two ends have found each other", {
       peer: z.string(),
+    }),
+    eventSchema("channels", "It is decided which channels there are, ahead of the switchover", {
       urgentChannel: z.boolean().describe("Whether requests have a channel of their own"),
+      pushChannels: count.describe("Connections that the push goes on, the main one among them"),
     }),
     eventSchema("guest", "What is being moved", {
       guest: z.string(),
@@ -64,6 +67,7 @@ export const eventsSchema = z
       elapsedMs: nonnegative,
       bytes: count,
       donePages: count,
+      arrivedPages: count.describe("Were there before this process began (--resume)"),
       remainingPages: count.nullable(),
       dirtyPages: count.nullable(),
       faults: count,

@@ -35,6 +35,8 @@ export type SourceEvent =
   | { kind: "phase"; phase: "precopy" | "device" | "postcopy" }
   | { kind: "round"; result: RoundResult }
   | { kind: "switchover"; action: "postcopy" | "complete"; reason: string; dirtyPages: number }
+  /** Whether requests have one of their own, and how many the push goes on. */
+  | { kind: "channels"; urgentChannel: boolean; pushChannels: number }
   | { kind: "warning"; message: string };
 
 /** Everything a loop of the source needs. */

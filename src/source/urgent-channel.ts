@@ -45,6 +45,7 @@ export function openUrgentChannel(context: SourceContext): void {
     refuseQemu(context);
     tellFewer(context, 1, "a QEMU takes one");
     if (context.settings.preempt) openPreempt(context);
+    tellChannels(context, context.settings.preempt, 0);
     return;
   }
   closePreempt(context);
@@ -64,6 +65,7 @@ export function openUrgentChannel(context: SourceContext): void {
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
+  tellChannels(context, (chosen & FEATURE.urgentChannel) !== 0, further);
   chooseHostPages(context, chosen);
   tellIdentity(context, chosen);
   sendPing(context, chosenValue(withFurtherPushChannels(chosen, further)));
@@ -71,6 +73,11 @@ export function openUrgentChannel(context: SourceContext): void {
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.devicesAhead, (chosen & FEATURE.devicesAhead) === 0 ? 0 : 1);
+}
+
+/** Which channels there are beside the main one. */
+function tellChannels({ emit }: SourceContext, urgentChannel: boolean, further: number): void {
+  emit({ kind: "channels", urgentChannel, pushChannels: 1 + further });
 }
 
 /** A QEMU of the guest's machine type: there is none, but nobody else may run it either. */

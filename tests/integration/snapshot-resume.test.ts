@@ -144,8 +144,13 @@ oldTest("killed in postcopy: QEMU 7.2 sends the rest to another process", async 
   await next.phase("paused");
   await source.qmp.execute("migrate-set-parameters", FAST_QEMU);
   await source.qmp.execute("migrate", { uri: next.peer, resume: true });
-  const { exitCode, stderr } = await next.end();
+  const { exitCode, stderr, report, events } = await next.end();
   expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  // It is said who came back, and what was here when it did.
+  expect(report.peer).toMatch(/^tcp:127\.0\.0\.1:\d+$/);
+  expect(events).toContainEqual(expect.objectContaining({ event: "connected", peer: report.peer }));
+  const last = events.findLast((each) => each.event === "progress");
+  expect(last?.arrivedPages).toBe(report.pages.total - report.pages.missing);
   await source.waitForMigration("completed");
   await expectKeptQemu(path, "7.2", before);
 });
