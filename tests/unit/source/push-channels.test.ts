@@ -10,6 +10,7 @@ import {
   tellPushChannels,
 } from "../../../src/source/push-channels.ts";
 import { chooseHostPages } from "../../../src/source/host-pages.ts";
+import { openUrgentChannel } from "../../../src/source/urgent-channel.ts";
 import { PUSHING, SourceShared, WORD } from "../../../src/source/shared.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { channelHead } from "../../../src/stream/further-channel.ts";
@@ -85,6 +86,27 @@ describe("opening push channels", () => {
     expect(opened(asked, 1).events).toEqual(says(2, "the destination takes 2"));
     expect(opened(asked, 3).events).toEqual([]);
     expect(opened({ pushChannels: 3 }, 1).events).toEqual([]);
+  });
+
+  test("so it is where the peer takes one connection: a QEMU, or one of ours behind a pipe", () => {
+    const why = { qemu: "a QEMU takes one", pipe: "the destination takes one connection" };
+    for (const [features, says] of [
+      [0, why.qemu],
+      [FEATURE.running, why.pipe],
+      [FEATURE.urgentChannel, "there is no second way to the destination"],
+    ] as const) {
+      const { context } = open({ pushChannels: 3, channelsAsked: 4 });
+      const events: SourceEvent[] = [];
+      context.emit = (event) => events.push(event);
+      Atomics.store(guest.shared.control, WORD.peerFeatures, features);
+      guest.shared.peerKnown.set();
+      openUrgentChannel(context);
+      const message = `The push goes on one channel in place of the 4 of --channels: ${says}`;
+      expect(events).toEqual([
+        { kind: "warning", message },
+        { kind: "channels", urgentChannel: false, pushChannels: 1 },
+      ]);
+    }
   });
 
   test("fewer, and a warning, where no more can be had", () => {
