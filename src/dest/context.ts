@@ -19,7 +19,7 @@ export type DestEvent =
   | { kind: "guest"; blocks: readonly RamBlock[] }
   /** Whether pages that are asked for have one of their own, and how many the push comes on. */
   | { kind: "channels"; urgentChannel: boolean; pushChannels: number }
-  /** The source of a guest that was taken over before has come back, from there. */
+  /** The source has come back over another link, from there. */
   | { kind: "returned"; peer: string }
   | { kind: "running" }
   | { kind: "warning"; message: string };
