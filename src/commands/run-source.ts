@@ -19,7 +19,7 @@ import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { takeOrders } from "./orders.ts";
 import { sourceSettings } from "./source-flags.ts";
-import { sayWaiting } from "./source-job.ts";
+import { costText, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
@@ -240,11 +240,8 @@ export class SourceRun {
       this.#retries?.end();
       return "abandoned";
     }
-    const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
-    log.warn(
-      `The guest runs at the destination already; ${owed} of its pages are only here, and it is ` +
-        "lost without them. Interrupt once more to give it up.",
-    );
+    const owed = Atomics.load(crew.shared.control, WORD.owed);
+    log.warn(`${costText(this.#job, owed)}. Interrupt once more to give it up.`);
     return false;
   }
 

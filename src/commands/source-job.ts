@@ -10,6 +10,7 @@ import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { EXIT, errorChain } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { formatCount } from "../util/units.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { SourceOptions } from "./source-flags.ts";
@@ -80,6 +81,17 @@ export interface SourceJob {
   noted?: boolean;
   output: Output;
   interrupts: Interrupts;
+}
+
+/** What it costs to end a send behind the switch, with `owed` pages that are only here. */
+export function costText(job: Pick<SourceJob, "guest" | "noted" | "resume">, owed: number): string {
+  const { guest, noted = false, resume = false } = job;
+  const where = `The guest runs at the destination already; ${formatCount(owed)} of its pages are only here`;
+  if (guest.kind === "stress") return `${where}, and it is lost without them`;
+  // The QEMU of --run is ended with its send; one that is resumed waits.
+  return noted && !resume
+    ? `${where}: it ends without them, and what was kept is as it was`
+    : `${where}: it waits without them, until the same command with --resume sends them`;
 }
 
 /** How it ended. */
