@@ -37,6 +37,9 @@ import type {
 /** How long the incoming thread may take to stop; one that waits for a page never does. */
 const STOP_GRACE_MS = 300;
 
+/** How long a thread that is about to end may still be at the return path. */
+const LOCK_PATIENCE_MS = 100;
+
 /** What a destination crew is started with. */
 export interface DestCrewOptions {
   guest: DestGuestData;
@@ -269,7 +272,8 @@ export class DestCrew {
   tellGone(): void {
     const { control, returnPathLock } = this.shared;
     if (this.#main < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
-    if (!returnPathLock.tryLock()) return;
+    const deadline = performance.now() + LOCK_PATIENCE_MS;
+    while (!returnPathLock.tryLock()) if (performance.now() > deadline) return;
     const writer = new StreamWriter();
     writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
     try {
