@@ -112,6 +112,8 @@ export class DestRun {
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
+      // The source has heard that it is no more.
+      if (this.#endedBy !== undefined && this.#endsWithProcess) throw this.#endedBy;
       this.#job.whole?.();
       // A guest that runs here goes on, and may be interrupted.
       if (guest.kind === "stress") interrupts.exitOnInterrupt();
@@ -158,6 +160,8 @@ export class DestRun {
   giveUp(why: Error): void {
     if (this.#isOver) return;
     this.#endedBy ??= why;
+    // Before a thread closes anything of the link: then the source may not read on.
+    if (this.#endsWithProcess) this.#crew.tellGone();
     this.#crew.stop();
   }
 

@@ -276,18 +276,23 @@ export class DestCrew {
     while (!returnPathLock.tryLock()) if (performance.now() > deadline) return;
     const writer = new StreamWriter();
     writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
+    // Nobody is waited for.
+    const raised = makeEventDescriptor();
+    raiseEventDescriptor(raised);
     try {
-      this.#openMain().write(writer.bytes);
+      this.#openMain(raised).write(writer.bytes);
+      Atomics.store(control, WORD.returnPathOpen, 0);
     } catch {
       // It is not there, or takes nothing.
     } finally {
       returnPathLock.unlock();
+      closeDescriptor(raised);
     }
   }
 
   /** The main channel, for this thread. */
-  #openMain(): Channel {
-    const options = { fd: this.#main, stopFd: this.#stopFd, peer: this.#peer, bufferBytes: 0 };
+  #openMain(stopFd = this.#stopFd): Channel {
+    const options = { fd: this.#main, stopFd, peer: this.#peer, bufferBytes: 0 };
     return new Channel(options);
   }
 
