@@ -25,6 +25,10 @@ const program: Program = {
       summary: "Keep a VMM's userfaultfd, in case that its dest is killed",
       load: async () => (await import("./commands/hold.ts")).hold,
     },
+    journal: {
+      summary: "Which guests were handed over from this host, and how one is forgotten",
+      load: async () => (await import("./commands/journal-command.ts")).journal,
+    },
     keygen: {
       summary: "Make the certificates that --tls needs",
       load: async () => (await import("./commands/keygen.ts")).keygen,

@@ -1,9 +1,10 @@
 /** What is received, where and how; and what happens then. */
 import type { Peer } from "../channel/address.ts";
 import type { DestGuestData } from "../guests/registry.ts";
+import { log } from "../util/log.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
-import type { ArrivalOptions } from "./peers.ts";
+import type { ArrivalOptions, OpenedArrival } from "./peers.ts";
 
 /** What is received, where, and how. */
 export interface DestJob {
@@ -23,6 +24,12 @@ export interface DestJob {
   whole?: () => void;
   output: Output;
   interrupts: Interrupts;
+}
+
+/** Says where the source is awaited. */
+export function sayListening({ text }: OpenedArrival, output: Output): void {
+  log.info(`Waiting for a source on ${text}`);
+  output.events.emit({ event: "listening", peer: text });
 }
 
 /** Moments of an arrival. */

@@ -2,6 +2,7 @@
 import { WORD } from "../dest/shared.ts";
 import { diskBytes } from "../guests/snapshot/directory.ts";
 import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
+import type { StopTime } from "../guests/stress/state.ts";
 import { totalBytes } from "../ram/block.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { Movement } from "../report/movement.ts";
@@ -13,6 +14,7 @@ import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { favourOf } from "../sync/favour.ts";
 import type { DestCrew } from "../threads/dest-crew.ts";
 import { errorChain } from "../util/errors.ts";
+import { bootId } from "../util/processes.ts";
 import { VERSION } from "../util/version.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import { peakResidentBytes } from "./process-memory.ts";
@@ -51,6 +53,17 @@ export function destObservations(
   return { zeroNs, moments, movement, latencies: crew.faultTimes };
 }
 
+/** From the guest's last instruction at the source to its first here, where clocks compare. */
+export function oneClockDowntime(
+  stopTime: StopTime,
+  startedNs: number | undefined,
+): Downtime | null {
+  if (stopTime.bootId !== bootId()) return null;
+  if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
+  const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
+  return { ms, method: "one-clock" };
+}
+
 function timesOf(timeline: Timeline<DestMoment>): DestReport["times"] {
   return {
     setup: timeline.ms("connected", "precopy"),
@@ -77,7 +90,6 @@ export function destReport(arrived: FinishedArrival): DestReport {
   const { control } = crew.shared;
   const latency = crew.faultTimes;
   const code = failure !== undefined && "code" in failure ? String(failure.code) : "INTERNAL";
-  const outcome = job.interrupts.interrupted ? "cancelled" : "failed";
   const pushed = counts.pages.pushedNormal + counts.pages.urgentNormal;
   return {
     role: "dest",
@@ -86,7 +98,7 @@ export function destReport(arrived: FinishedArrival): DestReport {
     startedAt: timeline.startedAt,
     guest: job.guestText,
     peer: arrived.source,
-    outcome: failure === undefined ? "completed" : outcome,
+    outcome: job.interrupts.outcome(failure),
     error: failure === undefined ? null : { code, message: errorChain(failure) },
     downtime: arrived.downtime,
     times: timesOf(timeline),

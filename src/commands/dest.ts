@@ -219,7 +219,7 @@ function waits(options: DestOptions) {
     lockMemory: options.mlock,
     recoverTimeoutMs: options.recoverTimeout ?? Infinity,
     linkTimeoutMs: options.linkTimeout,
-    channels: options.channels,
+    channels: options.channels.count,
   };
 }
 

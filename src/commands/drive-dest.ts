@@ -1,7 +1,12 @@
 /** `dest --guest qemu:SOCKET`: a QEMU that waits for a guest receives it, by itself. */
 import { formatPeer, resolvePeer } from "../channel/address.ts";
 import type { Peer } from "../channel/address.ts";
-import { followIncoming, listenIncoming, prepareIncoming } from "../guests/qemu/dest-driver.ts";
+import {
+  followIncoming,
+  listenIncoming,
+  prepareIncoming,
+  ReceiveError,
+} from "../guests/qemu/dest-driver.ts";
 import { eventTimeNs, qemuFigures } from "../guests/qemu/migration.ts";
 import { qemuTls } from "../guests/qemu/tls.ts";
 import { QmpClient } from "../qmp/client.ts";
@@ -16,6 +21,7 @@ import { errorChain, EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { VERSION } from "../util/version.ts";
 import type { Output } from "./common.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { Timeline } from "./timeline.ts";
@@ -87,20 +93,21 @@ class DrivenDest {
     }
     log.info(`QEMU waits for a source on ${this.#address}`);
     output.events.emit({ event: "listening", peer: this.#address });
-    interrupts.onInterrupt(() => {
-      log.warn("QEMU is left to itself: it goes on waiting, or receiving. quit ends it.");
-      return interrupts.exitNow();
+    const left = Promise.withResolvers<never>();
+    interrupts.onInterrupt((count) => {
+      if (count > INTERRUPTS_MAX) interrupts.exitNow();
+      left.reject(new ReceiveError("STOPPED", "QEMU was left to itself"));
+      return "abandoned";
     });
     const progress = output.startProgress(() => {
       const sample = destProgress(this.#counters, this.#timeline.elapsedMs);
       return { ...sample, phase: this.#phase, remainingPages: null };
     });
     try {
-      const reply = await followIncoming(this.#qmp, this.#address, (status) => {
-        this.#takeStatus(status);
-      });
+      const end = followIncoming(this.#qmp, this.#address, (status) => this.#takeStatus(status));
+      const reply = await Promise.race([end, left.promise]);
       interrupts.settle(EXIT.ok);
-      this.#timeline.note("drained", this.#nowNs());
+      this.#timeline.note("drained");
       const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
       progress.stop();
@@ -111,9 +118,12 @@ class DrivenDest {
       if (!(error instanceof Error)) throw error;
       interrupts.settleFailure(error);
       output.finish(this.#report({}, error), this.#observed);
-      throw error;
+      if (!interrupts.abandoned) throw error;
+      log.warn("QEMU is left to itself: it goes on waiting, or receiving. quit ends it.");
+      return interrupts.exitCode;
     } finally {
-      await changed.putBack();
+      // One that goes on does so as it was told to.
+      if (!interrupts.abandoned) await changed.putBack();
     }
   }
 
@@ -121,10 +131,6 @@ class DrivenDest {
   get #observed(): Observations {
     const { startNs: zeroNs } = this.#timeline;
     return { zeroNs, moments: [], movement: undefined, latencies: undefined };
-  }
-
-  #nowNs(): number {
-    return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
   }
 
   #noteRunning(atNs: number): void {
@@ -139,11 +145,13 @@ class DrivenDest {
     this.#phase = phase;
     const { events } = this.#job.output;
     if (this.#timeline.at("connected") === undefined) {
-      this.#timeline.note("connected", this.#nowNs());
-      events.emit({ event: "connected", peer: "the source", urgentChannel: false });
+      this.#timeline.note("connected");
+      events.emit({ event: "connected", peer: "the source" });
+      const urgentChannel = this.#job.options.preempt;
+      events.emit({ event: "channels", urgentChannel, pushChannels: 1 });
     }
     if (phase === "precopy" || phase === "device" || phase === "postcopy") {
-      this.#timeline.note(phase, this.#nowNs());
+      this.#timeline.note(phase);
     }
     events.emit({ event: "phase", phase });
     if (phase !== "paused") return;
@@ -154,7 +162,7 @@ class DrivenDest {
   }
 
   #report(reply: MigrateReply, failure: Error | undefined): DestReport {
-    const { socket, options } = this.#job;
+    const { socket, options, interrupts } = this.#job;
     const timeline = this.#timeline;
     const code = failure !== undefined && "code" in failure ? String(failure.code) : "QEMU_FAILED";
     const counts = destCounts(this.#counters);
@@ -165,7 +173,7 @@ class DrivenDest {
       startedAt: timeline.startedAt,
       guest: `a guest in QEMU at ${socket}`,
       peer: this.#address,
-      outcome: failure === undefined ? "completed" : "failed",
+      outcome: interrupts.outcome(failure),
       error: failure === undefined ? null : { code, message: errorChain(failure) },
       downtime: null,
       times: {

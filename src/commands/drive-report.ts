@@ -13,6 +13,7 @@ import { REPORT_VERSION } from "../report/report.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { errorChain } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
+import type { Interrupts } from "./interrupts.ts";
 import type { PrecopyRecord } from "./precopy-record.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import { ratePerSecond } from "./timeline.ts";
@@ -33,7 +34,7 @@ export interface FinishedDrive {
   phase: SourcePhase;
   precopy: Pick<PrecopyRecord, "rounds" | "switchover">;
   failure: Error | undefined;
-  cancelled: boolean;
+  interrupts: Interrupts;
 }
 
 /** Pages by kind, as far as a QEMU counts them; which ones they are it does not say. */
@@ -62,6 +63,7 @@ export function driveSample(
     round: phase === "precopy" ? round : null,
     elapsedMs,
     bytes: ram?.transferred ?? 0,
+    arrivedPages: 0,
     donePages: (ram?.normal ?? 0) + (ram?.duplicate ?? 0),
     remainingPages: ram === undefined ? null : dirtyPages,
     dirtyPages: phase === "precopy" ? dirtyPages : null,
@@ -97,7 +99,7 @@ export function driveReport(drive: FinishedDrive): SourceReport {
     startedAt: timeline.startedAt,
     guest: `the guest of QEMU at ${drive.socket}`,
     peer: drive.peer,
-    outcome: failure === undefined ? "completed" : drive.cancelled ? "cancelled" : "failed",
+    outcome: drive.interrupts.outcome(failure),
     error: failure === undefined ? null : { code, message: errorChain(failure) },
     downtime: downtimeOf(drive),
     times,

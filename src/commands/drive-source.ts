@@ -18,7 +18,7 @@ import { statusSchema } from "../qmp/messages.ts";
 import type { SourcePhase } from "../report/counters.ts";
 import type { SourceReport } from "../report/report.ts";
 import { formatDuration } from "../util/duration.ts";
-import { EXIT, UsageError } from "../util/errors.ts";
+import { errorChain, EXIT, UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { isAlive } from "../util/processes.ts";
 import type { Output } from "./common.ts";
@@ -30,10 +30,11 @@ import {
   residentShare,
 } from "./drive-report.ts";
 import type { DriveMoment } from "./drive-report.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import type { Interrupts } from "./interrupts.ts";
 import { noteMoved, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
-import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
+import { sayWaiting } from "./source-job.ts";
 import { takeOrders } from "./orders.ts";
 import type { SourceOptions } from "./source-flags.ts";
 import { Timeline } from "./timeline.ts";
@@ -133,7 +134,7 @@ class DrivenSource {
       // QEMU may complete by itself at any time from here on.
       if (this.#record !== undefined) writeRecord(this.#record, "committing");
       await driver.migrate(formatPeer(peer));
-      this.#timeline.note("drained", this.#nowNs());
+      this.#timeline.note("drained");
       this.#noteCompletion();
       if (options.keep) await this.#keep();
       this.#noteMove();
@@ -147,11 +148,13 @@ class DrivenSource {
     }
     if (failure === undefined) interrupts.settle(EXIT.ok);
     else interrupts.settleFailure(failure);
-    await driver.restoreSettings();
+    // One that goes on sending goes on as it was told to.
+    if (!interrupts.abandoned) await driver.restoreSettings();
     output.finish(this.#report(failure), driveObservations(this.#timeline, this.#watch.movement));
     if (failure === undefined) return EXIT.ok;
     if (!interrupts.interrupted) throw failure;
-    log.info(failure.message);
+    if (interrupts.abandoned) log.warn(errorChain(failure));
+    else log.info(failure.message);
     return interrupts.exitCode;
   }
 
@@ -184,14 +187,10 @@ class DrivenSource {
     else noteMoved(this.#record, output);
   }
 
-  #nowNs(): number {
-    return this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
-  }
-
   /** Lets the guest go on here, and waits until it does. */
   async #keep(): Promise<void> {
     await continueGuest(this.#qmp, this.#driver);
-    this.#timeline.note("resumed", this.#nowNs());
+    this.#timeline.note("resumed");
     const stood = this.#timeline.ms("stopped", "resumed");
     if (stood !== null)
       log.info(`The guest goes on here; it stood still for ${formatDuration(stood)}`);
@@ -243,14 +242,15 @@ class DrivenSource {
     const phase = PHASES[status];
     if (phase === undefined || phase === this.#phase) return;
     this.#phase = phase;
-    if (phase === "precopy" || phase === "postcopy") this.#timeline.note(phase, this.#nowNs());
+    const { peer, options, output } = this.#job;
+    if (phase === "precopy" || phase === "postcopy") this.#timeline.note(phase);
     if (phase === "precopy") {
-      const peer = formatPeer(this.#job.peer);
-      this.#timeline.note("connected", this.#nowNs());
-      this.#job.output.events.emit({ event: "connected", peer, urgentChannel: false });
+      this.#timeline.note("connected");
+      output.events.emit({ event: "connected", peer: formatPeer(peer) });
+      const urgentChannel = options.preempt;
+      output.events.emit({ event: "channels", urgentChannel, pushChannels: 1 });
     }
-    if (phase === "completed") return;
-    this.#job.output.events.emit({ event: "phase", phase });
+    if (phase !== "completed") output.events.emit({ event: "phase", phase });
   }
 
   #hear(event: QmpEvent): void {
@@ -261,13 +261,17 @@ class DrivenSource {
   }
 
   /** Until the switch a Ctrl-C keeps the guest here; afterwards there is nothing to be had by one. */
-  #interrupt(count: number): boolean {
-    // Until the switch, time for QEMU to cancel, and to get back what was changed at it: timeout(1)
-    // signals the program and then its whole group, which is two of them at once.
-    if (count > (this.#driver.switched ? 1 : INTERRUPTS_MAX)) this.#job.interrupts.exitNow();
+  #interrupt(count: number): boolean | "abandoned" {
+    // Time for QEMU to cancel, and to get back what was changed at it: timeout(1) signals the program
+    // and then its whole group, which is two of them at once.
+    if (count > INTERRUPTS_MAX) this.#job.interrupts.exitNow();
     if (!this.#driver.switched) {
       void this.#driver.cancel().catch((error: unknown) => log.warn(String(error)));
       return true;
+    }
+    if (count > 1) {
+      this.#driver.leave();
+      return "abandoned";
     }
     log.warn(
       "The guest is at the destination already, and QEMU goes on sending it. Interrupt once more " +
@@ -289,7 +293,7 @@ class DrivenSource {
       ...{ driver: this.#driver, timeline: this.#timeline, options, socket, failure },
       ...{ peer: formatPeer(peer), version: this.#qmp.version, phase: this.#phase },
       precopy: this.#precopy,
-      cancelled: interrupts.interrupted,
+      interrupts,
     });
   }
 }

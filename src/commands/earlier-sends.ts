@@ -10,6 +10,7 @@ import { isMemoryOnly } from "../guests/stored/memory-only.ts";
 import { identityOf } from "../guests/stored/identity.ts";
 import { samePeer } from "../journal/entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer, PeerKey } from "../journal/entry.ts";
+import { forgetCommand } from "../journal/journal.ts";
 import type { FoundEntry, Journal } from "../journal/journal.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { isAlive, startedByShell } from "../util/processes.ts";
@@ -103,7 +104,9 @@ export function unfinishedSends(
   const tell = options.memoryAlone === true ? "" : tellQemu(peer);
   const finish = `${sameCommand("--resume")}${tell}`;
   throw new PostcopyError("SPLIT_BRAIN", `${handedOver(last.entry)}, with pages missing`, {
-    hint: `finish it there: ${finish}; or send another copy, on a disk of its own: --again`,
+    hint:
+      `finish it there: ${finish}; or send another copy, on a disk of its own: --again; or, if it is ` +
+      `certain that it is not there: ${forgetCommand(journal.directory, last.name)}`,
   });
 }
 
@@ -121,16 +124,28 @@ function onlySend(unfinished: readonly FoundEntry[]): FoundEntry[] {
   });
 }
 
+/** A guest as an operator knows it, at the beginning of a sentence. */
+export function guestOf(guest: JournalGuest): string {
+  switch (guest.kind) {
+    case "stored":
+      return `The guest of ${guest.path}`;
+    case "qemu":
+      return `The guest of the QEMU at ${guest.socket}`;
+    case "stress":
+      return "A stress guest";
+  }
+}
+
 /** What happened, and where the guest is now. */
-function handedOver({ guest, peer, since, sender }: JournalEntry): string {
-  const whose = guest.kind === "stored" ? `The guest of ${guest.path}` : "The guest";
+export function handedOver({ guest, peer, since, sender }: JournalEntry): string {
   return (
-    `${whose} was handed to ${placeOf(peer)} at ${since} by process ${sender.pid}, which ended ` +
+    `${guestOf(guest)} was handed to ${placeOf(peer)} at ${since} by process ${sender.pid}, which ended ` +
     "before all of it was known to be there: it probably runs there"
   );
 }
 
-function placeOf(peer: JournalPeer): string {
+/** Where a guest was handed to. */
+export function placeOf(peer: JournalPeer): string {
   if (peer.kind === "address") return peer.text;
   const pid = peer.process === null ? "unknown" : startedByShell(peer.process.pid);
   return `the QEMU that was started for it (process ${pid})`;

@@ -1,15 +1,20 @@
 /** Ctrl-C and its kin, counted: the first asks, the second insists. */
+import type { Outcome } from "../report/report.ts";
 import { errorRecord, EXIT } from "../util/errors.ts";
 
 /** Signals that ask the program to end, and the exit code that says so. */
 const SIGNALS = { SIGINT: EXIT.interrupt, SIGTERM: EXIT.terminate, SIGHUP: 129 } as const;
 type SignalName = keyof typeof SIGNALS;
 
+/** An operator who interrupts more often than this wants out, whatever it costs. */
+export const INTERRUPTS_MAX = 2;
+
 /**
  * Answers a signal that asks to end. `count` says how often it was asked since this answer was set,
- * from 1. Returns whether the program obeys: a first press may only be warned about.
+ * from 1. Returns whether the program obeys: a first press may only be warned about. "abandoned": it
+ * does, and the guest is not where it was before.
  */
-export type InterruptAnswer = (count: number) => boolean;
+export type InterruptAnswer = (count: number) => boolean | "abandoned";
 
 export class Interrupts {
   /** Set by main: behind a command comes nothing but the end of the process. */
@@ -17,6 +22,7 @@ export class Interrupts {
   #answer: InterruptAnswer = () => this.exitNow();
   #count = 0;
   #obeyed = false;
+  #abandoned = false;
   #exitCode = 0;
   readonly #listeners: [NodeJS.Signals, () => void][] = [];
   #switchover: (() => void) | undefined;
@@ -29,7 +35,9 @@ export class Interrupts {
       const listener = (): void => {
         this.#count++;
         if (!this.#settled) this.#exitCode = SIGNALS[name];
-        if (this.#answer(this.#count)) this.#obeyed = true;
+        const answer = this.#answer(this.#count);
+        if (answer !== false) this.#obeyed = true;
+        if (answer === "abandoned") this.#abandoned = true;
       };
       this.#listen(name, listener);
     }
@@ -92,6 +100,18 @@ export class Interrupts {
   /** Whether a signal came and was obeyed; one that was only warned about does not count. */
   get interrupted(): boolean {
     return this.#obeyed;
+  }
+
+  /** Whether one was obeyed where that leaves the guest elsewhere than it was before. */
+  get abandoned(): boolean {
+    return this.#abandoned;
+  }
+
+  /** What a report says of a migration that ended with `failure`, or well. */
+  outcome(failure: Error | undefined): Outcome {
+    if (failure === undefined) return "completed";
+    if (this.#abandoned) return "abandoned";
+    return this.#obeyed ? "cancelled" : "failed";
   }
 
   /** The exit code of the last signal; 0 if there was none. */

@@ -147,19 +147,36 @@ async function fail(
   qemu: LaunchedQemu,
   job: StoredJob,
   { report, observed, place }: SourceEnd,
-  failure: Error,
+  failure: PostcopyError,
 ): Promise<number> {
   const { interrupts, output } = job;
   const ran = place === "destination";
   const isOurs = interrupts.interrupted || isDamaged(failure);
-  const words = isOurs ? undefined : await qemu.explain(failure, ran);
+  const here = ran ? withoutQemu(failure) : failure;
+  const why = (isOurs ? undefined : await qemu.explain(here, ran)) ?? here;
   const started = qemu.startMs !== null;
   const figures = started ? qemuFigures(qemu.qmp.version, {}, qemu.startMs) : null;
-  output.finish({ ...report, qemu: figures }, observed);
+  const error = { code: why.code, message: errorChain(why) };
+  output.finish({ ...report, qemu: figures, error }, observed);
   await qemu.kill();
   settle(job.record, output);
   if (interrupts.interrupted) return interrupts.exitCode;
-  throw words ?? failure;
+  throw why;
+}
+
+/** What a failure comes to where the QEMU ends with it: nobody is left who waits for the rest. */
+function withoutQemu(failure: PostcopyError): PostcopyError {
+  let last: Error = failure;
+  while (last.cause instanceof Error) last = last.cause;
+  const code = last instanceof PostcopyError ? last.code : "INTERNAL";
+  const what = "The guest was not brought back, and its QEMU was ended; what was kept is as it was";
+  const again = "the same command begins anew, in another QEMU";
+  return new PostcopyError(failure.code, what, {
+    cause: new PostcopyError(code, last.message),
+    hint: isDamaged(failure)
+      ? `put the file right first (of a snapshot, analyze --verify names all that is damaged); then ${again}`
+      : again,
+  });
 }
 
 /** Whether what was kept is damaged. */

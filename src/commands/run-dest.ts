@@ -18,13 +18,13 @@ import type { Stamped, WarningNews } from "../threads/tasks.ts";
 import { ThreadError } from "../threads/thread.ts";
 import { errorChain, errorRecord, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
-import { bootId } from "../util/processes.ts";
 import { formatCount } from "../util/units.ts";
 import type { AuditFigures } from "./audit-guest.ts";
-import type { Output } from "./common.ts";
+import { sayListening } from "./dest-job.ts";
 import type { DestJob, DestMoment } from "./dest-job.ts";
-import { destObservations, destReport } from "./dest-report.ts";
+import { destObservations, destReport, oneClockDowntime } from "./dest-report.ts";
 import { GuestPlace } from "./guest-place.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { OpenedArrival } from "./peers.ts";
 import { withTlsFailure } from "./tls-failure.ts";
@@ -33,12 +33,6 @@ import { MovementWatch } from "./watch-movement.ts";
 
 /** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
 const STRESS_THREADS_AHEAD = 2;
-
-/** Says where the source is awaited. */
-export function sayListening({ text }: OpenedArrival, output: Output): void {
-  log.info(`Waiting for a source on ${text}`);
-  output.events.emit({ event: "listening", peer: text });
-}
 
 export class DestRun {
   /** The stress guest that arrived, if it is one. */
@@ -102,7 +96,7 @@ export class DestRun {
    * source still hears, what becomes of who needs the pages, and returns whether that is no more.
    * @throws the failure of the migration.
    */
-  async receive(giveUp: (why: Error) => boolean = () => false): Promise<void> {
+  async receive(giveUp: (why: Error) => boolean = () => this.#endsWithProcess): Promise<void> {
     const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
     interrupts.onInterrupt((count) => this.#interrupt(count));
@@ -113,10 +107,13 @@ export class DestRun {
       // A guest that is resumed is at work before its source has come back.
       const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
       if (nobody) connectedMs = this.#timeline.elapsedMs;
-      return destProgress(crew.counts, this.#timeline.elapsedMs - connectedMs);
+      const sinceMs = this.#timeline.elapsedMs - connectedMs;
+      return destProgress(crew.counts, sinceMs, isResumed(guest));
     });
     try {
       this.#completedIn = (await crew.run()).completedIn;
+      // The source has heard that it is no more.
+      if (this.#endedBy !== undefined && this.#endsWithProcess) throw this.#endedBy;
       this.#job.whole?.();
       // A guest that runs here goes on, and may be interrupted.
       if (guest.kind === "stress") interrupts.exitOnInterrupt();
@@ -137,6 +134,15 @@ export class DestRun {
     }
   }
 
+  /**
+   * Whether the guest ran here, sent by one of ours, and ends with this process. One that is kept does
+   * not: another process takes the rest.
+   */
+  get #endsWithProcess(): boolean {
+    if (this.#job.guest.kind !== "stress" || this.memory?.sourceIsOurs !== true) return false;
+    return guestRuns(this.#crew.shared.control);
+  }
+
   /** What ended the run, as far as that is known here. */
   async #failure(error: unknown): Promise<Error> {
     if (this.#endedBy !== undefined) return this.#endedBy;
@@ -154,6 +160,8 @@ export class DestRun {
   giveUp(why: Error): void {
     if (this.#isOver) return;
     this.#endedBy ??= why;
+    // Before a thread closes anything of the link: then the source may not read on.
+    if (this.#endsWithProcess) this.#crew.tellGone();
     this.#crew.stop();
   }
 
@@ -183,11 +191,14 @@ export class DestRun {
   #connected(peer: string): void {
     // Whoever was there before got no further than the opening.
     this.#timeline.forget("connected", "precopy");
-    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
+    this.#timeline.note("connected");
+    this.#noteSource(peer);
+  }
+
+  #noteSource(peer: string): void {
     // Over TLS, and of a source in this process, the threads see only a private socket.
     this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
-    const { events } = this.#job.output;
-    events.emit({ event: "connected", peer: this.#source, urgentChannel: false });
+    this.#job.output.events.emit({ event: "connected", peer: this.#source });
   }
 
   #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {
@@ -205,6 +216,14 @@ export class DestRun {
         output.events.emit({ event: "guest", guest: guestText, blocks });
         break;
       }
+      case "channels": {
+        const { urgentChannel, pushChannels } = event;
+        output.events.emit({ event: "channels", urgentChannel, pushChannels });
+        break;
+      }
+      case "returned":
+        this.#noteSource(event.peer);
+        break;
       case "running": {
         this.#timeline.note("running", event.atNs);
         const sinceStartMs = this.#timeline.ms("connected", "running") ?? 0;
@@ -226,46 +245,40 @@ export class DestRun {
     }
   }
 
-  /** Until the guest runs here giving up costs nothing; afterwards it costs the guest. */
-  #interrupt(count: number): boolean {
+  /**
+   * Until the guest runs here giving up costs nothing; afterwards it costs the guest. Both ways end
+   * soon, with a report: who cannot wait for it presses once more.
+   */
+  #interrupt(count: number): boolean | "abandoned" {
     // A VMM that has handed its memory over depends on us wherever the source's guest is.
     if (this.#job.guest.kind === "uffd") return this.#interruptFilling(count);
     const refused = this.#crew.refuse();
-    if (refused || count > 1) {
-      this.#crew.stop();
-      if (count > 1) {
-        log.warn(
-          refused
-            ? this.#place.refusedText()
-            : `Given up${this.#place.restText() ?? ": the guest is lost"}`,
-        );
-        this.#job.interrupts.exitNow();
-      }
-      return true;
+    if (count > INTERRUPTS_MAX) {
+      const lost = `Given up${this.#place.restText() ?? ": the guest is lost"}`;
+      log.warn(refused ? this.#place.refusedText() : lost);
+      this.#job.interrupts.exitNow();
     }
-    log.warn(`${this.#place.costText()}. Interrupt once more to give it up.`);
-    return false;
+    if (!refused && count === 1) {
+      log.warn(`${this.#place.costText()}. Interrupt once more to give it up.`);
+      return false;
+    }
+    this.giveUp(new StoppedError());
+    return refused || "abandoned";
   }
 
-  #interruptFilling(count: number): boolean {
+  #interruptFilling(count: number): false | "abandoned" {
     if (count === 1) {
       log.warn("The VMM waits for pages that are not there. Interrupt once more to give it up.");
       return false;
     }
     this.giveUp(new StoppedError());
-    return true;
+    return "abandoned";
   }
 
-  /** From the guest's last instruction at the source to its first here, where clocks compare. */
   #downtime(): Downtime | null {
-    const stopTime = this.#stopTime;
-    if (stopTime === undefined || this.stress === undefined) return null;
-    if (stopTime.bootId !== bootId()) return null;
+    if (this.#stopTime === undefined || this.stress === undefined) return null;
     const { firstNs } = this.stress.control.runTimes();
-    const startedNs = firstNs > 0 ? firstNs : this.#timeline.at("running");
-    if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
-    const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
-    return { ms, method: "one-clock" };
+    return oneClockDowntime(this.#stopTime, firstNs > 0 ? firstNs : this.#timeline.at("running"));
   }
 
   /** Says where a failure leaves the guest. */

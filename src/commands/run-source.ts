@@ -16,11 +16,12 @@ import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
 import { Retries } from "../util/retries.ts";
 import { EXIT } from "../util/errors.ts";
+import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { takeOrders } from "./orders.ts";
 import { sourceSettings } from "./source-flags.ts";
-import { INTERRUPTS_MAX, sayWaiting } from "./source-job.ts";
+import { costText, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
@@ -50,6 +51,7 @@ export class SourceRun {
   async run(): Promise<SourceEnd> {
     const { guest, identity, peerText, workingSet, options, output, interrupts } = this.#job;
     const { replay = new Uint32Array(), watch = false } = this.#job;
+    const { waiting = () => sayWaiting(peerText, options) } = this.#job;
     const crew = new SourceCrew({
       guest,
       identity,
@@ -58,7 +60,7 @@ export class SourceRun {
       moved: this.#watch.shared,
       watch,
       peer: `the destination at ${peerText}`,
-      waiting: () => sayWaiting(peerText, options),
+      waiting,
       connected: () => this.#connected(),
       event: (event) => this.#take(event),
     });
@@ -69,7 +71,7 @@ export class SourceRun {
       recover: () => this.#retries?.now(),
     });
     const progress = output.startProgress(() => {
-      return sourceProgress(crew.counts, this.#timeline.elapsedMs);
+      return sourceProgress(crew.counts, this.#timeline.elapsedMs, this.#job.resume);
     });
     try {
       // Until it is known where to send there is nothing to lose: an interrupt ends the program.
@@ -130,6 +132,8 @@ export class SourceRun {
       : crew.run(route, settings, noted ? null : (record ?? null)));
     if (first.ok || !first.paused || route.kind !== "connect") return first;
     if (options.recoverTimeout === 0 || isForAnother(first)) return first;
+    // One that is resumed had its patience.
+    if (this.#isNowhere) return first;
     this.#tellPaused(crew, first);
     const retries = (this.#retries = new Retries(options.recoverTimeout));
     // What made the link over TLS and is no more makes no other.
@@ -139,7 +143,7 @@ export class SourceRun {
     const strangers = new LimitedWarnings((message) => output.warn("OTHER_GUEST", message));
     let result: MigrationResult = first;
     while (!result.ok && result.paused && (await retries.next())) {
-      const next = await crew.resume(once, settings);
+      const next = await crew.resume(once, { ...settings, channelsAsked: 0 });
       if (next.ok) this.#recoveries++;
       else if (next.paused) this.#notePhase(crew, "paused");
       // The one for this guest may still come.
@@ -151,10 +155,18 @@ export class SourceRun {
     return result;
   }
 
+  /** Whether the rest of a guest is to be sent, and nobody was there yet to take it. */
+  get #isNowhere(): boolean {
+    return this.#job.resume === true && this.#timeline.at("connected") === undefined;
+  }
+
   #tellPaused(crew: SourceCrew, failure: Extract<MigrationResult, { ok: false }>): void {
     const { guest, peerText, options, output } = this.#job;
     this.#notePhase(crew, "paused");
+    // Of one that is resumed it is not known before the destination has said it.
+    const isKnown = this.#job.resume !== true || this.#timeline.at("postcopy") !== undefined;
     const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
+    const rest = isKnown ? ` with ${owed} pages still to send` : "";
     const isOurs =
       Atomics.load(crew.shared.control, WORD.peerFeatures) > 0 ||
       openSourceGuest(guest).receiver !== undefined;
@@ -162,8 +174,8 @@ export class SourceRun {
     const hint = isOurs ? "" : `; a QEMU there has to be told: migrate_recover ${peerText}`;
     output.warn(
       "PAUSED",
-      `The link to ${peerText} broke (${brokenBy(crew, failure.error)}) with ${owed} pages ` +
-        `still to send; trying again for ${patience}${hint}`,
+      `The link to ${peerText} broke (${brokenBy(crew, failure.error)})${rest}; trying again for ` +
+        `${patience}${hint}`,
     );
   }
 
@@ -187,8 +199,8 @@ export class SourceRun {
 
   #connected(): void {
     const { guest, guestText, peerText, output } = this.#job;
-    this.#timeline.note("connected", this.#timeline.startNs + this.#timeline.elapsedMs * 1e6);
-    output.events.emit({ event: "connected", peer: peerText, urgentChannel: false });
+    this.#timeline.note("connected");
+    output.events.emit({ event: "connected", peer: peerText });
     const blocks = sourceBlocks(guest).map(({ name, length, pageSize }) => {
       return { name, bytes: length, pageSize };
     });
@@ -211,6 +223,11 @@ export class SourceRun {
         this.#precopy.end({ reason: event.reason, dirtyPages: event.dirtyPages, kind });
         break;
       }
+      case "channels": {
+        const { urgentChannel, pushChannels } = event;
+        output.events.emit({ event: "channels", urgentChannel, pushChannels });
+        break;
+      }
       case "warning":
         output.warn("SOURCE_WARNING", event.message);
         break;
@@ -224,20 +241,22 @@ export class SourceRun {
   }
 
   /** Before the point of no return the guest stays; after it, the operator must insist. */
-  #interrupt(count: number): boolean {
+  #interrupt(count: number): boolean | "abandoned" {
     const crew = this.#crew;
     if (crew === undefined || count > INTERRUPTS_MAX) this.#job.interrupts.exitNow();
     if (crew.cancel()) return true;
+    if (this.#isNowhere) {
+      // What the destination has stays there, and all of it is in files here.
+      crew.stop();
+      return true;
+    }
     if (count > 1) {
       crew.stop();
       this.#retries?.end();
-      return true;
+      return "abandoned";
     }
-    const owed = formatCount(Atomics.load(crew.shared.control, WORD.owed));
-    log.warn(
-      `The guest runs at the destination already; ${owed} of its pages are only here, and it is ` +
-        "lost without them. Interrupt once more to give it up.",
-    );
+    const owed = Atomics.load(crew.shared.control, WORD.owed);
+    log.warn(`${costText(this.#job, owed)}. Interrupt once more to give it up.`);
     return false;
   }
 
@@ -248,9 +267,8 @@ export class SourceRun {
       ["running", this.#runningNs(crew)],
     ];
     for (const [moment, atNs] of moments) if (atNs > 0) this.#timeline.note(moment, atNs);
-    const now = this.#timeline.startNs + this.#timeline.elapsedMs * 1e6;
-    if (result.ok) this.#timeline.note("drained", now);
-    if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running", now);
+    if (result.ok) this.#timeline.note("drained");
+    if (result.ok && result.outcome.completedIn === "precopy") this.#timeline.note("running");
     const failure = result.ok ? undefined : await failureOf(crew, result.error, this.#bridge);
     const cancelled = this.#job.interrupts.interrupted;
     const phase: SourcePhase | undefined = result.ok

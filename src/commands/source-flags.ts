@@ -34,10 +34,16 @@ function parseCompression(text: string): Compression {
   });
 }
 
-function parseChannels(text: string): number {
-  if (text === "auto") return channelsForProcessors();
+/** How many channels the push has, and whether the operator named that number. */
+export interface ChannelCount {
+  count: number;
+  named: boolean;
+}
+
+function parseChannels(text: string): ChannelCount {
+  if (text === "auto") return { count: channelsForProcessors(), named: false };
   if (/^\d$/.test(text) && Number(text) >= 1 && Number(text) <= PUSH_CHANNELS_MAX) {
-    return Number(text);
+    return { count: Number(text), named: true };
   }
   throw new UsageError("BAD_CHANNELS", `${quoted(text)} is no number of connections`, {
     hint: `write auto, or one from 1 to ${PUSH_CHANNELS_MAX}`,
@@ -115,7 +121,7 @@ export interface SourceOptions extends SecurityOptions {
   maxBandwidth: number | undefined;
   maxPostcopyBandwidth: number | undefined;
   compress: Compression;
-  channels: number;
+  channels: ChannelCount;
   preempt: boolean;
   downtimeLimit: number;
   connectTimeout: number;
@@ -132,7 +138,8 @@ export function sourceSettings(options: SourceOptions): Omit<SourceSettings, "pr
     maxBandwidth: options.maxBandwidth ?? 0,
     maxPostcopyBandwidth: options.maxPostcopyBandwidth ?? 0,
     compression: options.compress,
-    pushChannels: options.channels - 1,
+    pushChannels: options.channels.count - 1,
+    channelsAsked: options.channels.named ? options.channels.count : 0,
     downtimeLimitMs: options.downtimeLimit,
     linkTimeoutMs: options.linkTimeout,
   };

@@ -10,12 +10,10 @@ import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
 import { EXIT, errorChain } from "../util/errors.ts";
 import { log } from "../util/log.ts";
+import { formatCount } from "../util/units.ts";
 import type { Output } from "./common.ts";
 import type { Interrupts } from "./interrupts.ts";
 import type { SourceOptions } from "./source-flags.ts";
-
-/** An operator who interrupts more often than this wants out, whatever it costs. */
-export const INTERRUPTS_MAX = 2;
 
 /** How to get to the destination. */
 export interface Destination {
@@ -32,6 +30,25 @@ export interface Destination {
 export function sayWaiting(peerText: string, options: { connectTimeout: number }): void {
   const patience = formatDuration(options.connectTimeout);
   log.info(`Nobody is at ${peerText} yet; trying for ${patience}`);
+}
+
+/**
+ * The same of a send that is resumed: there is as much patience as for a link that broke, and what this
+ * process has is nobody's only copy of anything.
+ */
+export function sayNobodyResumes(
+  peerText: string,
+  patienceMs: number,
+  takesQemu: boolean,
+  output: Output,
+): void {
+  const qemu = takesQemu ? `; a QEMU there has to be told: migrate_recover ${peerText}` : "";
+  const patience = formatDuration(patienceMs);
+  output.warn(
+    "NOBODY_THERE",
+    `Nobody listens at ${peerText} yet; trying for ${patience} (--recover-timeout). Nothing is sent so ` +
+      `far, and Ctrl-C ends it${qemu}`,
+  );
 }
 
 /** What is sent, where, and how. */
@@ -56,12 +73,25 @@ export interface SourceJob {
   options: SourceOptions & { json: boolean };
   /** The destination has a part of the guest already: send it the rest. */
   resume?: boolean;
+  /** Says that nobody is there yet, where that is not just said. */
+  waiting?: () => void;
   /** Its entry in the journal; undefined where none is kept. */
   record: JournalRecord | undefined;
   /** The entry is written already, earlier than when the guest is about to be handed over. */
   noted?: boolean;
   output: Output;
   interrupts: Interrupts;
+}
+
+/** What it costs to end a send behind the switch, with `owed` pages that are only here. */
+export function costText(job: Pick<SourceJob, "guest" | "noted" | "resume">, owed: number): string {
+  const { guest, noted = false, resume = false } = job;
+  const where = `The guest runs at the destination already; ${formatCount(owed)} of its pages are only here`;
+  if (guest.kind === "stress") return `${where}, and it is lost without them`;
+  // The QEMU of --run is ended with its send; one that is resumed waits.
+  return noted && !resume
+    ? `${where}: it ends without them, and what was kept is as it was`
+    : `${where}: it waits without them, until the same command with --resume sends them`;
 }
 
 /** How it ended. */

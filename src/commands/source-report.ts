@@ -104,7 +104,7 @@ export function sourceReport(sent: FinishedSend): SourceReport {
     startedAt: timeline.startedAt,
     guest: guestText,
     peer: peerText,
-    outcome: failure === undefined ? "completed" : interrupts.interrupted ? "cancelled" : "failed",
+    outcome: interrupts.outcome(failure),
     error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
     downtime: downtime === null ? null : { ms: downtime, method: "acknowledged" },
     times,

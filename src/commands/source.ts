@@ -6,6 +6,7 @@ import { mapBlocks } from "../guests/stress/memory.ts";
 import { blockLayout } from "../guests/stress/parameters.ts";
 import type { StressParameters } from "../guests/stress/parameters.ts";
 import { createStressSetup } from "../guests/stress/setup.ts";
+import { fewerText } from "../source/fewer-channels.ts";
 import { StressCrew } from "../threads/stress-crew.ts";
 import { UsageError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
@@ -21,7 +22,7 @@ import { restoreInQemu } from "./restore-in-qemu.ts";
 import { resumeInQemu } from "./resume-in-qemu.ts";
 import { openRoute, peerSchema } from "./peers.ts";
 import { SourceRun } from "./run-source.ts";
-import { exitCode, sayWaiting } from "./source-job.ts";
+import { exitCode, sayNobodyResumes, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { checkSecurity } from "./security.ts";
 import { SOURCE_FLAGS } from "./source-flags.ts";
@@ -86,6 +87,10 @@ export const source = defineStrictCommand({
     if (to === undefined) throw new Error("a command line without a peer was accepted");
     if (guest.kind === "qemu") {
       const { socket } = guest;
+      const { count, named } = options.channels;
+      if (named && count > 1) {
+        output.warn("SOURCE_WARNING", fewerText(1, count, "QEMU sends the guest itself"));
+      }
       return await driveSource({ socket, peer: to, options, journal, output, interrupts });
     }
     if (guest.kind === "uffd") {
@@ -95,10 +100,17 @@ export const source = defineStrictCommand({
     }
     // First, as a wrong address should be found out before a guest has been made.
     const peerText = formatPeer(to);
-    const { route, bridge } = await openRoute(to, options, () => sayWaiting(peerText, options));
+    // Who is to take the rest may have to be told first.
+    const { resume } = options;
+    const patienceMs = options.connectTimeout + (resume ? options.recoverTimeout : 0);
+    const waiting = resume
+      ? () => sayNobodyResumes(peerText, patienceMs, takesQemu(guest), output)
+      : () => sayWaiting(peerText, options);
+    const patient = { ...options, connectTimeout: patienceMs };
+    const { route, bridge } = await openRoute(to, patient, waiting);
     const destination = { route, preempt: options.preempt, bridge };
     const peer = { kind: "address", text: peerText } as const;
-    const job = { peerText, destination, options, output, interrupts };
+    const job = { peerText, destination, waiting, options, output, interrupts };
     if (guest.kind === "stress") {
       const record = journal?.record({ kind: "stress" }, peer);
       return await sendStress({ ...job, record }, guest.parameters);
@@ -106,7 +118,6 @@ export const source = defineStrictCommand({
     const identity = storedIdentity(guest);
     const asked = { ...options, memoryAlone: isMemoryAlone(guest) };
     const earlier = (journal && unfinishedSends(journal, identity, peer, asked, output)) ?? [];
-    const { resume } = options;
     const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
     const stored = await openStoredGuest(guest, options, output);
     const end = await sendStored({ ...job, ...stored, resume, record });
@@ -171,6 +182,11 @@ function checkRun({ guest, resume, noJournal, tls }: SourceCommandOptions, run: 
   throw new UsageError("CONTRADICTION", "Flag --run is for a guest that was kept", {
     hint: "name it: --guest snapshot:DIRECTORY or stream:FILE",
   });
+}
+
+/** Whether a QEMU may be at the other end. */
+function takesQemu(guest: SourceCommandOptions["guest"]): boolean {
+  return isStored(guest) && !isMemoryAlone(guest);
 }
 
 /** A guest that stands still: there is nothing to do for it before or after. */

@@ -16,8 +16,8 @@ export class Timeline<Moment extends string> {
     this.startedAt = new Date(Date.now() - this.elapsedMs).toISOString();
   }
 
-  /** Notes a moment; the first note of a moment counts. */
-  note(moment: Moment, atNs: number): void {
+  /** Notes a moment, which is now unless it is said; the first note of a moment counts. */
+  note(moment: Moment, atNs = monotonicNs()): void {
     if (!this.#moments.has(moment)) this.#moments.set(moment, atNs);
   }
 

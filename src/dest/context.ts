@@ -17,6 +17,10 @@ type AnnouncedPhase = "precopy" | "device" | "postcopy" | "paused" | "drained";
 export type DestEvent =
   | { kind: "phase"; phase: AnnouncedPhase }
   | { kind: "guest"; blocks: readonly RamBlock[] }
+  /** Whether pages that are asked for have one of their own, and how many the push comes on. */
+  | { kind: "channels"; urgentChannel: boolean; pushChannels: number }
+  /** The source has come back over another link, from there. */
+  | { kind: "returned"; peer: string }
   | { kind: "running" }
   | { kind: "warning"; message: string };
 

@@ -87,7 +87,7 @@ export class IncomingCommands {
     const kind = this.#source.take(value);
     if (kind === "chosen") {
       settleIdentity(this.#context, this.#source.chosen, this.#source.told);
-      this.#source.enforce();
+      this.#context.emit({ kind: "channels", ...this.#source.enforce() });
       this.#memory.choose(this.#source.chosen);
       this.#memory.prepare();
     }

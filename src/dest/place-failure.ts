@@ -14,7 +14,7 @@ export class VmmGoneError extends PostcopyError {
   }
 
   override get exitCode(): number {
-    return EXIT.vmmEnded;
+    return EXIT.guestEnded;
   }
 }
 

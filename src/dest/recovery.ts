@@ -9,6 +9,7 @@ import { shutdownSocket } from "../../syscalls/socket.ts";
 import type { Door } from "../channel/accept.ts";
 import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
+import { describePeer } from "../channel/describe-peer.ts";
 import type { LimitedWarnings } from "../channel/limited-warnings.ts";
 import { timeFor } from "../channel/time-limits.ts";
 import { blockNamed, targetPages } from "../ram/block.ts";
@@ -80,6 +81,7 @@ export function recoverLink(context: RecoveryContext, failure: ChannelError): vo
       channel.allow(timeFor(bitmapBytes(context), context.linkTimeoutMs), "resume");
       shakeHands(context);
       channel.allowAnyTime();
+      context.emit({ kind: "returned", peer: describePeer(channel.fd) });
       setPhase(context, "postcopy");
       // One of them may be the preempt channel of a QEMU, which fails without.
       context.keep(accepted.others);

@@ -54,8 +54,10 @@ export class SourceHello {
   }
 
   /** What was chosen is in force from here on: other threads learn which channels may come. */
-  enforce(): void {
-    if ((this.chosen & FEATURE.urgentChannel) === 0) return;
+  enforce(): { urgentChannel: boolean; pushChannels: number } {
+    if ((this.chosen & FEATURE.urgentChannel) === 0) {
+      return { urgentChannel: false, pushChannels: 1 };
+    }
     if (this.#tokenHigh === undefined || this.#tokenLow === undefined) {
       throw new StreamError("UNEXPECTED", "The source chose an urgent channel without a token");
     }
@@ -64,6 +66,7 @@ export class SourceHello {
     Atomics.store(this.#control, WORD.urgentChosen, 1);
     Atomics.store(this.#control, WORD.pushChannels, 1 + channels);
     Atomics.store(this.#control, WORD.pushAwaited, channels);
+    return { urgentChannel: true, pushChannels: 1 + channels };
   }
 
   /** Another source begins, which is not to have the urgent channel of the one before. */

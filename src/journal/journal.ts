@@ -11,6 +11,10 @@ import { someoneListens } from "../channel/listen.ts";
 import { makeDirectory, removeFile } from "../util/durable.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { bootId, isAlive, ownProcess } from "../util/processes.ts";
+import { shellLine } from "../util/shell.ts";
+import { nearest } from "../util/suggest.ts";
+import { quoted } from "../util/units.ts";
+import { PROGRAM } from "../util/version.ts";
 import { entrySchema, newEntry } from "./entry.ts";
 import type { JournalEntry, JournalGuest, JournalPeer } from "./entry.ts";
 import type { JournalRecord } from "./record.ts";
@@ -21,6 +25,17 @@ export interface FoundEntry {
   entry: JournalEntry;
 }
 
+/** An entry of whatever guest, by the name that an operator gives it. */
+export interface ListedEntry {
+  name: string;
+  /** Its file. */
+  path: string;
+  /** Undefined where it is damaged. */
+  entry: JournalEntry | undefined;
+}
+
+/** What the names of files add to those of entries. */
+const SUFFIX = ".json";
 /** How a file of an entry is named: the guest's key, and the process that sends. */
 const ENTRY_NAME = /^[0-9a-f]{16}-\d+-\d+\.json$/;
 /** One that was never finished: what it was to say has not happened. */
@@ -93,6 +108,54 @@ export class Journal {
     for (const { name } of entries) removeFile(join(this.directory, name));
   }
 
+  /** All entries, of whatever guest, the earliest first, and those that are damaged behind them. */
+  list(): ListedEntry[] {
+    const sinceMs = ({ entry }: ListedEntry): number =>
+      entry === undefined ? Number.MAX_SAFE_INTEGER : Date.parse(entry.since);
+    return this.#names()
+      .flatMap((name) => this.#listed(name) ?? [])
+      .sort((one, other) => sinceMs(one) - sinceMs(other));
+  }
+
+  /**
+   * Forgets the entry of a name, and returns what it was.
+   * @throws PostcopyError NO_ENTRY where there is none; SENDING where its send is under way.
+   */
+  forgetNamed(name: string): ListedEntry {
+    const entries = this.list();
+    const found = entries.find((each) => each.name === name);
+    if (found === undefined) {
+      const near = nearest(
+        name,
+        entries.map((each) => each.name),
+      );
+      const hint = near === undefined ? "postcopy journal lists them" : `did you mean ${near}?`;
+      const what = `The journal in ${this.directory} has no entry ${quoted(name)}`;
+      throw new PostcopyError("NO_ENTRY", what, { hint });
+    }
+    const { entry } = found;
+    if (entry !== undefined && isAlive(entry.sender)) {
+      const what = `Process ${entry.sender.pid} is sending the guest of the entry ${name}`;
+      throw new PostcopyError("SENDING", what, {
+        hint: "its entry goes by itself when nothing follows from it; or end that process first",
+      });
+    }
+    removeFile(found.path);
+    return found;
+  }
+
+  #listed(file: string): ListedEntry | undefined {
+    const name = file.slice(0, -SUFFIX.length);
+    const path = join(this.directory, file);
+    try {
+      const found = this.#read(file);
+      return found && { name, path, entry: found.entry };
+    } catch (error) {
+      if (!(error instanceof PostcopyError)) throw error;
+      return { name, path, entry: undefined };
+    }
+  }
+
   #names(): string[] {
     return readdirSync(this.directory).filter((name) => ENTRY_NAME.test(name));
   }
@@ -119,7 +182,7 @@ export class Journal {
     // That it says nothing does not show that nothing happened.
     const what = `The journal's entry ${path} of this guest is damaged`;
     throw new PostcopyError("BAD_JOURNAL", `${what}: the guest may have been handed over`, {
-      hint: "look where the guest runs; then remove that file",
+      hint: `look where the guest runs; then: ${forgetCommand(this.directory, name)}`,
     });
   }
 
@@ -135,6 +198,12 @@ export class Journal {
       }
     }
   }
+}
+
+/** The command that forgets the entry in a file of that name. */
+export function forgetCommand(directory: string, file: string): string {
+  const name = file.slice(0, -SUFFIX.length);
+  return shellLine([PROGRAM, "journal", "--journal", directory, "--forget", name]);
 }
 
 function sinceOf([first]: readonly FoundEntry[]): Partial<Pick<JournalEntry, "since">> {

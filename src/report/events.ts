@@ -38,7 +38,10 @@ export const eventsSchema = z
     }),
     eventSchema("connected", "The two ends have found each other", {
       peer: z.string(),
+    }),
+    eventSchema("channels", "It is decided which channels there are, ahead of the switchover", {
       urgentChannel: z.boolean().describe("Whether requests have a channel of their own"),
+      pushChannels: count.describe("Connections that the push goes on, the main one among them"),
     }),
     eventSchema("guest", "What is being moved", {
       guest: z.string(),
@@ -64,6 +67,7 @@ export const eventsSchema = z
       elapsedMs: nonnegative,
       bytes: count,
       donePages: count,
+      arrivedPages: count.describe("Were there before this process began (--resume)"),
       remainingPages: count.nullable(),
       dirtyPages: count.nullable(),
       faults: count,
@@ -89,6 +93,17 @@ export const eventsSchema = z
       fix: z.string().nullable().describe("A command that would mend it"),
     }),
     eventSchema("analysis", "What `analyze` found", { analysis: analysisSchema }),
+    eventSchema("entry", "An entry of the journal, as `journal` lists or forgets it", {
+      name: z.string(),
+      path: z.string().describe("Its file"),
+      state: z
+        .enum(["committing", "moved", "damaged"])
+        .describe("committing: the guest may be at the peer; moved: all of it is"),
+      guest: z.string().nullable(),
+      peer: z.string().nullable(),
+      since: time.nullable(),
+      sending: z.boolean().describe("Whether the process that sends it is alive"),
+    }),
     eventSchema("check", "What this host can do", {
       source: z.boolean(),
       dest: z.boolean(),

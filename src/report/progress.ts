@@ -34,6 +34,8 @@ export interface ProgressSample {
   bytes: number;
   /** Pages moved so far; a page that moved twice counts twice. */
   donePages: number;
+  /** Pages that were there before this process began, which goes on with what another has left. */
+  arrivedPages: number;
   /** Pages that have to move as far as is known now; null while it is not known. */
   remainingPages: number | null;
   /** Pages that the guest wrote and that must be sent again; null when nobody tracks them. */
@@ -54,6 +56,8 @@ export interface ProgressFigures extends ProgressSample {
 }
 
 const FINAL_PHASES: ReadonlySet<string> = new Set(["completed", "drained"]);
+/** Phases in which there is no link, or none yet that pages come over: nothing moves. */
+const STANDING_PHASES: ReadonlySet<string> = new Set(["paused", "recover"]);
 
 /** Figures of a sample; `before` are those of the sample before it, or undefined at first. */
 export function estimate(
@@ -75,15 +79,17 @@ export function estimate(
 function percentOf(sample: ProgressSample): number | null {
   if (FINAL_PHASES.has(sample.phase)) return 100;
   if (sample.remainingPages === null) return null;
-  const all = sample.donePages + sample.remainingPages;
+  const there = sample.arrivedPages + sample.donePages;
+  const all = there + sample.remainingPages;
   // 99 until the end: the guest may dirty more, and the last page is not the last message.
-  return all === 0 ? null : Math.min(99, Math.floor((100 * sample.donePages) / all));
+  return all === 0 ? null : Math.min(99, Math.floor((100 * there) / all));
 }
 
 function smoothedRates(
   sample: ProgressSample,
   before: ProgressFigures | undefined,
 ): Pick<ProgressFigures, "bytesPerSecond" | "pagesPerSecond"> {
+  if (STANDING_PHASES.has(sample.phase)) return { bytesPerSecond: 0, pagesPerSecond: 0 };
   const since = before ?? { elapsedMs: 0, bytes: 0, donePages: 0 };
   const intervalMs = sample.elapsedMs - since.elapsedMs;
   if (intervalMs <= 0) {
@@ -93,7 +99,7 @@ function smoothedRates(
   // A QEMU that is driven counts anew when it gives a migration up.
   const bytes = (1000 * Math.max(0, sample.bytes - since.bytes)) / intervalMs;
   const pages = (1000 * Math.max(0, sample.donePages - since.donePages)) / intervalMs;
-  if (before === undefined || before.bytes === 0) {
+  if (before === undefined || before.bytes === 0 || STANDING_PHASES.has(before.phase)) {
     return { bytesPerSecond: bytes, pagesPerSecond: pages };
   }
   const weight = 1 - Math.exp(-intervalMs / RATE_SMOOTHING_MS);
@@ -118,7 +124,10 @@ function phaseText(figures: ProgressFigures): string {
 
 /** Parts of the line in their order; the last ones go first when the terminal is narrow. */
 function lineParts(figures: ProgressFigures): string[] {
-  const parts = [`${formatBytes(figures.bytes)} at ${formatRate(figures.bytesPerSecond)}`];
+  const rate = STANDING_PHASES.has(figures.phase)
+    ? ""
+    : ` at ${formatRate(figures.bytesPerSecond)}`;
+  const parts = [`${formatBytes(figures.bytes)}${rate}`];
   if (figures.remainingPages !== null) {
     const remaining = formatBytes(figures.remainingPages * TARGET_PAGE_SIZE);
     const eta =

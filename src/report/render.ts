@@ -139,10 +139,7 @@ function memoryLine(report: Report, paint: Paint): string {
 /** What was done, in one sentence. */
 export function headline(report: Report): string {
   const { guest, peer, outcome } = report;
-  if (outcome !== "completed") {
-    const what = `${outcome === "failed" ? "Migration failed" : "Migration cancelled"} in phase`;
-    return `${what} ${report.phase}`;
-  }
+  if (outcome !== "completed") return `Migration ${outcome} in phase ${report.phase}`;
   if (report.role === "source" && report.qemu !== null && report.qemu.startMs !== null) {
     return `Restored ${guest} in ${peer}`;
   }

@@ -109,13 +109,22 @@ const pushChannels = count.describe(
   "Connections that the push was spread over; 1 where a QEMU sent or received the guest",
 );
 
+/** How a migration ended. */
+export const outcomeSchema = z
+  .enum(["completed", "failed", "cancelled", "abandoned"])
+  .describe(
+    "failed: by itself; cancelled: by the operator, and the guest is where it was; abandoned: by the " +
+      "operator behind the switch, or of a QEMU that was driven and goes on by itself",
+  );
+export type Outcome = z.infer<typeof outcomeSchema>;
+
 const shared = {
   version: z.literal(REPORT_VERSION),
   program: z.string().describe("Version of postcopy"),
   startedAt: z.iso.datetime(),
   guest: z.string(),
   peer: z.string(),
-  outcome: z.enum(["completed", "failed", "cancelled"]),
+  outcome: outcomeSchema,
   error: error.nullable(),
   downtime: downtimeSchema.nullable(),
   times,

@@ -100,13 +100,22 @@ export function destCounts(counters: DestCounts): Pick<
 /** Phases in which what is left is what is owed, also while there is no link. */
 const IN_POSTCOPY: ReadonlySet<string> = new Set(["postcopy", "paused", "recover", "completed"]);
 
-/** The source's progress; `elapsedMs` is the time since the start. */
-export function sourceProgress(counters: SourceCounts, elapsedMs: number): ProgressSample {
+/**
+ * The source's progress; `elapsedMs` is the time since the start. One that `resumes` what another process
+ * has left knows what is owed, and thereby what had arrived, once the destination has said it.
+ */
+export function sourceProgress(
+  counters: SourceCounts,
+  elapsedMs: number,
+  resumes = false,
+): ProgressSample {
   const { phase, pages, requests, bytes } = sourceCounts(counters);
   const precopied = pages.precopyNormal + pages.precopyZero;
   const sent = pages.pushedNormal + pages.pushedZero + pages.requestedNormal + pages.requestedZero;
   const inPostcopy = IN_POSTCOPY.has(phase);
   const dirtyPages = counters.get(SOURCE.dirtyPages);
+  const isUnknown = resumes && pages.owed === 0;
+  const left = inPostcopy ? Math.max(0, pages.owed - sent) : dirtyPages;
   return {
     role: "source",
     phase,
@@ -114,7 +123,8 @@ export function sourceProgress(counters: SourceCounts, elapsedMs: number): Progr
     elapsedMs,
     bytes: bytes.total,
     donePages: precopied + sent,
-    remainingPages: inPostcopy ? Math.max(0, pages.owed - sent) : dirtyPages,
+    arrivedPages: resumes && !isUnknown ? Math.max(0, pages.total - pages.owed) : 0,
+    remainingPages: isUnknown ? null : left,
     dirtyPages: phase === "precopy" || phase === "device" ? dirtyPages : null,
     faults: requests.received,
   };
@@ -158,9 +168,14 @@ export function destResidency(counters: DestCounts): number | undefined {
 
 /**
  * The destination's progress; `elapsedMs` is the time since the connection. Before LISTEN it cannot
- * know how often the source will send a page again, so it does not say what remains.
+ * know how often the source will send a page again, so it does not say what remains. `resumes`: what
+ * another process received is here.
  */
-export function destProgress(counters: DestCounts, elapsedMs: number): ProgressSample {
+export function destProgress(
+  counters: DestCounts,
+  elapsedMs: number,
+  resumes = false,
+): ProgressSample {
   const { phase, pages, faults, bytes } = destCounts(counters);
   const placed = placedPages(pages);
   return {
@@ -170,6 +185,7 @@ export function destProgress(counters: DestCounts, elapsedMs: number): ProgressS
     elapsedMs,
     bytes: bytes.total,
     donePages: pages.precopyNormal + pages.precopyZero + placed,
+    arrivedPages: resumes ? Math.max(0, pages.total - pages.missing) : 0,
     remainingPages: knowsMissing(phase) ? missingNow(pages) : null,
     dirtyPages: null,
     faults: faults.remote,

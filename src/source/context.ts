@@ -20,6 +20,8 @@ export interface SourceSettings {
   preempt: boolean;
   /** Connections beside the main one that the push may go on, where the destination takes such. */
   pushChannels: number;
+  /** Connections that the operator asked for by number, the main one among them; 0: by none. */
+  channelsAsked: number;
   /** It is known to be one that reads nothing before that channel is there (up to 7.2). */
   preemptFirst?: boolean;
   /** How long the destination may take for what it has to answer at once, in milliseconds. */
@@ -33,6 +35,8 @@ export type SourceEvent =
   | { kind: "phase"; phase: "precopy" | "device" | "postcopy" }
   | { kind: "round"; result: RoundResult }
   | { kind: "switchover"; action: "postcopy" | "complete"; reason: string; dirtyPages: number }
+  /** Whether requests have one of their own, and how many the push goes on. */
+  | { kind: "channels"; urgentChannel: boolean; pushChannels: number }
   | { kind: "warning"; message: string };
 
 /** Everything a loop of the source needs. */
@@ -52,6 +56,8 @@ export interface SourceContext {
   makeWriter: () => RamWriter;
   /** Opens a further connection to the peer, or undefined where only one is possible. */
   connectFurther: (() => number) | undefined;
+  /** They lead through a bridge, one thread of which encrypts for all of them. */
+  encrypted: boolean;
   /** Has a thread push on a connection whose head is sent; the crew closes it. */
   startPush: (fd: number) => void;
   /** A writing channel over a descriptor of this thread's peer. */

@@ -69,7 +69,8 @@ export class MigrationError extends PostcopyError {
   constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
     const isGone = cause instanceof GuestGoneError;
     const hint = isGone ? undefined : failureHint(place, context);
-    super("MIGRATION_FAILED", failureText(place, context), {
+    const text = isGone ? goneText(context) : failureText(place, context);
+    super(isGone ? cause.code : "MIGRATION_FAILED", text, {
       cause,
       ...(hint === undefined ? {} : { hint }),
     });
@@ -79,7 +80,7 @@ export class MigrationError extends PostcopyError {
   }
 
   override get exitCode(): number {
-    return this.#isGone ? EXIT.vmmEnded : EXIT.failed;
+    return this.#isGone ? EXIT.guestEnded : EXIT.failed;
   }
 }
 
@@ -89,6 +90,12 @@ export function resumeHint({ receiver }: Pick<SourceGuest, "receiver">): string 
   // What no QEMU takes is at none.
   if (receiver !== undefined) return what;
   return `${what}; a QEMU there has to be told before, at its monitor: migrate_recover tcp:HOST:PORT`;
+}
+
+function goneText({ guest }: SourceContext): string {
+  return guest.live
+    ? "The migration failed after the switchover, and the guest is lost"
+    : "The migration failed; what was kept is as it was";
 }
 
 function failureText(place: GuestPlace, { guest, shared }: SourceContext): string {
@@ -142,7 +149,7 @@ export function migrate(context: SourceContext): SourceOutcome {
     return run(context, progress);
   } catch (error) {
     if (progress.passed && !refusedByPeer(context)) {
-      throw new MigrationError("destination", context, error);
+      throw new MigrationError("destination", context, goneGuest(context) ?? error);
     }
     if (progress.stopped) context.guest.resume();
     throw new MigrationError("source", context, explained(context, error));
@@ -161,11 +168,19 @@ export function explained({ shared }: SourceContext, error: unknown): unknown {
  * SHUT with a status is always a refusal; of a QEMU it is one only before the device state was
  * loaded. The message may still be on its way to the thread that reads it.
  */
-function refusedByPeer({ shared }: SourceContext): boolean {
+function refusedByPeer({ guest, shared }: SourceContext): boolean {
   shared.finished.wait(REFUSAL_TIMEOUT_MS);
   const { control, times } = shared;
   if (!(Atomics.load(control, WORD.shutStatus) > 0)) return false;
+  // A live one has lived on there: what is here is of its past.
+  if (guest.live && goneGuest({ shared }) !== undefined) return false;
   return Atomics.load(control, WORD.peerFeatures) > 0 || times[TIME.loaded] === 0;
+}
+
+/** That the destination's guest is no more, if it has said so. */
+export function goneGuest({ shared }: Pick<SourceContext, "shared">): GuestGoneError | undefined {
+  const refusal = refusalOf(shared);
+  return refusal instanceof GuestGoneError ? refusal : undefined;
 }
 
 interface Progress {

@@ -7,6 +7,7 @@ import { shutdownSocket } from "../../syscalls/socket.ts";
 import { ChannelError, StoppedError } from "../channel/channel.ts";
 import { LARGE_PAGE_BYTES } from "../stream/hello.ts";
 import type { SourceContext } from "./context.ts";
+import { tellFewer } from "./fewer-channels.ts";
 import { openFurtherChannel } from "./further-channel.ts";
 import { followHostPages } from "./host-pages.ts";
 import { pushPages } from "./postcopy.ts";
@@ -24,13 +25,10 @@ const FEWER = "The push goes on fewer channels than it might";
  * are: fewer, with a warning, where a connection cannot be had.
  */
 export function openPushChannels(context: SourceContext, token: number, most: number): number {
-  const { guest, settings, shared } = context;
-  // A limit is one for the whole push, and one channel keeps it. Each channel of the destination needs
-  // room for a host page that is put together.
-  const single =
-    settings.maxPostcopyBandwidth > 0 ||
-    guest.blocks.some(({ pageSize }) => pageSize > LARGE_PAGE_BYTES);
-  const wanted = single ? 0 : Math.min(settings.pushChannels, most);
+  const { settings, shared } = context;
+  const single = whySingle(context);
+  const wanted = single === undefined ? Math.min(settings.pushChannels, most) : 0;
+  tellFewer(context, 1 + wanted, single ?? `the destination takes ${1 + most}`);
   for (let opened = 0; opened < wanted; opened++) {
     const fd = openFurtherChannel(context, "push", token, FEWER);
     if (fd === undefined) return opened;
@@ -38,6 +36,16 @@ export function openPushChannels(context: SourceContext, token: number, most: nu
     context.startPush(fd);
   }
   return wanted;
+}
+
+/** Why there is no further channel, however many both ends would have; undefined where there may be. */
+function whySingle({ guest, settings, encrypted }: SourceContext): string | undefined {
+  if (encrypted) return "over TLS one thread encrypts for all of them";
+  if (settings.maxPostcopyBandwidth > 0) return "--max-postcopy-bandwidth is kept by one";
+  // Each channel of the destination needs room for a host page that is put together.
+  return guest.blocks.some(({ pageSize }) => pageSize > LARGE_PAGE_BYTES)
+    ? "the guest has host pages of more than 2 MiB"
+    : undefined;
 }
 
 /**

@@ -18,14 +18,16 @@ export function checkPeer(shared: SourceShared): void {
   throw new ChannelError("PEER_CLOSED", "The destination went away");
 }
 
-/** Its guest ran in a VMM, whose memory it filled, and is no more. */
+/** The guest ran at the destination, and is no more: nobody waits there for the rest of it. */
 export class GuestGoneError extends PostcopyError {
-  constructor() {
-    super("GUEST_GONE", "The VMM whose memory the destination filled is no more");
+  /** `inVmm`: in a VMM, whose memory the destination filled. */
+  constructor(inVmm: boolean) {
+    if (inVmm) super("VMM_GONE", "The VMM whose memory the destination filled is no more");
+    else super("GUEST_GONE", "The guest ran at the destination, which has given it up");
   }
 
   override get exitCode(): number {
-    return EXIT.vmmEnded;
+    return EXIT.guestEnded;
   }
 }
 
@@ -40,7 +42,9 @@ export function refusalOf({ control }: SourceShared): PostcopyError | undefined 
   if (answer === IDENTITY_ANSWER.other) return otherGuest();
   if (status <= 0) return undefined;
   if (status === SHUT_STATUS.guestGone) {
-    return answer === IDENTITY_ANSWER.awaited ? undefined : new GuestGoneError();
+    if (answer === IDENTITY_ANSWER.awaited) return undefined;
+    // Only who fills a VMM's memory says which host pages that has.
+    return new GuestGoneError(Atomics.load(control, WORD.hostPageBytes) > 0);
   }
   return new PostcopyError("PEER_FAILED", "The destination refused the guest, or gave it up");
 }

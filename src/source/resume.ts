@@ -64,9 +64,9 @@ export function resumeMigration(context: SourceContext): SourceOutcome {
     // Nothing was sent to whoever is there.
     if (error instanceof PostcopyError && error.code === OTHER_GUEST) throw error;
     const cause = explained(context, error);
-    throw cause instanceof GuestGoneError
-      ? new MigrationError("source", context, cause)
-      : new MigrationError("destination", context, error);
+    const isHere = cause instanceof GuestGoneError && !context.guest.live;
+    const why = cause instanceof GuestGoneError ? cause : error;
+    throw new MigrationError(isHere ? "source" : "destination", context, why);
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { monotonicNs } from "../../syscalls/process.ts";
 import { acknowledgeNow } from "../../syscalls/socket.ts";
+import { ChannelError } from "../channel/channel.ts";
 import type { Channel } from "../channel/channel.ts";
 import { PageBitmap } from "../ram/bitmap.ts";
 import { blockNamedIn, targetPages } from "../ram/block.ts";
@@ -16,7 +17,7 @@ import { readReceivedBitmap } from "../stream/received-bitmap.ts";
 import { createReturnPathRecord, decodeReturnPath, returnPathName } from "../stream/return-path.ts";
 import type { ReturnPathRecord } from "../stream/return-path.ts";
 import type { Favour } from "../sync/favour.ts";
-import { StreamError } from "../util/errors.ts";
+import { PostcopyError, StreamError } from "../util/errors.ts";
 import { followHostPages } from "./host-pages.ts";
 import { takeIdentityPong } from "./identity.ts";
 import { oweMissing } from "./owed.ts";
@@ -25,6 +26,8 @@ import { TIME, WORD } from "./shared.ts";
 import type { SourceShared } from "./shared.ts";
 import { PING_LOADED } from "./stream.ts";
 
+/** How long a destination that takes no more pages may take to say why. */
+const LAST_WORDS_MS = 1000;
 /** Largest status that is kept as it came: what an Int32Array holds. */
 const STATUS_MAX = 0x7fffffff;
 
@@ -50,6 +53,46 @@ export function runReturnPath(context: ReturnPathContext): void {
   } finally {
     shared.finished.set();
   }
+}
+
+/** Answers a request; false where that cannot be, as the destination has hung up and said why. */
+function answers(
+  context: ReturnPathContext,
+  block: RamBlock | undefined,
+  record: ReturnPathRecord,
+  arrived: number,
+): boolean {
+  try {
+    answer(context, block, record, arrived);
+    return true;
+  } catch (error) {
+    if (error instanceof ChannelError && hearLastWords(context)) return false;
+    throw error;
+  }
+}
+
+/**
+ * A page could not be sent, as the destination has hung up, maybe on another channel: what it said last
+ * still lies behind requests that nobody answers any more. Returns whether that was why.
+ */
+function hearLastWords({ channel, shared }: ReturnPathContext): boolean {
+  const { reader } = channel;
+  const record = createReturnPathRecord();
+  channel.allow(LAST_WORDS_MS, "say why it hung up");
+  try {
+    for (;;) {
+      const { bytes, view, pos, end, base } = reader;
+      const taken = decodeReturnPath(bytes, view, pos, end, record, base);
+      if (taken === 0) reader.ensure(reader.available + 1);
+      else if (record.type === RETURN_PATH.shut && record.value > 0) break;
+      reader.pos += taken;
+    }
+  } catch (error) {
+    if (error instanceof PostcopyError) return false;
+    throw error;
+  }
+  takeShut(shared, record.value);
+  return true;
 }
 
 function readUntilShut(context: ReturnPathContext): void {
@@ -82,7 +125,7 @@ function readUntilShut(context: ReturnPathContext): void {
     switch (record.type) {
       case RETURN_PATH.requestPagesId:
       case RETURN_PATH.requestPages:
-        answer(context, block, record, arrived);
+        if (!answers(context, block, record, arrived)) return;
         break;
       case RETURN_PATH.pong:
         takePong(context.shared, record.value, arrived);

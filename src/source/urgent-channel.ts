@@ -10,6 +10,7 @@ import { PostcopyError } from "../util/errors.ts";
 import { awaitAnswer } from "./answer.ts";
 import type { SourceContext } from "./context.ts";
 import { withMainLock } from "./ending.ts";
+import { tellFewer } from "./fewer-channels.ts";
 import { openFurtherChannel } from "./further-channel.ts";
 import { chooseHostPages, hostPageChoice } from "./host-pages.ts";
 import { tellIdentity } from "./identity.ts";
@@ -42,7 +43,9 @@ export function openUrgentChannel(context: SourceContext): void {
   const features = Atomics.load(context.shared.control, WORD.peerFeatures);
   if (features <= 0) {
     refuseQemu(context);
+    tellFewer(context, 1, "a QEMU takes one");
     if (context.settings.preempt) openPreempt(context);
+    tellChannels(context, context.settings.preempt, 0);
     return;
   }
   closePreempt(context);
@@ -54,9 +57,15 @@ export function openUrgentChannel(context: SourceContext): void {
     further = openPushChannels(context, token, furtherPushChannels(features));
     Atomics.store(context.shared.control, WORD.repeats, (chosen & FEATURE.repeats) === 0 ? 0 : 1);
   } else {
+    if ((chosen & FEATURE.urgentChannel) === 0) {
+      tellFewer(context, 1, "the destination takes one connection");
+    } else if (context.connectFurther === undefined) {
+      tellFewer(context, 1, "there is no second way to the destination");
+    }
     // A page that is repeated comes sooner only on a channel of its own.
     chosen &= ~(FEATURE.urgentChannel | FEATURE.repeats);
   }
+  tellChannels(context, (chosen & FEATURE.urgentChannel) !== 0, further);
   chooseHostPages(context, chosen);
   tellIdentity(context, chosen);
   sendPing(context, chosenValue(withFurtherPushChannels(chosen, further)));
@@ -64,6 +73,11 @@ export function openUrgentChannel(context: SourceContext): void {
   Atomics.store(control, WORD.pageRuns, (chosen & FEATURE.pageRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.packedRuns, (chosen & FEATURE.packedRuns) === 0 ? 0 : 1);
   Atomics.store(control, WORD.devicesAhead, (chosen & FEATURE.devicesAhead) === 0 ? 0 : 1);
+}
+
+/** Which channels there are beside the main one. */
+function tellChannels({ emit }: SourceContext, urgentChannel: boolean, further: number): void {
+  emit({ kind: "channels", urgentChannel, pushChannels: 1 + further });
 }
 
 /** A QEMU of the guest's machine type: there is none, but nobody else may run it either. */

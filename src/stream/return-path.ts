@@ -23,7 +23,7 @@ export const SHUT_STATUS = {
   done: 0,
   /** It does not run there, and never will. */
   refused: 1,
-  /** Of a VMM: it ran there, and is no more. Said to no QEMU. */
+  /** It ran there and is no more, and nothing of it is kept that could be gone on with. Said to no QEMU. */
   guestGone: 2,
 } as const;
 

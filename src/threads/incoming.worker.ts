@@ -6,13 +6,13 @@ import {
   setNonBlocking,
 } from "../../syscalls/descriptor.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
-import { formatSocketPeer } from "../channel/address.ts";
 import { Channel } from "../channel/channel.ts";
+import { describePeer, THE_SOURCE } from "../channel/describe-peer.ts";
 import { Door } from "../channel/accept.ts";
 import type { Accepted } from "../channel/accept.ts";
 import { tuneConnection } from "../channel/tune.ts";
 import { LimitedWarnings } from "../channel/limited-warnings.ts";
-import { makeSocketPair, remoteAddress, shutdownSocket } from "../../syscalls/socket.ts";
+import { makeSocketPair, shutdownSocket } from "../../syscalls/socket.ts";
 import type { DestEvent } from "../dest/context.ts";
 import { IncomingLoader } from "../dest/incoming.ts";
 import type { IncomingOutcome } from "../dest/completion.ts";
@@ -47,20 +47,6 @@ function openArrival(task: IncomingTask, warnings: LimitedWarnings): () => Accep
     if (accepted === undefined) throw new Error("nobody was waited for");
     return accepted;
   };
-}
-
-/** What the other end is called where nothing is known of it. */
-const THE_SOURCE = "the source";
-
-/** Who is at the other end, as far as the socket knows. */
-function describePeer(fd: number): string {
-  try {
-    const address = remoteAddress(fd);
-    if (address.family !== "unix") return formatSocketPeer(address);
-  } catch {
-    // Not a socket: a pipe of exec:, say.
-  }
-  return THE_SOURCE;
 }
 
 /** The connection under its number, and what is made of it once, however many come. */

@@ -2,6 +2,11 @@
  * The main connection of a migration at the destination, as the main thread knows it: who is there, and the
  * last words that are said to him where no other thread can say them.
  */
+import {
+  closeDescriptor,
+  makeEventDescriptor,
+  raiseEventDescriptor,
+} from "../../syscalls/descriptor.ts";
 import { Channel } from "../channel/channel.ts";
 import { tellRefusal } from "../dest/refusal.ts";
 import { ReturnPath } from "../dest/return-path.ts";
@@ -9,6 +14,9 @@ import { WORD } from "../dest/shared.ts";
 import type { DestShared } from "../dest/shared.ts";
 import { SHUT_STATUS, writeReturnPathMessage } from "../stream/return-path.ts";
 import { StreamWriter } from "../stream/writer.ts";
+
+/** How long a thread that is about to end may still be at the return path. */
+const LOCK_PATIENCE_MS = 100;
 
 export class MainLink {
   /** -1 while nobody has come. */
@@ -33,25 +41,31 @@ export class MainLink {
   }
 
   /**
-   * Tells the source that its guest ran here, in a VMM that is no more, so that it does not come back;
-   * after `run`. A thread that has ended by itself may have left the return path locked.
+   * Tells a source of ours that its guest ran here and is no more, so that it does not come back; after
+   * `run`. A thread that has ended by itself may have left the return path locked.
    */
   tellGone(): void {
     const { control, returnPathLock } = this.#shared;
     if (this.fd < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
-    if (!returnPathLock.tryLock()) return;
+    const deadline = performance.now() + LOCK_PATIENCE_MS;
+    while (!returnPathLock.tryLock()) if (performance.now() > deadline) return;
     const writer = new StreamWriter();
     writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
+    // Nobody is waited for.
+    const raised = makeEventDescriptor();
+    raiseEventDescriptor(raised);
     try {
-      this.#open().write(writer.bytes);
+      this.#open(raised).write(writer.bytes);
+      Atomics.store(control, WORD.returnPathOpen, 0);
     } catch {
       // It is not there, or takes nothing.
     } finally {
       returnPathLock.unlock();
+      closeDescriptor(raised);
     }
   }
 
-  #open(): Channel {
-    return new Channel({ fd: this.fd, stopFd: this.#stopFd, peer: this.peer, bufferBytes: 0 });
+  #open(stopFd = this.#stopFd): Channel {
+    return new Channel({ fd: this.fd, stopFd, peer: this.peer, bufferBytes: 0 });
   }
 }

@@ -13,7 +13,6 @@ import { resumeMigration } from "../source/resume.ts";
 import { RamWriter } from "../source/ram-writer.ts";
 import { OTHER_GUEST } from "../source/refusal.ts";
 import { SourceShared } from "../source/shared.ts";
-import type { SourceSettings } from "../source/context.ts";
 import { errorRecord, PostcopyError } from "../util/errors.ts";
 import type { MigrationNews, MigrationResult, MigrationTask, Route } from "./tasks.ts";
 import { givePushWay } from "./push-priority.ts";
@@ -28,11 +27,6 @@ type ConnectRoute = Extract<Route, { kind: "connect" }>;
 
 function urgentPatienceMs({ patienceMs }: ConnectRoute): number {
   return Math.min(patienceMs, URGENT_PATIENCE_MS);
-}
-
-/** Over TLS one thread encrypts for all channels, and further ones would gain nothing. */
-function channelsOver(route: Route, { pushChannels }: SourceSettings): number {
-  return route.kind === "connect" && route.joined !== true ? pushChannels : 0;
 }
 
 /** A connection to the destination, or to the bridge that has made one. */
@@ -70,7 +64,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
       identity: task.identity,
       channel: openChannel(fd),
       shared,
-      settings: { ...task.settings, pushChannels: channelsOver(route, task.settings) },
+      settings: task.settings,
       replay: task.replay,
       watch: task.watch,
       makeWriter: () => new RamWriter(pages, openMovedRuns(shared.moved, guest.blocks)),
@@ -78,6 +72,7 @@ function run(task: MigrationTask, tell: (news: MigrationNews) => void): Migratio
         route.kind === "connect"
           ? () => connect(task, { ...route, patienceMs: urgentPatienceMs(route) }, () => {})
           : undefined,
+      encrypted: route.kind === "connect" && route.joined === true,
       openChannel,
       startPush: (further) => tell({ kind: "push channel", fd: further }),
       giveWay: givePushWay,

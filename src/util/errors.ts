@@ -19,7 +19,7 @@ export const EXIT = {
   failed: 1,
   usage: 2,
   host: 3,
-  vmmEnded: 4,
+  guestEnded: 4,
   interrupt: 130,
   terminate: 143,
 } as const;

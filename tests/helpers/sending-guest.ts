@@ -19,6 +19,7 @@ export const SETTINGS: SourceSettings = {
   compression: "auto",
   preempt: false,
   pushChannels: 0,
+  channelsAsked: 0,
   downtimeLimitMs: 300,
   linkTimeoutMs: 5000,
 };
@@ -56,6 +57,7 @@ export function sourceContext(
     watch: false,
     makeWriter: () => new RamWriter(pages),
     connectFurther: undefined,
+    encrypted: false,
     openChannel: (fd) => new Channel({ fd, stopFd, peer, bufferBytes: 0 }),
     startPush: () => undefined,
     noteHandOver: () => undefined,

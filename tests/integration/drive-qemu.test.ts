@@ -4,11 +4,12 @@ import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
 import { startDriven } from "../helpers/driven-qemu.ts";
-import { captureQemu, enablePostcopy, restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
+import { startDest, startSource } from "../helpers/migration.ts";
+import { restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
-import { collectRun, destReportOf, runPostcopy, sourceReportOf } from "../helpers/postcopy-run.ts";
+import { destReportOf, runPostcopy, sourceReportOf } from "../helpers/postcopy-run.ts";
 import {
   machineOf,
   needQemuVersion,
@@ -18,7 +19,6 @@ import {
 import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { startQemu } from "../helpers/qemu.ts";
 import type { Qemu } from "../helpers/qemu.ts";
-import { postcopyCommand, spawn } from "../helpers/spawn.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
@@ -348,32 +348,45 @@ oldTest("a Ctrl-C in precopy: the guest goes on, and can be moved afterwards", a
   const [source, guest] = await startDriven(directory, "source", {});
   await using _source = source;
   await source.waitForRounds(3);
-  const words = ["source", "--guest", guest, "--json", "--max-bandwidth", "1MiB/s"];
-  await using dest = spawn(
-    postcopyCommand(
-      "dest",
-      "--json",
-      "--guest",
-      `snapshot:${directory.file("kept")}`,
-      "--listen",
-      "tcp:127.0.0.1:0",
-    ),
-  );
-  let to = "";
-  for await (const event of dest.events()) {
-    if (event["event"] !== "listening") continue;
-    to = String(event["peer"]);
-    break;
+  {
+    await using dest = await startDest({ guest: `snapshot:${directory.file("kept")}` });
+    const flags = ["--max-bandwidth", "1MiB/s"];
+    await using role = startSource({ guest, to: dest.peer, flags });
+    await role.phase("precopy");
+    role.program.kill("SIGINT");
+    expect(await role.end()).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
   }
-  await using program = spawn(postcopyCommand(...words, "--to", to));
-  const run = await collectRun(program, (event) => {
-    if (event["event"] === "phase" && event["phase"] === "precopy") program.kill("SIGINT");
-  });
-  expect(run).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
   await source.waitForMoreSerial(3);
-  const snapshot = directory.file("later");
-  await enablePostcopy(source);
-  await captureQemu(source, snapshot);
+  await using dest = await startDest({ guest: `snapshot:${directory.file("later")}` });
+  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s"];
+  await using role = startSource({ guest, to: dest.peer, flags });
+  await role.phase("postcopy");
+  role.program.kill("SIGINT");
+  await role.program.stderr.waitForLine(/Interrupt once more to leave it to itself/);
+  role.program.kill("SIGINT");
+  const end = await role.end();
+  expect(end).toMatchObject({ exitCode: 130, error: undefined });
+  expect(end.report).toMatchObject({ outcome: "abandoned", error: { code: "STOPPED" } });
+  // It goes on as it was told to, and at its monitor it can be told otherwise.
+  const { "max-postcopy-bandwidth": limit } = await source.qmp.execute<Record<string, number>>(
+    "query-migrate-parameters",
+  );
+  expect(limit).toBe(2 ** 20);
+  await source.qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
+  expect(await dest.end()).toMatchObject({ exitCode: 0, report: { outcome: "completed" } });
+});
+
+oldTest("a Ctrl-C at a QEMU that waits: it goes on waiting, and that is reported", async () => {
+  await using directory = new TemporaryDirectory("leave");
+  const [qemu, guest] = await startDriven(directory, "waiting", { incoming: "defer" });
+  await using _qemu = qemu;
+  await using dest = await startDest({ guest });
+  dest.program.kill("SIGTERM");
+  const end = await dest.end();
+  expect(end).toMatchObject({ exitCode: 143, error: undefined });
+  expect(end.report).toMatchObject({ outcome: "abandoned", error: { code: "STOPPED" } });
+  const { status } = await qemu.qmp.execute<{ status: string }>("query-status");
+  expect(status).toBe("inmigrate");
 });
 
 oldTest("sockets that are no monitor of a QEMU that could do it are refused by name", async () => {

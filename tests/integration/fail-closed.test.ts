@@ -74,7 +74,8 @@ destTest(
       const error = { message: `the ${thread} thread ended by itself` };
       expect(got).toMatchObject({ exitCode: 1, error });
       expect(got.stderr).toMatch(says);
-      expect(sent.error?.message).toContain("the guest is at the destination");
+      // A thread that ended with the return path locked leaves nobody who could tell the source.
+      expect(sent.error?.message).toMatch(/the guest is (at the destination|lost)/);
       expect(calls).toEqual([]);
     });
     await Promise.all(threads);

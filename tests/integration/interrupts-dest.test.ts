@@ -18,7 +18,7 @@ import {
   ping,
 } from "../helpers/hand-made-stream.ts";
 import type { Piece } from "../helpers/hand-made-stream.ts";
-import { NO_RECOVERY, pages, startDest, startSource } from "../helpers/migration.ts";
+import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { postcopyCommand, spawn } from "../helpers/spawn.ts";
@@ -136,6 +136,11 @@ interruptTest("in precopy of a guest that is to be kept: there is no snapshot", 
   expect(await Bun.file(directory.file("guest/manifest.json")).exists()).toBe(false);
 });
 
+/** The phases that a role said it was in. */
+function phasesOf({ events }: RoleEnd<unknown>): string[] {
+  return events.flatMap((each) => (each.event === "phase" ? [each.phase] : []));
+}
+
 /** What the first press says once the guest runs here. */
 const WARNING =
   /The guest is here already and ([\d,]+) of its pages are not: ending now loses it\. Interrupt once more to give it up\./;
@@ -159,18 +164,56 @@ interruptTest("in postcopy: the first press warns, and the guest arrives", async
 
 interruptTest("in postcopy: the second press gives the guest up", async () => {
   await using dest = await startDest();
-  const flags = [...SLOW_POSTCOPY, ...NO_RECOVERY];
-  await using source = startSource({ to: dest.peer, flags });
+  await using source = startSource({ to: dest.peer, flags: SLOW_POSTCOPY });
   await dest.event("running");
   dest.program.kill("SIGTERM");
   const [, missing = ""] = await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });
   expect(Number(missing.replaceAll(",", ""))).toBeGreaterThan(0);
   dest.program.kill("SIGTERM");
-  expect((await dest.end()).exitCode).toBe(143);
+  expect(await dest.end()).toMatchObject({
+    exitCode: 143,
+    error: undefined,
+    report: { outcome: "abandoned", phase: "postcopy", error: { code: "STOPPED" }, audit: null },
+  });
+  // Nobody waits there any more: it does not try to come back, nor goes back to what the guest was.
   const end = await source.end();
-  expect(end).toMatchObject({ exitCode: 1, stayed: undefined });
-  expect(end.error?.message).toContain("the guest is at the destination");
+  expect(end).toMatchObject({
+    exitCode: 4,
+    stayed: undefined,
+    error: { code: "GUEST_GONE" },
+    report: { outcome: "failed", phase: "postcopy", error: { code: "GUEST_GONE" } },
+  });
+  expect(end.error?.message).toBe(
+    "The migration failed after the switchover, and the guest is lost: " +
+      "The guest ran at the destination, which has given it up",
+  );
+  expect(phasesOf(end)).not.toContain("paused");
 });
+
+interruptTest(
+  "in postcopy of a guest from files: the same, and it is as it was there",
+  async () => {
+    await using directory = new TemporaryDirectory("snapshot");
+    const guest = `snapshot:${directory.file("guest")}`;
+    {
+      await using keeper = await startDest({ guest });
+      await using source = startSource({ to: keeper.peer, flags: ["--switchover", "now"] });
+      await Promise.all([source.end(), keeper.end()]);
+    }
+    await using dest = await startDest();
+    const flags = ["--max-postcopy-bandwidth", "1MiB/s"];
+    await using source = startSource({ guest, to: dest.peer, flags });
+    await dest.event("running");
+    dest.program.kill("SIGINT");
+    await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });
+    dest.program.kill("SIGINT");
+    expect(await dest.end()).toMatchObject({ exitCode: 130, report: { outcome: "abandoned" } });
+    const end = await source.end();
+    expect(end).toMatchObject({ exitCode: 4, error: { code: "GUEST_GONE" } });
+    expect(end.error?.message).toStartWith("The migration failed; what was kept is as it was: ");
+    expect(phasesOf(end)).not.toContain("paused");
+  },
+);
 
 interruptTest("when the guest runs on, whole: it is audited, and then it ends", async () => {
   await using dest = await startDest();

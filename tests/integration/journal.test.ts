@@ -6,11 +6,13 @@ import { afterAll, expect } from "bun:test";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { eventsSchema } from "../../src/report/events.ts";
 import { LONG_TEST_MS, waitUntil } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import type { SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
+import { runPostcopy } from "../helpers/postcopy-run.ts";
 import { answerAsQemu } from "../helpers/stuck-source.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
@@ -77,12 +79,27 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
   );
   expect(refused.error?.hints.join()).toContain(`--to ${dest.peer} --journal ${journal} --resume`);
   expect(entriesIn(journal)).toEqual([entry ?? {}]);
+  const listed = await runPostcopy(["journal", ...flags]);
+  expect(listed.events.map((each) => eventsSchema.parse(each))).toMatchObject([
+    { event: "entry", state: "committing", peer: dest.peer, sending: false },
+  ]);
+  expect(listed.stderr).toContain(`was handed to ${dest.peer} at ${String(entry?.["since"])}`);
   {
     // Nobody was reached: what is noted is still all that happened.
     const nowhere = `unix:${directory.file("nobody")}`;
     const rest = [...flags, "--resume", "--connect-timeout", "0s", "--recover-timeout", "0s"];
     await using nobody = startSource({ guest, to: nowhere, flags: rest });
     expect((await nobody.end()).error?.code).toBe("NOT_RESUMED");
+    expect(entriesIn(journal)).toEqual([entry ?? {}]);
+    // Who waits for somebody has nothing to lose.
+    await using waiting = startSource({ guest, to: nowhere, flags: [...flags, "--resume"] });
+    const { message } = await waiting.event("warning", ({ code }) => code === "NOBODY_THERE");
+    expect(message).toStartWith(`Nobody listens at ${nowhere} yet; trying for 5m10s`);
+    waiting.program.kill("SIGINT");
+    const ended = await waiting.end();
+    expect(ended).toMatchObject({ exitCode: 130, report: { outcome: "cancelled" } });
+    expect(ended.stderr).toContain("what the destination has stays there: Stopped on request");
+    expect(ended.stderr).not.toContain("The link to");
     expect(entriesIn(journal)).toEqual([entry ?? {}]);
   }
   {
@@ -92,7 +109,8 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
       to: dest.peer,
       flags: [...flags, "--resume", ...SLOW],
     });
-    await rest.phase("postcopy");
+    // It begins where the first one had come to.
+    await rest.event("progress", ({ arrivedPages }) => arrivedPages > 0);
     await kill(rest);
     const noted = entriesIn(journal);
     expect(noted).toMatchObject([{ state: "committing", since: entry?.["since"] }]);
@@ -132,6 +150,11 @@ journalTest(
     const { error } = await damaged.end();
     expect(error?.code).toBe("BAD_JOURNAL");
     expect(error?.message).toContain(name);
+    const forget = ["journal", "--journal", journal, "--forget", name.replace(".json", "")];
+    expect(error?.hints.join()).toEndWith(forget.join(" "));
+    const forgotten = await runPostcopy(forget);
+    expect(forgotten).toMatchObject({ exitCode: 0, events: [{ state: "damaged", guest: null }] });
+    expect(entriesIn(journal)).toEqual([]);
     writeFileSync(join(journal, name), entry);
     {
       // Another copy, of which no more is known: both stay noted.

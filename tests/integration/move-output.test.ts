@@ -31,6 +31,7 @@ migrationTest("--json tells the whole story in its order", async () => {
     "guest",
     "phase precopy",
     "round",
+    "channels",
     "switchover",
     "phase device",
     "phase postcopy",
@@ -41,6 +42,7 @@ migrationTest("--json tells the whole story in its order", async () => {
     "connected",
     "phase precopy",
     "guest",
+    "channels",
     "phase device",
     "running",
     "phase postcopy",
@@ -48,6 +50,12 @@ migrationTest("--json tells the whole story in its order", async () => {
     "drained",
     "report",
   ]);
+  for (const { events, report } of [source, dest]) {
+    const { urgentChannel, pushChannels } = report;
+    expect(events).toContainEqual(
+      expect.objectContaining({ event: "channels", urgentChannel, pushChannels }),
+    );
+  }
   const progress = source.events.filter((event) => event.event === "progress");
   expect(progress.length).toBeGreaterThanOrEqual(3);
   expect(progress.at(-1)).toMatchObject({ phase: "completed", percent: 100, remainingPages: 0 });

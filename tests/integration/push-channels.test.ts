@@ -8,6 +8,7 @@ import { makeCertificates } from "../helpers/certificates.ts";
 import { waitUntil } from "../helpers/deadline.ts";
 import { HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { Link } from "../helpers/link.ts";
+import type { Event } from "../../src/report/events.ts";
 import { expectMoved, move, pages, startDest, startSource } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 
@@ -56,22 +57,48 @@ channelsTest("after precopy rounds, and compressed", async () => {
   expect(source.report.pushChannels).toBe(3);
 });
 
-const FEWER: Readonly<Record<string, { source: string[]; dest: string[]; count: number }>> = {
-  "the destination wants fewer": { source: channels(4), dest: channels(2), count: 2 },
-  "the destination wants one": { source: channels(4), dest: channels(1), count: 1 },
-  "the source wants one": { source: channels(1), dest: channels(4), count: 1 },
+/** `says`: what the one warning ends with; undefined where there is none. */
+const FEWER: Readonly<
+  Record<string, { source: string[]; dest: string[]; count: number; says: string | undefined }>
+> = {
+  "the destination wants fewer": {
+    source: channels(4),
+    dest: channels(2),
+    count: 2,
+    says: "goes on 2 channels in place of the 4 of --channels: the destination takes 2",
+  },
+  "the destination wants one": {
+    source: channels(4),
+    dest: channels(1),
+    count: 1,
+    says: "goes on one channel in place of the 4 of --channels: the destination takes 1",
+  },
+  "the source wants one": {
+    source: channels(1),
+    dest: channels(4),
+    count: 1,
+    says: undefined,
+  },
   "the push is limited": {
     source: [...channels(4), "--max-postcopy-bandwidth", "500MiB/s"],
     dest: channels(4),
     count: 1,
+    says: "--max-postcopy-bandwidth is kept by one",
   },
 };
 
-for (const [why, { source: sourceFlags, dest: destFlags, count }] of Object.entries(FEWER)) {
+/** What a role was warned about. */
+function warnings({ events }: { events: readonly Event[] }): string[] {
+  return events.flatMap((each) => (each.event === "warning" ? [each.message] : []));
+}
+
+for (const [why, { source: sourceFlags, dest: destFlags, count, says }] of Object.entries(FEWER)) {
   channelsTest(`where ${why} there are ${count}`, async () => {
     const { source, dest } = await move({ sourceFlags: [...NOW, ...sourceFlags], destFlags });
     expectMoved(source, dest, pages("16MiB"));
     expect([source.report.pushChannels, dest.report.pushChannels]).toEqual([count, count]);
+    const said = says === undefined ? [] : [expect.stringContaining(says)];
+    expect(warnings(source)).toEqual(said);
   });
 }
 
@@ -81,6 +108,7 @@ channelsTest("over TLS, which one thread encrypts, there is one", async () => {
   const { source, dest } = await move({ sourceFlags: [...NOW, ...flags], destFlags: flags });
   expectMoved(source, dest, pages("16MiB"));
   expect(source.report.pushChannels).toBe(1);
+  expect(warnings(source)).toEqual([expect.stringContaining("over TLS one thread encrypts")]);
 });
 
 channelsTest(

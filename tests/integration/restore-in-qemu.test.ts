@@ -351,6 +351,14 @@ oldTest(
     expect(run.exitCode).toBe(1);
     expect(run.stderr).toContain("does not have its checksum");
     expect(run.stderr).not.toContain("QEMU did not take the guest");
+    // That QEMU has ended, so no rest can be sent to it.
+    const begins =
+      "The guest was not brought back, and its QEMU was ended; what was kept is as it was";
+    expect(run.stderr).toContain(`postcopy: ${begins}: The snapshot in ${directory} is damaged`);
+    expect(run.report?.error?.message).toStartWith(begins);
+    expect(run.stderr).toContain("then the same command begins anew, in another QEMU");
+    expect(run.stderr).not.toContain("--resume");
+    expect(run.stderr).not.toContain("waits for");
   },
 );
 

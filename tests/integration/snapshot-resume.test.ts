@@ -7,8 +7,6 @@ import { existsSync, readdirSync } from "node:fs";
 
 import { surveySnapshot } from "../../src/analyze/snapshot-survey.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
-import { HandMadePeer } from "../helpers/hand-made-peer.ts";
-import { BEFORE_PACKAGE, packaged } from "../helpers/hand-made-stream.ts";
 import type { Count } from "../helpers/memory-pattern.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole } from "../helpers/migration.ts";
@@ -92,18 +90,23 @@ resumeTest(
   async () => {
     await using directory = new TemporaryDirectory("resume");
     const path = directory.file("guest");
-    await using dest = await startDest({ guest: `snapshot:${path}` });
-    await using silent = await HandMadePeer.connect(dest.peer);
-    silent.send(...BEFORE_PACKAGE, packaged());
+    const file = directory.file("report.json");
+    await using dest = await startDest({ guest: `snapshot:${path}`, flags: ["--report", file] });
+    const slow = [...AT_ONCE, "--max-postcopy-bandwidth", "256KiB/s"];
+    await using source = startSource({ to: dest.peer, guest: GUEST, flags: slow });
     await dest.event("running");
     dest.program.kill("SIGINT");
     await dest.program.stderr.waitForLine(/are not: ending now leaves them to its source/);
     dest.program.kill("SIGINT");
-    const { exitCode, stderr } = await dest.end();
+    const { exitCode, stderr, report } = await dest.end();
     expect(exitCode).toBe(130);
-    expect(stderr).toContain("Given up. Its source waits and has all of it: do not end it");
+    expect(report).toMatchObject({ outcome: "abandoned", phase: "postcopy", snapshot: null });
+    expect(await Bun.file(file).json()).toEqual(report);
+    expect(stderr).toContain("pages never came. Its source waits and has all of it: do not end it");
     expect(stderr).toContain(`dest --guest snapshot:${path} --listen tcp:127.0.0.1:0 --resume`);
     expect(existsSync(`${path}/arrival.json`)).toBe(true);
+    // Another destination may go on with it.
+    await source.phase("paused");
   },
 );
 
@@ -141,8 +144,13 @@ oldTest("killed in postcopy: QEMU 7.2 sends the rest to another process", async 
   await next.phase("paused");
   await source.qmp.execute("migrate-set-parameters", FAST_QEMU);
   await source.qmp.execute("migrate", { uri: next.peer, resume: true });
-  const { exitCode, stderr } = await next.end();
+  const { exitCode, stderr, report, events } = await next.end();
   expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
+  // It is said who came back, and what was here when it did.
+  expect(report.peer).toMatch(/^tcp:127\.0\.0\.1:\d+$/);
+  expect(events).toContainEqual(expect.objectContaining({ event: "connected", peer: report.peer }));
+  const last = events.findLast((each) => each.event === "progress");
+  expect(last?.arrivedPages).toBe(report.pages.total - report.pages.missing);
   await source.waitForMigration("completed");
   await expectKeptQemu(path, "7.2", before);
 });

@@ -268,6 +268,7 @@ async function killWhileSent(directory: TemporaryDirectory): Promise<void> {
   vmm.kill();
   const [sent, got] = await Promise.all([source.end(), dest.end()]);
   expect([sent.exitCode, got.exitCode]).toEqual([4, 4]);
+  expect([sent.error?.code, sent.report.error?.code]).toEqual(["VMM_GONE", "VMM_GONE"]);
   expect(sent.error?.message).toBe(
     "The migration failed; what was kept is as it was: " +
       "The VMM whose memory the destination filled is no more",

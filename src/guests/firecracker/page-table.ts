@@ -44,7 +44,7 @@ export class MemoryTable implements PageTable {
 
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {
     const path = this.pathOf(block.index, offset / TARGET_PAGE_SIZE);
-    const hint = "the page was not sent, and the guest waits for it: put the file right first";
+    const hint = "the page was not sent: put the file right first";
     const message = `The page at ${offset} of ${path} ${what}`;
     return new PostcopyError("DAMAGED_FILE", message, { cause, hint });
   }

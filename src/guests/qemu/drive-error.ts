@@ -17,6 +17,13 @@ export function hangingError(): DriveError {
   );
 }
 
+/** The operator wants to see no more of it. */
+export function leftError(): DriveError {
+  return new DriveError("STOPPED", "QEMU was left to itself, and goes on as far as it can", {
+    hint: "info migrate at its monitor says how far it is; where its link broke: migrate -r tcp:HOST:PORT",
+  });
+}
+
 export function pausedError(): DriveError {
   return new DriveError("PAUSED", "The link broke after the switch: both QEMUs are paused", {
     hint:

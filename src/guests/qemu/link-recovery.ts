@@ -63,6 +63,11 @@ export class LinkRecovery {
     this.#retries?.now();
   }
 
+  /** There are no more tries. */
+  end(): void {
+    this.#retries?.end();
+  }
+
   /** Tells QEMU something that it may refuse. */
   async #tell(command: string, parameters: Readonly<Record<string, unknown>> = {}): Promise<void> {
     try {

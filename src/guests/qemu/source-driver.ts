@@ -8,7 +8,7 @@ import { QmpError } from "../../qmp/client.ts";
 import type { QmpClient } from "../../qmp/client.ts";
 import type { MigrateReply } from "../../qmp/messages.ts";
 import { TARGET_PAGE_SIZE } from "../../stream/constants.ts";
-import { DriveError, hangingError, pausedError } from "./drive-error.ts";
+import { DriveError, hangingError, leftError, pausedError } from "./drive-error.ts";
 import { LinkRecovery } from "./link-recovery.ts";
 import { queryMigrate, refuseDeadlyMultifd } from "./migration.ts";
 import { ChangedSettings } from "./settings.ts";
@@ -83,9 +83,12 @@ export class QemuSourceDriver {
   /** QEMU completes in precopy, and has stopped the guest for it; 7.2 does not tell. */
   #completing = false;
   #cancelled = false;
+  #left = false;
   #held = true;
   readonly #decision: SwitchDecision;
   readonly #recovery: LinkRecovery;
+  /** Patience is over, or the operator's. */
+  readonly #noMoreTries = (): DriveError => (this.#left ? leftError() : pausedError());
   /** Resolved by an event that is worth a look. */
   #woken = Promise.withResolvers<void>();
 
@@ -187,6 +190,13 @@ export class QemuSourceDriver {
     return true;
   }
 
+  /** Follows it no more: it goes on by itself, as it was told to. `migrate` then throws. */
+  leave(): void {
+    this.#left = true;
+    this.#recovery.end();
+    this.#woken.resolve();
+  }
+
   /**
    * Migrates to `uri`, and resolves when every page is there. @throws DriveError with QEMU's words.
    */
@@ -213,6 +223,7 @@ export class QemuSourceDriver {
     let seen = "";
     let seenMs = began;
     for (;;) {
+      if (this.#left) return leftError();
       this.reply = await queryMigrate(this.#qmp);
       const status = this.reply.status ?? "none";
       if (status !== seen) {
@@ -228,7 +239,7 @@ export class QemuSourceDriver {
         case "cancelled":
           return this.#failed(status);
         case "postcopy-paused":
-          if (!(await this.#recovery.connect(uri))) return pausedError();
+          if (!(await this.#recovery.connect(uri))) return this.#noMoreTries();
           break;
         case "postcopy-recover":
           if (!(await this.#recovery.shakeHands(performance.now() - seenMs))) return hangingError();

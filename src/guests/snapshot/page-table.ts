@@ -45,7 +45,7 @@ export class SnapshotTable implements PageTable {
   damaged(block: RamBlock, offset: number, what: string, cause?: unknown): Error {
     const { directory, files } = this.#snapshot;
     const page = `the page at ${offset} of ${files[block.index]} (${block.name})`;
-    const hint = "the page was not sent, and the guest waits for it: put the file right first";
+    const hint = "the page was not sent: put the file right first";
     return damagedSnapshot(directory, `${page} ${what}`, hint, cause);
   }
 }

@@ -55,7 +55,7 @@ export class StreamTable implements PageTable {
     const at = this.offsetOf(block.index, page);
     const message = `The page at ${offset} of "${block.name}", at byte ${at} of ${path}, ${what}`;
     const remedy = path === this.#stream.path ? "put the file right" : "remove the index";
-    const hint = `the page was not sent, and the guest waits for it: ${remedy} first`;
+    const hint = `the page was not sent: ${remedy} first`;
     return new PostcopyError("DAMAGED_FILE", message, { cause, hint });
   }
 

@@ -43,6 +43,22 @@ test("one that was obeyed decides the exit code of what failed for it", () => {
   });
 });
 
+test("a report says whether a signal ended it, and whether that left the guest elsewhere", () => {
+  const failure = new VmmGoneError();
+  for (const [answer, outcome] of [
+    [false, "failed"],
+    [true, "cancelled"],
+    ["abandoned", "abandoned"],
+  ] as const) {
+    withInterrupts((interrupts, press) => {
+      interrupts.onInterrupt(() => answer);
+      press();
+      expect(interrupts.outcome(failure)).toBe(outcome);
+      expect(interrupts.outcome(undefined)).toBe("completed");
+    });
+  }
+});
+
 test("who is at work again may be interrupted again", () => {
   withInterrupts((interrupts, press) => {
     interrupts.settle(0);

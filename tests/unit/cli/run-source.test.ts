@@ -27,7 +27,12 @@ const OPTIONS = {
   switchover: { kind: "now" },
   ...{ maxBandwidth: undefined, maxPostcopyBandwidth: undefined, downtimeLimit: 300 },
   compress: "off",
-  ...{ channels: 1, preempt: false, tls: undefined, tlsHostname: undefined },
+  ...{
+    channels: { count: 1, named: false },
+    preempt: false,
+    tls: undefined,
+    tlsHostname: undefined,
+  },
   ...{ connectTimeout: 0, recoverTimeout: 0, linkTimeout: 30_000, insecure: false, json: false },
   ...{ noRecord: true, noReplay: true, replayLimit: undefined },
 } as const;

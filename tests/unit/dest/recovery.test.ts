@@ -123,6 +123,7 @@ test("the source hears what is here, and what is waited for is asked for again",
   expect(events.map((event) => (event.kind === "phase" ? event.phase : event.kind))).toEqual([
     "warning",
     "paused",
+    "returned",
     "postcopy",
   ]);
 });

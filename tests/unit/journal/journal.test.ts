@@ -55,6 +55,29 @@ describe("an entry", () => {
     expect(readdirSync(path)).toEqual([]);
   });
 
+  test("is listed with all others, and forgotten by its name, but of a send under way", async () => {
+    await using directory = new TemporaryDirectory("journal");
+    const journal = Journal.open(directory.path);
+    const [mine, dead] = [journal.record(STORED, PEER), ofTheDead(journal.record(STORED, PEER))];
+    const since = "2001-02-03T04:05:06.789Z";
+    const earlier = { ...dead, name: "0123456789abcdef-1-1.json", entry: { ...dead.entry, since } };
+    for (const record of [mine, earlier]) writeRecord(record, "committing");
+    const damaged = "fedcba9876543210-2-2";
+    writeFileSync(directory.file(`${damaged}.json`), "{");
+    // Nobody's entry.
+    writeFileSync(directory.file("notes.json"), "{}");
+    const names = (): string[] => journal.list().map(({ name }) => name);
+    const own = mine.name.replace(".json", "");
+    expect(names()).toEqual(["0123456789abcdef-1-1", own, damaged]);
+    expect(codeOf(() => journal.forgetNamed(own))).toBe("SENDING");
+    for (const name of ["0123456789abcdef-1-2", "notes", `../${own}`]) {
+      expect(codeOf(() => journal.forgetNamed(name))).toBe("NO_ENTRY");
+    }
+    expect(journal.forgetNamed("0123456789abcdef-1-1").entry).toEqual(earlier.entry);
+    expect(journal.forgetNamed(damaged).entry).toBeUndefined();
+    expect(names()).toEqual([own]);
+  });
+
   test("is its owner's alone", async () => {
     await using directory = new TemporaryDirectory("journal");
     const path = directory.file("journal");

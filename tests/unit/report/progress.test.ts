@@ -27,6 +27,7 @@ const sample: ProgressSample = {
   elapsedMs: 1000,
   bytes: 512 * 2 ** 20,
   donePages: 150_000,
+  arrivedPages: 0,
   remainingPages: 50_000,
   dirtyPages: 12_345,
   faults: 0,
@@ -80,6 +81,24 @@ describe("estimate", () => {
     );
   });
 
+  test("without a link nothing moves, and how fast it did says nothing of what comes", () => {
+    const before = estimate({ ...sample, phase: "postcopy" }, undefined);
+    const paused = estimate({ ...sample, phase: "paused", elapsedMs: 1100 }, before);
+    expect(paused).toMatchObject({ bytesPerSecond: 0, pagesPerSecond: 0, etaMs: null });
+    expect(paused.percent).toBe(75);
+    const later = { ...sample, phase: "postcopy", elapsedMs: 61_100 };
+    const again = estimate({ ...sample, phase: "recover", elapsedMs: 61_000 }, paused);
+    const { bytes, donePages } = sample;
+    const next = estimate({ ...later, bytes: bytes + 1000, donePages: donePages + 10 }, again);
+    expect(next.bytesPerSecond).toBeCloseTo(10_000);
+    expect(next.pagesPerSecond).toBeCloseTo(100);
+  });
+
+  test("what was there before this process began counts for the share, and for no rate", () => {
+    const resumed = { ...sample, donePages: 0, arrivedPages: 150_000 };
+    expect(estimate(resumed, undefined)).toMatchObject({ percent: 75, pagesPerSecond: 0 });
+  });
+
   test("nothing is guessed where nothing is known", () => {
     const unknown = estimate({ ...sample, remainingPages: null }, undefined);
     expect([unknown.percent, unknown.etaMs]).toEqual([null, null]);
@@ -103,6 +122,11 @@ describe("the line", () => {
     expect(renderLine(figures, 59, plain)).toBe(`${start}  512 MiB at 512 MiB/s`);
     expect(renderLine(figures, 40, plain)).toBe(start);
     expect(renderLine(figures, 10, plain)).toBe("precopy ro");
+  });
+
+  test("has neither rate nor time while there is no link", () => {
+    const paused = estimate({ ...sample, phase: "paused", round: null, dirtyPages: null }, figures);
+    expect(renderPlain(paused)).toBe("paused: 75 %, 512 MiB, 195 MiB left, requests 0");
   });
 
   test("as a log line has no bar", () => {

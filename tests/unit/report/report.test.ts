@@ -59,6 +59,7 @@ describe("events", () => {
       elapsedMs: 0,
       bytes: 0,
       donePages: 0,
+      arrivedPages: 0,
       remainingPages: null,
       dirtyPages: null,
       faults: 0,

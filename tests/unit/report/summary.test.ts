@@ -148,3 +148,27 @@ test("the share of remote faults is of pages, and null where none lacked", () =>
   source.add(SOURCE.pagesRequestedZero, 2);
   expect(sourceCounts(source).requests.remoteShare).toBe(0.05);
 });
+
+test("of what another process has left, what had arrived is no work of this one", () => {
+  const counters = SOURCE_COUNTERS.create();
+  counters.set(SOURCE.totalPages, 1000);
+  counters.set(SOURCE.phase, SOURCE_PHASES.indexOf("recover"));
+  // The destination has yet to say what it has.
+  expect(sourceProgress(counters, 1, true)).toMatchObject({
+    arrivedPages: 0,
+    remainingPages: null,
+  });
+  counters.set(SOURCE.owedPages, 400);
+  counters.set(SOURCE.phase, SOURCE_PHASES.indexOf("postcopy"));
+  counters.add(SOURCE.pagesPushed, 100);
+  expect(sourceProgress(counters, 2, true)).toMatchObject({
+    ...{ arrivedPages: 600, donePages: 100, remainingPages: 300 },
+  });
+  expect(sourceProgress(counters, 2).arrivedPages).toBe(0);
+  const dest = DEST_COUNTERS.create();
+  dest.set(DEST.totalPages, 1000);
+  dest.set(DEST.missingPages, 400);
+  dest.set(DEST.phase, DEST_PHASES.indexOf("postcopy"));
+  expect(destProgress(dest, 2, true)).toMatchObject({ arrivedPages: 600, remainingPages: 400 });
+  expect(destProgress(dest, 2).arrivedPages).toBe(0);
+});

@@ -70,6 +70,9 @@ test("believes that its guest is gone only of who has that guest, once a link is
   };
   expect(codeOf(none, SHUT_STATUS.guestGone)).toBe("GUEST_GONE");
   expect(codeOf(same, SHUT_STATUS.guestGone)).toBe("GUEST_GONE");
+  // Only who fills a VMM's memory says how large its pages are.
+  Atomics.store(shared.control, WORD.hostPageBytes, 4096);
+  expect(codeOf(same, SHUT_STATUS.guestGone)).toBe("VMM_GONE");
   // It may be the VMM of another guest, to whose destination this source was led.
   expect(codeOf(awaited, SHUT_STATUS.guestGone)).toBe("PEER_CLOSED");
   // Where the answer came and the link was closed behind it.

@@ -10,6 +10,7 @@ import {
   tellPushChannels,
 } from "../../../src/source/push-channels.ts";
 import { chooseHostPages } from "../../../src/source/host-pages.ts";
+import { openUrgentChannel } from "../../../src/source/urgent-channel.ts";
 import { PUSHING, SourceShared, WORD } from "../../../src/source/shared.ts";
 import { SOURCE } from "../../../src/report/counters.ts";
 import { channelHead } from "../../../src/stream/further-channel.ts";
@@ -72,6 +73,40 @@ describe("opening push channels", () => {
   test("none where the push is limited, or the destination takes none", () => {
     expect(opened({ pushChannels: 3, maxPostcopyBandwidth: 1e9 }, 3).count).toBe(0);
     expect(opened({ pushChannels: 3 }, 0).count).toBe(0);
+  });
+
+  test("why there are fewer is said once, where more were asked for by number", () => {
+    const asked = { pushChannels: 3, channelsAsked: 4 };
+    const says = (count: number, why: string): SourceEvent[] => [
+      {
+        kind: "warning",
+        message: `The push goes on ${count} channels in place of the 4 of --channels: ${why}`,
+      },
+    ];
+    expect(opened(asked, 1).events).toEqual(says(2, "the destination takes 2"));
+    expect(opened(asked, 3).events).toEqual([]);
+    expect(opened({ pushChannels: 3 }, 1).events).toEqual([]);
+  });
+
+  test("so it is where the peer takes one connection: a QEMU, or one of ours behind a pipe", () => {
+    const why = { qemu: "a QEMU takes one", pipe: "the destination takes one connection" };
+    for (const [features, says] of [
+      [0, why.qemu],
+      [FEATURE.running, why.pipe],
+      [FEATURE.urgentChannel, "there is no second way to the destination"],
+    ] as const) {
+      const { context } = open({ pushChannels: 3, channelsAsked: 4 });
+      const events: SourceEvent[] = [];
+      context.emit = (event) => events.push(event);
+      Atomics.store(guest.shared.control, WORD.peerFeatures, features);
+      guest.shared.peerKnown.set();
+      openUrgentChannel(context);
+      const message = `The push goes on one channel in place of the 4 of --channels: ${says}`;
+      expect(events).toEqual([
+        { kind: "warning", message },
+        { kind: "channels", urgentChannel: false, pushChannels: 1 },
+      ]);
+    }
   });
 
   test("fewer, and a warning, where no more can be had", () => {

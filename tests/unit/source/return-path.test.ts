@@ -71,11 +71,15 @@ class Bench implements Disposable {
     expect(syscall(NR.setsockopt, fd, IP.IPPROTO_TCP, TCP.TCP_QUICKACK, address, 4)).toBe(0);
   }
 
-  /** Says `messages` and lets the return path read them. */
-  run(...messages: ReturnPathMessage[]): void {
+  say(...messages: ReturnPathMessage[]): void {
     const writer = new StreamWriter();
     for (const message of messages) writeReturnPathMessage(writer, message);
     this.peer.write(writer.bytes);
+  }
+
+  /** Says `messages` and lets the return path read them. */
+  run(...messages: ReturnPathMessage[]): void {
+    if (messages.length > 0) this.say(...messages);
     const { blocks, shared } = this.guest;
     runReturnPath({
       channel: this.#channel,
@@ -235,4 +239,23 @@ describe("the return path", () => {
     using acknowledged = new Bench();
     expect(acknowledged.failure({ kind: "switchoverAck" }, SHUT)).toBe("none");
   });
+});
+
+test("why the destination hung up is heard behind a request that cannot be answered any more", () => {
+  for (const [last, failure, status] of [
+    [{ kind: "shut", status: 2 }, "none", 2],
+    // That all is well it cannot say there, and what else it asks for is nobody's concern.
+    [SHUT, "PEER_CLOSED", -1],
+    [request("block1", 1), "PEER_CLOSED", -1],
+  ] as const) {
+    using bench = new Bench();
+    const [fd, other] = bench.descriptors.pair();
+    bench.descriptors.close(other);
+    Atomics.store(bench.guest.shared.control, WORD.urgentFd, fd);
+    bench.say(request("block0", 3), request("block0", 5), last);
+    bench.descriptors.close(bench.peer.fd);
+    expect(bench.failure()).toBe(failure);
+    expect(bench.word("shutStatus")).toBe(status);
+    expect(bench.guest.shared.finished.isSet).toBe(true);
+  }
 });

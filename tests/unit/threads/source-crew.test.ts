@@ -15,6 +15,7 @@ const SETTINGS = {
   compression: "auto",
   preempt: false,
   pushChannels: 0,
+  channelsAsked: 0,
   linkTimeoutMs: 30_000,
   downtimeLimitMs: 300,
 } as const;
