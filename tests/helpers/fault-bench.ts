@@ -63,7 +63,13 @@ export class FaultBench implements AsyncDisposable {
 
   /** Starts the fault thread; unless told otherwise, the source has chosen an urgent channel. */
   async start(
-    options: { listenFd?: number; early?: number[]; chosen?: boolean; foreign?: boolean } = {},
+    options: {
+      listenFd?: number;
+      early?: number[];
+      chosen?: boolean;
+      foreign?: boolean;
+      spin?: SharedArrayBuffer;
+    } = {},
   ): Promise<void> {
     const thread = await this.helper();
     const { data, blocks, pageData, shared, map } = this.arriving;
@@ -79,6 +85,7 @@ export class FaultBench implements AsyncDisposable {
       listenFd: options.listenFd ?? -1,
       early: options.early ?? [],
       stopFd: this.#stopFd,
+      spin: options.spin,
     });
     // Whoever asks for the result sees its failure.
     this.#running.catch(() => undefined);
