@@ -12,7 +12,7 @@ import { DEST } from "../report/counters.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { ChannelError } from "../channel/channel.ts";
 import { Favour } from "../sync/favour.ts";
-import { SpinBudget } from "../sync/spin-budget.ts";
+import type { SpinBudget } from "../sync/spin-budget.ts";
 import { PostcopyError } from "../util/errors.ts";
 import { pinEvents } from "./left-events.ts";
 import { LocalPages } from "./local-pages.ts";
@@ -33,6 +33,8 @@ export interface FaultContext extends UrgentOptions {
   /** It is the memory of a VMM, which might discard pages without a word. */
   foreign: boolean;
   returnPath: ReturnPath;
+  /** How long answers may be waited for awake. */
+  spinning: SpinBudget;
   /** Raised when this thread is to end. */
   stopFd: number;
 }
@@ -45,8 +47,7 @@ export class FaultThread {
   readonly #poll = new PollSet();
   readonly #urgent: UrgentChannel;
   readonly #favour: Favour;
-  readonly #spinning = new SpinBudget();
-  /** Pages were asked for, and none of them has come on the urgent channel yet. */
+  /** Pages were asked for, and nothing has come on the urgent channel since. */
   #asked = false;
   readonly #events: MemoryEvents;
   readonly #local: LocalPages;
@@ -78,7 +79,7 @@ export class FaultThread {
   run(): void {
     // One turn handles all that is ready.
     while (this.#turn()) {
-      this.#favour.exempt(this.#spinning.takeSpent());
+      this.#favour.exempt(this.#context.spinning.takeSpent());
       this.#favour.turn();
     }
     this.#urgent.close();
@@ -95,12 +96,13 @@ export class FaultThread {
 
   /** Waits awake for the answer to a request, or another fault; whether either came. */
   #spin(): boolean {
-    if (!this.#asked || !this.#urgent.isOpen || !this.#spinning.begin(monotonicNs())) return false;
+    const { spinning } = this.#context;
+    if (!this.#asked || !this.#urgent.isOpen || !spinning.begin(monotonicNs())) return false;
     for (;;) {
       const came = this.#poll.wait(0) > 0;
       const now = monotonicNs();
-      if (!came && this.#spinning.mayGoOn(now)) continue;
-      this.#spinning.end(now, came);
+      if (!came && spinning.mayGoOn(now)) continue;
+      spinning.end(now, came);
       return came;
     }
   }
@@ -136,7 +138,11 @@ export class FaultThread {
   #sendRequests(): void {
     const { returnPath, shared } = this.#context;
     try {
-      returnPath.flushRequests(() => Atomics.load(shared.control, WORD.requestsHeld) !== HELD.no);
+      returnPath.flushRequests(() => {
+        const held = Atomics.load(shared.control, WORD.requestsHeld) !== HELD.no;
+        this.#asked = !held;
+        return held;
+      });
     } catch (error) {
       // The thread that reads the link finds out what is wrong with it.
       if (!(error instanceof ChannelError)) throw error;
@@ -171,7 +177,6 @@ export class FaultThread {
     }
     shared.counters.add(DEST.faultsRemote, 1);
     shared.counters.add(DEST.pagesAwaited, targetPagesPerHostPage(block));
-    this.#asked = true;
     returnPath.addRequest(block, start);
   }
 

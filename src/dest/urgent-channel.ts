@@ -70,11 +70,12 @@ export class UrgentChannel {
     return this.#found !== undefined;
   }
 
-  /** Handles what the last wait of the poll set found; whether there were requested pages. */
+  /** Handles what the last wait of the poll set found; whether the urgent channel was part of it. */
   serve(): boolean {
+    const found = this.#found;
+    const came = found !== undefined && this.#poll.ready(this.#slot) !== 0;
     // Those first: somebody waits for each of them.
-    const came = this.#found !== undefined && this.#poll.ready(this.#slot) !== 0;
-    if (came) this.#read(this.#found);
+    if (came) this.#read(found);
     this.#connections.serve();
     return came;
   }
@@ -96,8 +97,7 @@ export class UrgentChannel {
   }
 
   /** Reads the urgent channel. That it broke says nothing new: the main channel will show why. */
-  #read(found: Found | undefined): void {
-    if (found === undefined) return;
+  #read(found: Found): void {
     try {
       this.#load(found);
     } catch (error) {

@@ -59,9 +59,13 @@ export class Favour {
     this.#begin();
   }
 
-  /** What the thread has spun away by its own choice is no sign that it is flooded. */
+  /**
+   * What the thread has spun away by its own choice is no sign that it is flooded, nor that it is not: it
+   * counts neither as work nor as time. Else one that is flooded and spins kept a processor for ever.
+   */
   exempt(ns: number): void {
     this.#cpuSince += ns;
+    this.#since += ns;
   }
 
   /**

@@ -12,7 +12,7 @@ const SPIN_NS_MAX = 50_000;
 const SAVED_NS_MAX = 1e6;
 /** Most waits that are slept through between two spins, where spins come to nothing. */
 const PAUSE_MAX = 64;
-/** Of the time of all processors, and of one. */
+/** Of the time of all processors that this process may use, and of one: the lesser counts. */
 const SHARE_OF_ALL = 1 / 8;
 const SHARE_OF_ONE_MAX = 0.5;
 

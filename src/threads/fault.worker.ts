@@ -6,6 +6,7 @@ import { FaultThread } from "../dest/fault.ts";
 import { ReturnPath } from "../dest/return-path.ts";
 import { attachPageState, DestShared } from "../dest/shared.ts";
 import { AddressMap } from "../ram/address-map.ts";
+import { SpinBudget } from "../sync/spin-budget.ts";
 import { openArrivalSink } from "./arrival-sink.ts";
 import type { FaultNews, FaultTask } from "./tasks.ts";
 import { serveThread } from "./thread.ts";
@@ -37,6 +38,7 @@ function run(task: FaultTask, tell: (news: FaultNews) => void): void {
     listenFd: task.listenFd,
     allow: task.allow,
     early: task.early,
+    spinning: new SpinBudget(),
     stopFd: task.faultStopFd,
     openUrgent: (fd) => {
       const channel = new Channel({ fd, stopFd, peer, bufferBytes: URGENT_BUFFER_BYTES });

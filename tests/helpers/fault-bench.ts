@@ -30,6 +30,7 @@ interface FaultBenchOptions {
   chosen?: boolean;
   bound?: boolean;
   foreign?: boolean;
+  spin?: SharedArrayBuffer;
 }
 
 export type Guest = TestThread<typeof GuestMemory>;
@@ -89,6 +90,7 @@ export class FaultBench implements AsyncDisposable {
       listenFd: options.listenFd ?? -1,
       early: options.early ?? [],
       stopFd: this.#stopFd,
+      spin: options.spin,
     });
     // Whoever asks for the result sees its failure.
     this.#running.catch(() => undefined);

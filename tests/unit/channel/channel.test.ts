@@ -20,6 +20,7 @@ import { Channel, ChannelError, StoppedError, waitReady } from "../../../src/cha
 import { openListener } from "../../../src/channel/listen.ts";
 import { SharedEvent } from "../../../src/sync/event.ts";
 import { waitingBytes, writeBytes } from "../../fixtures/descriptors.ts";
+import { channelOver, pattern } from "../../helpers/channel-over.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { startThread } from "../../helpers/test-thread.ts";
@@ -32,15 +33,6 @@ const DESCRIPTORS = import.meta.resolve("../../fixtures/descriptors.ts");
 const startEnd = () => startThread<typeof ChannelEndsFixture>(ENDS);
 const startWriter = () => startThread<typeof DescriptorsFixture>(DESCRIPTORS);
 
-/** A channel over one end of a pair of sockets; it gives up after some seconds. */
-function channelOver(descriptors: Descriptors, bufferBytes = 4096) {
-  const [fd, peerFd] = descriptors.pair();
-  const stopFd = descriptors.event();
-  const channel = new Channel({ fd, stopFd, peer: "the source", bufferBytes });
-  channel.timeoutMs = 8_000;
-  return { channel, peerFd, stopFd };
-}
-
 /** What `action` throws, which must be a ChannelError. */
 function failureOf(action: () => unknown): ChannelError {
   try {
@@ -50,11 +42,6 @@ function failureOf(action: () => unknown): ChannelError {
     throw error;
   }
   throw new Error("nothing failed");
-}
-
-/** Bytes that differ from their neighbours and from those a page later. */
-function pattern(length: number): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from({ length }, (_, i) => (i * 7 + (i >>> 8) * 3) & 0xff);
 }
 
 test("the end of a channel is known when the peer has closed, and nothing is unread", () => {
@@ -117,26 +104,6 @@ describe("what arrives", () => {
       expect(reader.offset).toBe(at);
     }
     await writing;
-  });
-
-  test("is taken without waiting where that is asked for", () => {
-    using descriptors = new Descriptors();
-    const { channel, peerFd } = channelOver(descriptors);
-    expect(channel.tryRead()).toBe(0);
-    writeBytes(peerFd, pattern(10));
-    expect(channel.tryRead()).toBe(10);
-    expect(channel.tryRead()).toBe(0);
-    descriptors.close(peerFd);
-    expect(channel.tryRead()).toBe(-1);
-    expect(channel.reader.take(10)).toEqual(pattern(10));
-  });
-
-  test("is not taken for the end when the buffer is full of what nobody read", () => {
-    using descriptors = new Descriptors();
-    const { channel, peerFd } = channelOver(descriptors);
-    writeBytes(peerFd, pattern(5000));
-    expect(channel.tryRead()).toBe(4096);
-    expect(() => channel.tryRead()).toThrow("full of unread bytes");
   });
 });
 

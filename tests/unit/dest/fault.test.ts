@@ -46,6 +46,8 @@ describe("a fault", () => {
     expect(await bench.stop()).toEqual([]);
     const counters = ["faults", "faultsRemote", "faultsLocal", "pagesUrgent"] as const;
     expect(counters.map((name) => bench.count(name))).toEqual([4, 4, 0, 4]);
+    // Whoever places pages knows of them.
+    expect(Atomics.load(bench.arriving.shared.control, WORD.faultsFound)).toBe(4);
     expect(bench.arriving.shared.faultTimes.summary().count).toBe(4);
     expect(bench.arriving.missing).toBe(76);
   });

@@ -46,12 +46,21 @@ describe("a thread for which a guest waits", () => {
     expect(await holder.call("scheduling")).toEqual(before);
   });
 
-  test("loses real time when it is flooded, and does not get it back", async () => {
+  test("may spin most of its time away, where it hardly works beside", async () => {
     await using favoured = await start();
-    const { kind } = await favoured.call("beFavoured");
-    const flooded = await favoured.call("beFlooded", FLOOD_MS);
-    expect(flooded.kind).toBe(kind === "real-time" ? "nice" : kind);
-    expect(flooded).toMatchObject(EXPECTED[flooded.kind]);
-    expect(await favoured.call("work", 100)).toEqual(flooded);
+    const before = await favoured.call("beFavoured");
+    expect(await favoured.call("workAwake", 100)).toEqual(before);
   });
+
+  const FLOODS = { "": 0, ", however much of its time it spins away beside": 0.5 };
+  for (const [beside, awake] of Object.entries(FLOODS)) {
+    test(`loses real time when it is flooded${beside}, and does not get it back`, async () => {
+      await using favoured = await start();
+      const { kind } = await favoured.call("beFavoured");
+      const flooded = await favoured.call("beFlooded", FLOOD_MS, awake);
+      expect(flooded.kind).toBe(kind === "real-time" ? "nice" : kind);
+      expect(flooded).toMatchObject(EXPECTED[flooded.kind]);
+      expect(await favoured.call("work", 100)).toEqual(flooded);
+    });
+  }
 });

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { SharedEvent } from "../../../src/sync/event.ts";
 import { Mutex } from "../../../src/sync/mutex.ts";
 import { waitUntil } from "../../helpers/deadline.ts";
@@ -55,6 +55,32 @@ describe("a lock", () => {
     expect(mutex.tryLock()).toBe(false);
     mutex.unlock();
     expect(mutex.tryLock()).toBe(true);
+  });
+
+  test("calls those whom urgent callers keep waiting, and nobody where there are none", async () => {
+    await using other = await thread();
+    const mutex = new Mutex();
+    const counter = new SharedArrayBuffer(8);
+    const words = new Int32Array(mutex.shared);
+    using notify = spyOn(Atomics, "notify");
+    const callUrgently = (): boolean => {
+      mutex.lockUrgent();
+      mutex.unlock();
+      return notify.mock.calls.some(
+        ([array, index]) => array.buffer === words.buffer && index === 1,
+      );
+    };
+    expect(callUrgently()).toBe(false);
+    // The second word of the lock counts urgent callers, the third who is parked for them.
+    Atomics.add(words, 1, 1);
+    const counting = other.call("countUnder", mutex.shared, counter, 1, false);
+    await waitUntil(() => Atomics.load(words, 2) === 1, "a thread that lets others go first");
+    // It looks up now and then, and is not parked for that moment.
+    await waitUntil(callUrgently, "a call for it");
+    expect(new Int32Array(counter)[0]).toBe(0);
+    Atomics.sub(words, 1, 1);
+    await counting;
+    expect([...words]).toEqual([0, 0, 0]);
   });
 
   test("goes to who asks urgently after the piece of work under way", async () => {

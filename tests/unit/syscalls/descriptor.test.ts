@@ -65,24 +65,25 @@ describe("a poll set", () => {
     expect(poll.ready(2)).toBe(POLL.POLLIN | POLL.POLLOUT);
   });
 
-  test("looks at idle slots no more, wherever they are, and again at those that are used again", () => {
+  test("finds each slot that is in use, whichever before and behind it are idle", () => {
     const poll = new PollSet();
     const raised = event();
     raiseEventDescriptor(raised);
-    const [first, middle, last] = [poll.add(-1, 0), poll.add(-1, 0), poll.add(-1, 0)];
-    expect(poll.wait(0)).toBe(0);
-    poll.set(middle, raised, POLL.POLLIN);
-    expect(poll.wait(0)).toBe(1);
-    poll.set(last, raised, POLL.POLLIN);
-    expect(poll.wait(0)).toBe(2);
-    poll.set(middle, -1, 0);
-    expect(poll.wait(0)).toBe(1);
-    poll.set(last, -1, 0);
-    expect(poll.wait(0)).toBe(0);
-    expect([first, middle, last].map((slot) => poll.ready(slot))).toEqual([0, 0, 0]);
-    poll.set(first, raised, POLL.POLLIN);
-    expect(poll.wait(0)).toBe(1);
-    expect([first, middle, last].map((slot) => poll.ready(slot))).toEqual([POLL.POLLIN, 0, 0]);
+    const slots = [poll.add(-1, 0), poll.add(-1, 0), poll.add(-1, 0)];
+    const used = [false, false, false];
+    const set = (slot: number, isUsed: boolean): void => {
+      poll.set(slot, isUsed ? raised : -1, POLL.POLLIN);
+      used[slot] = isUsed;
+      expect(poll.wait(0)).toBe(used.filter(Boolean).length);
+      expect(slots.map((each) => poll.ready(each) === POLL.POLLIN)).toEqual(used);
+    };
+    for (let state = 0; state < 8; state++) {
+      for (const slot of slots) {
+        for (const each of slots) set(each, (state & (1 << each)) !== 0);
+        set(slot, used[slot] !== true);
+        set(slot, used[slot] !== true);
+      }
+    }
   });
 
   test("forgets what a slot was ready for when it is given something else", () => {
