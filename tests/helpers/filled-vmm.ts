@@ -1,12 +1,13 @@
 /** A VMM whose memory is filled, mostly so slowly that it waits for pages; and what is seen of it. */
 import { expect } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 
 import type { DestReport } from "../../src/report/report.ts";
 import { waitUntil } from "./deadline.ts";
 import { Role, startSource } from "./migration.ts";
 import type { DestRole, RoleEnd } from "./migration.ts";
+import { PAGE_BYTES } from "./memory-files.ts";
 import { postcopyCommand, spawn } from "./spawn.ts";
 import type { RunningProgram } from "./spawn.ts";
 import type { TemporaryDirectory } from "./temporary-directory.ts";
@@ -84,13 +85,38 @@ export const READING = [
 export async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
   vmm.writeLine("end");
   const { discarded, ...report } = await vmmReport(vmm);
-  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
+  expect(report).toMatchObject({ exitCode: 0, pages: bytes / PAGE_BYTES, wrongPages: 0 });
   expect(discarded).toBeGreaterThan(0);
 }
 
 /** Bytes of memory that a process has. */
 export function residentBytes({ pid }: RunningProgram): number {
-  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * 4096;
+  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * PAGE_BYTES;
+}
+
+/** Of an entry of /proc/PID/pagemap: the page is there (pagemap's bit 63, in its highest byte). */
+const PRESENT = 0x80;
+const ENTRY_BYTES = 8;
+
+/** Which pages of its guest a VMM has in place, whose memory is one region of `pages` pages. */
+export function placedPages({ pid }: RunningProgram, pages: number): Set<number> {
+  const maps = readFileSync(`/proc/${pid}/maps`, "latin1").split("\n");
+  const starts = maps.flatMap((line) => {
+    // Anonymous memory has no name.
+    const [, start = "", end = ""] = /^(\w+)-(\w+) rw-p 0+ 00:00 0 *$/.exec(line) ?? [];
+    const first = Number.parseInt(start, 16) / PAGE_BYTES;
+    return Number.parseInt(end, 16) / PAGE_BYTES - first === pages ? [first] : [];
+  });
+  const [first] = starts;
+  if (first === undefined || starts.length > 1) throw new Error(`which one?\n${maps.join("\n")}`);
+  const entries = Buffer.alloc(pages * ENTRY_BYTES);
+  const fd = openSync(`/proc/${pid}/pagemap`, "r");
+  const read = readSync(fd, entries, 0, entries.length, first * ENTRY_BYTES);
+  closeSync(fd);
+  if (read !== entries.length) throw new Error(`only ${read} bytes of /proc/${pid}/pagemap`);
+  const isThere = (page: number): boolean =>
+    ((entries[page * ENTRY_BYTES + ENTRY_BYTES - 1] ?? 0) & PRESENT) !== 0;
+  return new Set(Array.from({ length: pages }, (_, page) => page).filter(isThere));
 }
 
 /** Starts a holder of descriptors at `socket`. */
