@@ -1,6 +1,6 @@
 /** A VMM whose memory is filled, mostly so slowly that it waits for pages; and what is seen of it. */
 import { expect } from "bun:test";
-import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 
 import type { DestReport } from "../../src/report/report.ts";
@@ -42,13 +42,21 @@ export function warningOf(end: RoleEnd<unknown>, code: string): string {
   return found.message;
 }
 
+/** The function of the kernel that a thread waits in; none of one that has just ended. */
+function waitingPlace(task: string): string {
+  try {
+    return readFileSync(join(task, "wchan"), "latin1");
+  } catch (error) {
+    if (existsSync(task)) throw error;
+    return "";
+  }
+}
+
 /** Waits until a thread of a VMM waits for a page (handle_userfault of the kernel). */
 export async function expectFrozen(vmm: RunningProgram): Promise<void> {
   const tasks = `/proc/${vmm.pid}/task`;
   const waits = (): boolean =>
-    readdirSync(tasks).some((task) => {
-      return readFileSync(join(tasks, task, "wchan"), "latin1").includes("userfault");
-    });
+    readdirSync(tasks).some((task) => waitingPlace(join(tasks, task)).includes("userfault"));
   await waitUntil(waits, "a thread of the VMM that waits for a page");
   expect(vmm.running).toBe(true);
   expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
@@ -63,9 +71,11 @@ export async function loseSource(
   await dest.event("handover");
   await using source = startSource({ guest, to: dest.peer, flags: SLOW_PUSH });
   await dest.phase("postcopy");
-  source.program.kill();
-  await dest.phase("paused");
+  // It waits for a page before its source is lost, as it is not waited for that for long.
+  source.program.kill("SIGSTOP");
   vmm.writeLine("read");
+  await expectFrozen(vmm);
+  source.program.kill();
   return await dest.end();
 }
 
