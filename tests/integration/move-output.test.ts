@@ -49,7 +49,8 @@ migrationTest("--json tells the whole story in its order", async () => {
     "report",
   ]);
   const progress = source.events.filter((event) => event.event === "progress");
-  expect(progress.length).toBeGreaterThanOrEqual(3);
+  // Twice a second, where the machine has time for it, and the last one.
+  expect(progress.length).toBeGreaterThanOrEqual(2);
   expect(progress.at(-1)).toMatchObject({ phase: "completed", percent: 100, remainingPages: 0 });
 });
 
