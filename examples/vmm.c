@@ -22,6 +22,7 @@
  *     --pieces N         bytes of the message that are sent at once (all)
  *     --wait             reads nothing before a line comes on standard input
  *     --first N          each thread reads N pages, then waits for a line on standard input
+ *     --early            reads before it hands over, which it does when a line has come
  *     --hold             when all was read: waits for a line on standard input before it ends
  *
  * It prints one line of JSON: pages read, wrong bytes, ranges discarded, and how long first touches
@@ -62,7 +63,7 @@ static const char *socket_path, *expect_path;
 static size_t page_size = SMALL_PAGE, guest_bytes;
 static unsigned region_count = 1, thread_count = 1, discards, generation = 4;
 static size_t piece_bytes = SIZE_MAX;
-static int hold, wait_first, in_file, discard_keeps;
+static int hold, wait_first, early, in_file, discard_keeps;
 static unsigned cached, pace_us;
 static size_t first_pages = SIZE_MAX;
 static pthread_once_t line_was_read = PTHREAD_ONCE_INIT;
@@ -436,6 +437,14 @@ static void hand_over(int userfault)
     }
 }
 
+/* By then its threads wait for pages. */
+static void *late_hand_over(void *argument)
+{
+    read_line();
+    hand_over((int)(intptr_t)argument);
+    return NULL;
+}
+
 static void map_expected(void)
 {
     int fd = open(expect_path, O_RDONLY | O_CLOEXEC);
@@ -455,7 +464,9 @@ static void map_expected(void)
 
 static void run_threads(int userfault)
 {
-    pthread_t readers[THREADS_MAX], balloon, other;
+    pthread_t readers[THREADS_MAX], balloon, other, door;
+    if (early && pthread_create(&door, NULL, late_hand_over, (void *)(intptr_t)userfault) != 0)
+        fail("pthread_create");
     if (pthread_create(&other, NULL, changer, (void *)(intptr_t)userfault) != 0)
         fail("pthread_create");
     if (discards > 0 && pthread_create(&balloon, NULL, discarder, NULL) != 0)
@@ -467,6 +478,8 @@ static void run_threads(int userfault)
     for (size_t i = 0; i < thread_count; i++)
         pthread_join(readers[i], NULL);
     pthread_join(other, NULL);
+    if (early)
+        pthread_join(door, NULL);
     atomic_store(&reading_is_over, 1);
     if (discards > 0)
         pthread_join(balloon, NULL);
@@ -514,7 +527,7 @@ static void parse(int count, char **words)
         {"page-size", required_argument, NULL, 'p'},  {"threads", required_argument, NULL, 't'},
         {"discard", required_argument, NULL, 'd'},    {"generation", required_argument, NULL, 'g'},
         {"pieces", required_argument, NULL, 'i'},     {"hold", no_argument, NULL, 'h'},
-        {"first", required_argument, NULL, 'f'},
+        {"first", required_argument, NULL, 'f'},      {"early", no_argument, NULL, 'b'},
         {"memfd", no_argument, NULL, 'm'},            {"cached", required_argument, NULL, 'c'},
         {"change", required_argument, NULL, 'w'},     {"pace", required_argument, NULL, 'a'},
         {"wait", no_argument, NULL, 'l'},             {"dontneed", no_argument, NULL, 'n'},
@@ -536,6 +549,7 @@ static void parse(int count, char **words)
         case 'w': change = change_named(optarg); break;
         case 'a': pace_us = (unsigned)number(optarg, UINT32_MAX); break;
         case 'l': wait_first = 1; break;
+        case 'b': early = 1; break;
         case 'n': discard_keeps = 1; break;
         default: exit(2);
         }
@@ -559,7 +573,8 @@ int main(int count, char **words)
         fail("calloc");
     int userfault = open_userfaultfd();
     map_regions(userfault);
-    hand_over(userfault);
+    if (!early)
+        hand_over(userfault);
     if (wait_first)
         read_line();
     run_threads(userfault);

@@ -14,6 +14,12 @@ import type { Vmm } from "../guests/uffd/vmm.ts";
 import { keepsUserfault, userfaultIdentity } from "../guests/uffd/vmm-process.ts";
 import type { Output } from "./common.ts";
 
+/**
+ * Signals that end a process by default and that nothing else here answers (Ctrl-\ sends the first).
+ * What the kernel raises for a fault of this process's own cannot be answered in JavaScript.
+ */
+const OTHER_SIGNALS = ["SIGQUIT", "SIGABRT", "SIGALRM", "SIGVTALRM", "SIGXCPU"] as const;
+
 /** What --on-failure may be. */
 export const ON_FAILURE = ["kill", "freeze"] as const;
 export type OnFailure = (typeof ON_FAILURE)[number];
@@ -40,6 +46,8 @@ export class VmmFate {
   #isOver = false;
   /** A process that ends in any other way, by a mistake of its own or a second Ctrl-C. */
   readonly #atExit = (): void => this.fail("this process ends");
+  /** As a shell says that a signal ended a process. */
+  readonly #atSignal = (_name: NodeJS.Signals, number: number): void => process.exit(128 + number);
 
   constructor(options: FateOptions) {
     this.#options = options;
@@ -52,6 +60,7 @@ export class VmmFate {
       options.output.warn("VMM_UNPROTECTED", message);
     }
     process.on("exit", this.#atExit);
+    for (const name of OTHER_SIGNALS) process.on(name, this.#atSignal);
   }
 
   /** It has ended by itself. */
@@ -65,6 +74,7 @@ export class VmmFate {
   settle(): void {
     this.#decided = true;
     process.off("exit", this.#atExit);
+    for (const name of OTHER_SIGNALS) process.off(name, this.#atSignal);
   }
 
   /** Its memory cannot be filled any more, because of `cause`. */

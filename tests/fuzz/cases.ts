@@ -30,6 +30,7 @@ const LAYOUTS: Record<string, (bytes: Uint8Array) => Layout> = {
   broken: streamLayout,
   mapped: streamLayout,
   urgent: recordsLayout,
+  push: recordsLayout,
   multifd: multifdLayout,
   recovery: recoveryLayout,
   back: returnPathLayout,

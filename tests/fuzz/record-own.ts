@@ -1,13 +1,20 @@
 /** What our own two ends say to each other, with an urgent channel and over a link that breaks. */
 import { waitUntil } from "../helpers/deadline.ts";
+import { Link } from "../helpers/link.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
-import { RECOVERY } from "./constants.ts";
+import { LARGE_GUEST_BYTES, RECOVERY } from "./constants.ts";
+import { packRuns } from "./page-records.ts";
 import { Tap } from "./tap.ts";
 import type { Tapped } from "./tap.ts";
 
 const GUEST = "stress:size=1MiB,workers=1,duration=10ms,rate=1MiB/s";
 const QEVM = Buffer.from("QEVM");
 const PCUR = Buffer.from("PCUR");
+const PCPU = Buffer.from("PCPU");
+
+const LARGE_GUEST = `stress:size=${LARGE_GUEST_BYTES},workers=1,duration=10ms,rate=1MiB/s`;
+/** What is kept of a push channel, and how much comes on each before any brings all the rest. */
+const PUSHED_BYTES_MAX = 128 * 1024;
 
 function joined(parts: readonly Buffer[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts));
@@ -65,4 +72,29 @@ async function recordWhole(compress: "off" | "zstd"): Promise<Map<string, Uint8A
     ["stream.own", joined(main.forward)],
     ["back.own", joined(main.back)],
   ]);
+}
+
+/** The beginnings of the push channels beside the main one: with runs as they came, and compressed. */
+export async function recordPushed(): Promise<Map<string, Uint8Array>> {
+  const channels = ["--channels", "3"];
+  await using dest = await startDest({ guest: "stress", flags: channels });
+  await using tap = await Tap.start(dest.peer);
+  await using link = await Link.start(tap.uri);
+  link.holdBehind(PUSHED_BYTES_MAX);
+  const flags = ["--switchover", "now", "--compress", "off", ...channels];
+  await using source = startSource({ to: link.uri, guest: LARGE_GUEST, flags });
+  const pushed = (): Tapped[] => tap.connections.filter((each) => begins(each, PCPU));
+  const isLong = ({ forward }: Tapped): boolean => joined(forward).length >= PUSHED_BYTES_MAX;
+  await waitUntil(() => pushed().length === 2 && pushed().every(isLong), "pages on each channel");
+  link.carryOn();
+  const [sent, received] = [await source.end(), await dest.end()];
+  if (sent.exitCode !== 0 || received.exitCode !== 0)
+    throw new Error(sent.stderr + received.stderr);
+  const begun = pushed().map(({ forward }) => joined(forward).slice(0, PUSHED_BYTES_MAX));
+  return new Map(
+    begun.flatMap((bytes, index) => [
+      [`push.own.${index + 1}`, bytes],
+      [`push.own.packed.${index + 1}`, packRuns(bytes)],
+    ]),
+  );
 }

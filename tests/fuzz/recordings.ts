@@ -10,12 +10,12 @@ import type { QemuVersion } from "../helpers/qemu-versions.ts";
 import { PROJECT_ROOT } from "../helpers/spawn.ts";
 import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 import { recordBack } from "./record-back.ts";
-import { recordOwn, recordOwnWhole } from "./record-own.ts";
+import { recordOwn, recordOwnWhole, recordPushed } from "./record-own.ts";
 import { recordQemu } from "./record-qemu.ts";
 import { keepStream } from "./targets/dest.ts";
 
 /** Raised when what is recorded changes. */
-const FORMAT = 3;
+const FORMAT = 4;
 const COMPLETE = "complete";
 const TRIES = 3;
 
@@ -30,6 +30,7 @@ export async function recordAll(): Promise<string> {
   await Promise.all([
     keepAll(recordOwnWhole),
     keepAll(recordOwn),
+    keepAll(recordPushed),
     ...QEMU_VERSIONS.map(recordVersion),
   ]);
   writeFileSync(marker, `${FORMAT}`);

@@ -1,5 +1,6 @@
 /** QEMUs that this program drives through a monitor, and a link between two of them that breaks. */
 import { expect } from "bun:test";
+import { waitUntil } from "./deadline.ts";
 import type { Link } from "./link.ts";
 import type { DestRole, SourceRole } from "./migration.ts";
 import { startQemu } from "./qemu.ts";
@@ -19,6 +20,18 @@ export async function startDriven(
   const extraArguments = ["-qmp", `unix:${path},server=on,wait=off`];
   const qemu = await startQemu({ ...options, extraArguments });
   return [qemu, `qemu:${path}`];
+}
+
+/** A push that is over in a minute: whatever the guest needs first it asks for. */
+export const HELD_PUSH_BYTES = 2 ** 20;
+
+/** Lets go the push of a QEMU, which was held to HELD_PUSH_BYTES a second, once a page was asked for. */
+export async function hurryOnceAsked({ qmp }: Qemu): Promise<void> {
+  await waitUntil(async () => {
+    const { ram } = await qmp.execute<{ ram?: { "postcopy-requests": number } }>("query-migrate");
+    return (ram?.["postcopy-requests"] ?? 0) > 0;
+  }, "a page that is asked for");
+  await qmp.execute("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
 }
 
 /** A driven QEMU, and what drives it. */

@@ -1,12 +1,13 @@
 /** A VMM whose memory is filled, mostly so slowly that it waits for pages; and what is seen of it. */
 import { expect } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 import { join } from "node:path";
 
 import type { DestReport } from "../../src/report/report.ts";
 import { waitUntil } from "./deadline.ts";
 import { Role, startSource } from "./migration.ts";
 import type { DestRole, RoleEnd } from "./migration.ts";
+import { PAGE_BYTES } from "./memory-files.ts";
 import { postcopyCommand, spawn } from "./spawn.ts";
 import type { RunningProgram } from "./spawn.ts";
 import type { TemporaryDirectory } from "./temporary-directory.ts";
@@ -41,13 +42,21 @@ export function warningOf(end: RoleEnd<unknown>, code: string): string {
   return found.message;
 }
 
+/** The function of the kernel that a thread waits in; none of one that has just ended. */
+function waitingPlace(task: string): string {
+  try {
+    return readFileSync(join(task, "wchan"), "latin1");
+  } catch (error) {
+    if (existsSync(task)) throw error;
+    return "";
+  }
+}
+
 /** Waits until a thread of a VMM waits for a page (handle_userfault of the kernel). */
 export async function expectFrozen(vmm: RunningProgram): Promise<void> {
   const tasks = `/proc/${vmm.pid}/task`;
   const waits = (): boolean =>
-    readdirSync(tasks).some((task) => {
-      return readFileSync(join(tasks, task, "wchan"), "latin1").includes("userfault");
-    });
+    readdirSync(tasks).some((task) => waitingPlace(join(tasks, task)).includes("userfault"));
   await waitUntil(waits, "a thread of the VMM that waits for a page");
   expect(vmm.running).toBe(true);
   expect({ stdout: vmm.stdout.text, stderr: vmm.stderr.text }).toEqual({ stdout: "", stderr: "" });
@@ -62,9 +71,11 @@ export async function loseSource(
   await dest.event("handover");
   await using source = startSource({ guest, to: dest.peer, flags: SLOW_PUSH });
   await dest.phase("postcopy");
-  source.program.kill();
-  await dest.phase("paused");
+  // It waits for a page before its source is lost, as it is not waited for that for long.
+  source.program.kill("SIGSTOP");
   vmm.writeLine("read");
+  await expectFrozen(vmm);
+  source.program.kill();
   return await dest.end();
 }
 
@@ -84,13 +95,38 @@ export const READING = [
 export async function expectRight(vmm: RunningProgram, bytes: number): Promise<void> {
   vmm.writeLine("end");
   const { discarded, ...report } = await vmmReport(vmm);
-  expect(report).toMatchObject({ exitCode: 0, pages: bytes / 4096, wrongPages: 0 });
+  expect(report).toMatchObject({ exitCode: 0, pages: bytes / PAGE_BYTES, wrongPages: 0 });
   expect(discarded).toBeGreaterThan(0);
 }
 
 /** Bytes of memory that a process has. */
 export function residentBytes({ pid }: RunningProgram): number {
-  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * 4096;
+  return Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * PAGE_BYTES;
+}
+
+/** Of an entry of /proc/PID/pagemap: the page is there (pagemap's bit 63, in its highest byte). */
+const PRESENT = 0x80;
+const ENTRY_BYTES = 8;
+
+/** Which pages of its guest a VMM has in place, whose memory is one region of `pages` pages. */
+export function placedPages({ pid }: RunningProgram, pages: number): Set<number> {
+  const maps = readFileSync(`/proc/${pid}/maps`, "latin1").split("\n");
+  const starts = maps.flatMap((line) => {
+    // Anonymous memory has no name.
+    const [, start = "", end = ""] = /^(\w+)-(\w+) rw-p 0+ 00:00 0 *$/.exec(line) ?? [];
+    const first = Number.parseInt(start, 16) / PAGE_BYTES;
+    return Number.parseInt(end, 16) / PAGE_BYTES - first === pages ? [first] : [];
+  });
+  const [first] = starts;
+  if (first === undefined || starts.length > 1) throw new Error(`which one?\n${maps.join("\n")}`);
+  const entries = Buffer.alloc(pages * ENTRY_BYTES);
+  const fd = openSync(`/proc/${pid}/pagemap`, "r");
+  const read = readSync(fd, entries, 0, entries.length, first * ENTRY_BYTES);
+  closeSync(fd);
+  if (read !== entries.length) throw new Error(`only ${read} bytes of /proc/${pid}/pagemap`);
+  const isThere = (page: number): boolean =>
+    ((entries[page * ENTRY_BYTES + ENTRY_BYTES - 1] ?? 0) & PRESENT) !== 0;
+  return new Set(Array.from({ length: pages }, (_, page) => page).filter(isThere));
 }
 
 /** Starts a holder of descriptors at `socket`. */

@@ -5,6 +5,9 @@
  *     await using source = startSource({ to: link.uri });
  *     link.cut();
  *     link.mend(dest.peer);
+ *
+ * With `holdBehind` what has to happen in the middle of a migration happens there, however fast the rest
+ * of it would be.
  */
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
@@ -24,6 +27,10 @@ export class Link implements AsyncDisposable {
   readonly #sides = new WeakMap<Socket, "source" | "destination">();
   #target: string | undefined;
   #cutAtAnswer = false;
+  /** Bytes that are carried towards the destination on each connection. */
+  #most = Infinity;
+  /** Connections of the source of which nothing more is carried. */
+  readonly #held = new Set<Socket>();
 
   private constructor(server: Server, target: string, from: string | undefined) {
     this.#from = from;
@@ -53,11 +60,32 @@ export class Link implements AsyncDisposable {
     return this.#far[connection]?.bytesWritten ?? 0;
   }
 
+  /**
+   * Carries no more than `bytes` towards the destination on each connection, and what is just on its way.
+   * The rest waits until the link is cut, or let go on. (Of each: what a destination asks for before its
+   * guest runs must not wait for what is pushed.)
+   */
+  holdBehind(bytes: number): void {
+    this.#most = bytes;
+  }
+
+  /** Goes on carrying what is held. */
+  carryOn(): void {
+    this.#most = Infinity;
+    for (const near of this.#held) {
+      const far = this.#partners.get(near);
+      if (far !== undefined) near.pipe(far);
+    }
+    this.#held.clear();
+  }
+
   /** Ends every connection with a reset; who connects from now on is turned away. */
   cut(): void {
     this.#target = undefined;
+    this.#most = Infinity;
     for (const socket of this.#sockets) socket.resetAndDestroy();
     this.#sockets.clear();
+    this.#held.clear();
   }
 
   /** Ends one direction of every connection; what goes in the other is carried on. */
@@ -69,9 +97,7 @@ export class Link implements AsyncDisposable {
   hold(connection: number): void {
     const far = this.#far[connection];
     for (const near of this.#sockets) {
-      if (this.#sides.get(near) !== "source" || this.#partners.get(near) !== far) continue;
-      near.unpipe();
-      near.pause();
+      if (this.#sides.get(near) === "source" && this.#partners.get(near) === far) this.#hold(near);
     }
   }
 
@@ -89,6 +115,12 @@ export class Link implements AsyncDisposable {
   mendUntilAnswer(target: string): void {
     this.#cutAtAnswer = true;
     this.#target = target;
+  }
+
+  #hold(near: Socket): void {
+    near.unpipe();
+    near.pause();
+    this.#held.add(near);
   }
 
   #carry(near: Socket): void {
@@ -112,6 +144,10 @@ export class Link implements AsyncDisposable {
       far.once("data", () => this.cut());
     }
     near.pipe(far);
+    // Behind what carries it, as it may be the last that is carried.
+    near.on("data", () => {
+      if (near.bytesRead >= this.#most) this.#hold(near);
+    });
     far.pipe(near);
     near.on("close", () => far.destroy());
     far.on("close", () => near.destroy());

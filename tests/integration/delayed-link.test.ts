@@ -9,10 +9,11 @@ const migrationTest = requireOrSkip(needUserfaultfd());
 
 const GUEST = "stress:size=64MiB,zero=0,workers=1,rate=unlimited,hot-share=0,duration=10ms";
 /** One way; a request and its answer take twice that. */
-const DELAY_MS = 5;
-/** What the push writes at once, under a limit that it never comes to. */
+const DELAY_MS = 20;
+/** What the push writes at once. */
 const CHUNK_BYTES = 128 * 1024;
-const LIMIT = ["--max-postcopy-bandwidth", "10GiB/s"];
+/** So slow that the guest asks for pages meanwhile, and ten chunks in the time of one way. */
+const LIMIT = ["--max-postcopy-bandwidth", "64MiB/s"];
 
 migrationTest("with a delay, the push keeps the link full, and requests are answered", async () => {
   await using dest = await startDest();

@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { buildBootSector, DEFAULT_RANGE } from "../helpers/boot-sector.ts";
 import type { BootSectorRange } from "../helpers/boot-sector.ts";
-import { startDriven } from "../helpers/driven-qemu.ts";
+import { HELD_PUSH_BYTES, hurryOnceAsked, startDriven } from "../helpers/driven-qemu.ts";
 import { startDest, startSource } from "../helpers/migration.ts";
 import { restoreIntoQemu } from "../helpers/qemu-snapshot.ts";
 import { hasCountedOn } from "../helpers/memory-pattern.ts";
@@ -59,8 +59,7 @@ const MOVES: Move[] = [
  */
 const FEW_PAGES: BootSectorRange = { startAddress: 0x10_0000, endAddress: 0x110_0000 };
 const FEW_PAGES_RATE = ["--max-bandwidth", "200MiB/s"];
-/** So slowly that the guest asks for some, however late the destination gets it going. */
-const PUSH_RATE = ["--max-postcopy-bandwidth", "128MiB/s"];
+const HELD_PUSH = ["--max-postcopy-bandwidth", `${HELD_PUSH_BYTES}B/s`];
 
 for (const { from, to, preempt, switchover, multifd = false } of MOVES) {
   const test = requireOrSkip(needQemuVersion(from), needQemuVersion(to), needUserfaultfd());
@@ -90,11 +89,14 @@ for (const { from, to, preempt, switchover, multifd = false } of MOVES) {
     await source.waitForRounds(3);
     const before = await source.readCount(range);
     const flags = preempt ? ["--preempt"] : [];
-    const rate = switchover === "now" ? PUSH_RATE : FEW_PAGES_RATE;
-    const { sent, got } = await moveDriven(
-      ["--guest", sourceGuest, "--switchover", switchover, ...rate, ...flags],
-      ["--guest", destGuest, ...flags],
-    );
+    const rate = switchover === "now" ? HELD_PUSH : FEW_PAGES_RATE;
+    const [{ sent, got }] = await Promise.all([
+      moveDriven(
+        ["--guest", sourceGuest, "--switchover", switchover, ...rate, ...flags],
+        ["--guest", destGuest, ...flags],
+      ),
+      switchover === "now" ? hurryOnceAsked(source) : undefined,
+    ]);
     expect(sent).toMatchObject({ outcome: "completed", switchover: { kind: "postcopy" } });
     if (switchover === "now") {
       expect(sent.rounds).toEqual([]);

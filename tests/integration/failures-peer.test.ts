@@ -27,7 +27,9 @@ const migrationTest = requireOrSkip(needUserfaultfd());
 
 const COUNT = pages("16MiB");
 const SLOW_PRECOPY = ["--switchover", "rounds=1000", "--max-bandwidth", "4MiB/s"] as const;
-const SLOW_POSTCOPY = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s"] as const;
+const SLOW_POSTCOPY = ["--switchover", "now", "--max-postcopy-bandwidth", "256KiB/s"] as const;
+/** A guest that hardly asks for anything: sent so slowly, it is far from whole. */
+const CALM = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
 
 /** The source's guest went on there, and all of it is right. */
 function expectStayed(source: RoleEnd<SourceReport>, count = COUNT): void {
@@ -138,7 +140,10 @@ migrationTest("source: a refusal is not believed once the device state is loaded
 
 migrationTest("source: the destination is killed in postcopy", async () => {
   await using dest = await startDest();
-  await using source = startSource({ to: dest.peer, flags: [...SLOW_POSTCOPY, ...NO_RECOVERY] });
+  await using source = startSource({
+    ...{ to: dest.peer, guest: CALM },
+    flags: [...SLOW_POSTCOPY, ...NO_RECOVERY],
+  });
   await dest.event("running");
   dest.program.kill("SIGKILL");
   const end = await source.end();
@@ -211,7 +216,7 @@ function expectLost(dest: RoleEnd<DestReport>): void {
 
 migrationTest("dest: the source is killed in postcopy", async () => {
   await using dest = await startDest({ flags: NO_RECOVERY });
-  await using source = startSource({ to: dest.peer, flags: SLOW_POSTCOPY });
+  await using source = startSource({ to: dest.peer, guest: CALM, flags: SLOW_POSTCOPY });
   await dest.event("running");
   source.program.kill("SIGKILL");
   expectLost(await dest.end());

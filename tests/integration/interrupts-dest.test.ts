@@ -18,6 +18,7 @@ import {
   ping,
 } from "../helpers/hand-made-stream.ts";
 import type { Piece } from "../helpers/hand-made-stream.ts";
+import { Link } from "../helpers/link.ts";
 import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { DestRole, RoleEnd } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
@@ -28,9 +29,14 @@ const interruptTest = requireOrSkip(needUserfaultfd());
 
 const COUNT = pages("16MiB");
 const SLOW_PRECOPY = ["--switchover", "rounds=1000", "--max-bandwidth", "4MiB/s"] as const;
-const SLOW_POSTCOPY = ["--switchover", "now", "--max-postcopy-bandwidth", "1MiB/s"] as const;
-/** Within this the destination must have ended. A second is promised; a machine may be busy. */
-const HONOURED_MS = 5000;
+/** A guest that hardly asks for anything, and is sent so slowly that it is far from whole. */
+const CALM = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
+const SLOW_POSTCOPY = ["--switchover", "now", "--max-postcopy-bandwidth", "256KiB/s"] as const;
+/**
+ * Within this the destination must have ended. A second is promised; a machine may be busy, but what
+ * waits for a link or a peer waits for longer.
+ */
+const HONOURED_MS = 20_000;
 
 /** Interrupts a destination at which the guest does not run yet, and waits for its end. */
 async function expectInterrupted(
@@ -147,11 +153,13 @@ const WARNING =
 
 interruptTest("in postcopy: the first press warns, and the guest arrives", async () => {
   await using dest = await startDest();
-  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "4MiB/s"];
-  await using source = startSource({ to: dest.peer, flags });
+  await using link = await Link.start(dest.peer);
+  link.holdBehind(2 ** 20);
+  await using source = startSource({ to: link.uri, flags: ["--switchover", "now"] });
   await dest.event("running");
   dest.program.kill("SIGINT");
   await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });
+  link.carryOn();
   const [sourceEnd, destEnd] = await Promise.all([source.end(), dest.end()]);
   expect(sourceEnd.exitCode).toBe(0);
   // A press that was only warned about, and not repeated, changes nothing.
@@ -164,7 +172,7 @@ interruptTest("in postcopy: the first press warns, and the guest arrives", async
 
 interruptTest("in postcopy: the second press gives the guest up", async () => {
   await using dest = await startDest();
-  await using source = startSource({ to: dest.peer, flags: SLOW_POSTCOPY });
+  await using source = startSource({ to: dest.peer, guest: CALM, flags: SLOW_POSTCOPY });
   await dest.event("running");
   dest.program.kill("SIGTERM");
   const [, missing = ""] = await dest.program.stderr.waitForLine(WARNING, { limitMs: HONOURED_MS });

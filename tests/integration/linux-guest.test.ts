@@ -25,6 +25,9 @@ const DRIFT = 0.05;
 /** The resolution of what it says of its clocks, and what a command takes to say it. */
 const CLOCK_SECONDS = 2;
 
+/** So slowly that it asks for some pages, however late QEMU gets it going. */
+const PUSH_RATE = ["--max-postcopy-bandwidth", "64MiB/s"];
+
 /** What a kernel prints of a guest that was disturbed. */
 const COMPLAINT = /unstable|skew|stall|lockup|blocked for|BUG|Oops|WARNING|Call Trace|error|fail/i;
 /** What it prints where its clock could not be looked at in time: no fault of the guest's. */
@@ -119,7 +122,7 @@ function comeBack(to: QemuVersion, name: string): [line: string, guest: LinuxGue
 async function bringBack(past: Kept, line: string, guest: LinuxGuest): Promise<Account> {
   let account: Promise<Account> | undefined;
   const words = ["source", "--guest", `snapshot:${past.snapshot}`, "--no-record", "--run", line];
-  const run = await runPostcopy(words, ({ event }) => {
+  const run = await runPostcopy([...words, ...PUSH_RATE], ({ event }) => {
     if (event === "running") account = accountOf(guest);
   });
   expect(sourceReportOf(run).requests.received).toBeGreaterThan(0);

@@ -9,6 +9,7 @@ import type { StreamAnalysis } from "../../src/report/analysis.ts";
 import { analyseSnapshot, analyseStream, runAnalyze } from "../helpers/analysis.ts";
 import { buildBootSector } from "../helpers/boot-sector.ts";
 import { waitUntil } from "../helpers/deadline.ts";
+import { HELD_PUSH_BYTES, hurryOnceAsked } from "../helpers/driven-qemu.ts";
 import { HUGE_PAGE_BYTES, HugePages, needHugePages } from "../helpers/huge-pages.ts";
 import { libvirtSave } from "../helpers/libvirt-save.ts";
 import { startDest } from "../helpers/migration.ts";
@@ -287,6 +288,8 @@ for (const version of QEMU_VERSIONS) {
 
 /** Slow enough that the guest asks for pages before they come by themselves. */
 const SLOW_PUSH = { "max-postcopy-bandwidth": 64 * 1024 * 1024 };
+/** The same, whatever the machine: until one was asked for. */
+const HELD_PUSH = { "max-postcopy-bandwidth": HELD_PUSH_BYTES };
 
 /** A migration between two QEMUs, whose main channel is recorded and analysed. */
 async function moveRecorded(
@@ -299,7 +302,8 @@ async function moveRecorded(
   await enablePostcopy(source, capabilities);
   await enablePostcopy(destination, capabilities);
   await slowPrecopy(source);
-  await source.qmp.execute("migrate-set-parameters", SLOW_PUSH);
+  const isHeld = capabilities["postcopy-preempt"] === true;
+  await source.qmp.execute("migrate-set-parameters", isHeld ? HELD_PUSH : SLOW_PUSH);
   await source.waitForRounds(2);
   const file = directory.file("sent");
   const peer = `tcp:127.0.0.1:${await destination.listen()}`;
@@ -307,6 +311,7 @@ async function moveRecorded(
   await source.qmp.execute("migrate", { uri: recorder.uri });
   await waitForPrecopyRound(source, 2);
   await source.qmp.execute("migrate-start-postcopy");
+  if (isHeld) await hurryOnceAsked(source);
   await source.waitForMigration("completed");
   await destination.waitForMigration("completed");
   await recorder.finish();

@@ -18,6 +18,9 @@ const SIZE = "32MiB";
 const GUEST = `stress:size=${SIZE},duration=300ms`;
 const LIMIT = ["--max-postcopy-bandwidth", "8MiB/s"];
 const SLOW = ["--switchover", "now", ...LIMIT];
+const ENDLESS = ["--max-postcopy-bandwidth", "256KiB/s", "--no-record"];
+/** What comes before the link stands still: the guest runs by then, and most of it is missing. */
+const HELD_BEHIND = 2 ** 20;
 
 /** Waits until the guest has run at the destination for a moment. */
 async function runs(dest: DestRole): Promise<void> {
@@ -27,21 +30,24 @@ async function runs(dest: DestRole): Promise<void> {
 
 /** It writes slowly, and is sent slowly, so that much is dirty and little is asked for. */
 const CALM = {
+  held: Infinity,
   guest: `stress:size=${SIZE},rate=4MiB/s,duration=300ms`,
   flags: ["--switchover", "rounds=1", "--max-bandwidth", "32MiB/s"],
   limit: ["--max-postcopy-bandwidth", "512KiB/s"],
 };
 /** Its runs are compressed, over each of its links. */
 const WILD = {
+  held: HELD_BEHIND,
   guest: GUEST,
   flags: ["--switchover", "now"],
   limit: [...LIMIT, "--compress", "zstd"],
 };
 
-for (const { guest, flags, limit } of [WILD, CALM]) {
+for (const { held, guest, flags, limit } of [WILD, CALM]) {
   recoveryTest(`a link that breaks (${flags.join(" ")}): the guest is whole`, async () => {
     await using dest = await startDest();
     await using link = await Link.start(dest.peer);
+    link.holdBehind(held);
     await using source = startSource({ to: link.uri, guest, flags: [...flags, ...limit] });
     await runs(dest);
     link.cut();
@@ -71,6 +77,7 @@ for (const { guest, flags, limit } of [WILD, CALM]) {
 recoveryTest("a link that breaks over and over, also in the middle of recoveries", async () => {
   await using dest = await startDest();
   await using link = await Link.start(dest.peer);
+  link.holdBehind(HELD_BEHIND);
   await using source = startSource({ to: link.uri, guest: GUEST, flags: SLOW });
   await runs(dest);
   for (let i = 0; i < 3; i++) {
@@ -91,6 +98,7 @@ recoveryTest("recover, on standard input or by SIGUSR2, ends a pause at once", a
   for (const how of ["SIGUSR2", "recover"]) {
     await using dest = await startDest();
     await using link = await Link.start(dest.peer);
+    link.holdBehind(HELD_BEHIND);
     await using source = startSource({ to: link.uri, guest: GUEST, flags: SLOW });
     await runs(dest);
     link.cut();
@@ -110,6 +118,7 @@ recoveryTest("two guests whose links are mixed up: neither gets a page of the ot
   await using other = await startDest();
   await using link = await Link.start(one.peer);
   await using otherLink = await Link.start(other.peer);
+  for (const each of [link, otherLink]) each.holdBehind(HELD_BEHIND);
   await using source = startSource({ to: link.uri, ...twins });
   await using otherSource = startSource({ to: otherLink.uri, ...twins });
   await Promise.all([runs(one), runs(other)]);
@@ -134,6 +143,7 @@ recoveryTest("two guests whose links are mixed up: neither gets a page of the ot
 recoveryTest("strangers do no harm while a destination waits for its source", async () => {
   await using dest = await startDest();
   await using link = await Link.start(dest.peer);
+  link.holdBehind(HELD_BEHIND);
   await using source = startSource({ to: link.uri, guest: GUEST, flags: SLOW });
   await runs(dest);
   link.cut();
@@ -166,13 +176,14 @@ recoveryTest("a source of a kept guest that is killed is started again with --re
   await using directory = new TemporaryDirectory("recover");
   const kept = `snapshot:${directory.file("guest")}`;
   await using keeping = await startDest({ guest: kept });
-  const small = "stress:size=16MiB,duration=100ms";
+  const small = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
   const flags = ["--switchover", "now"];
   await using first = startSource({ to: keeping.peer, guest: small, flags });
   await Promise.all([first.end(), keeping.end()]);
   await using dest = await startDest();
-  await using source = startSource({ to: dest.peer, guest: kept, flags: LIMIT });
-  await dest.event("running");
+  await using source = startSource({ to: dest.peer, guest: kept, flags: ENDLESS });
+  // Pages have come, and there is no end of it.
+  await dest.event("progress", ({ phase, percent }) => phase === "postcopy" && (percent ?? 0) > 0);
   source.program.kill("SIGKILL");
   await dest.phase("paused");
   await using again = startSource({ to: dest.peer, guest: kept, flags: ["--resume"] });

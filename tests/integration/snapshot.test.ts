@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { DestReport, SourceReport } from "../../src/report/report.ts";
 import { HandMadePeer } from "../helpers/hand-made-peer.ts";
 import { WHOLE, bytesOf, opening } from "../helpers/hand-made-stream.ts";
+import { Link } from "../helpers/link.ts";
 import {
   expectAgreement,
   NO_RECOVERY,
@@ -161,10 +162,12 @@ snapshotTest("a directory into which a guest is just received is left alone", as
   await using directory = new TemporaryDirectory("snapshot");
   const path = directory.file("guest");
   await using dest = await startDest({ guest: `snapshot:${path}` });
-  const flags = ["--switchover", "now", "--max-postcopy-bandwidth", "8MiB/s"];
-  await using source = startSource({ to: dest.peer, flags });
+  await using link = await Link.start(dest.peer);
+  link.holdBehind(2 ** 20);
+  await using source = startSource({ to: link.uri, flags: ["--switchover", "now"] });
   await dest.event("running");
   const second = await refusal(path);
+  link.carryOn();
   expect(second.exitCode).toBe(2);
   expect(second.stderr).toStartWith(
     `postcopy: Another process is receiving a guest in ${path}\n  hint: choose another directory`,

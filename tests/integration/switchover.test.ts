@@ -78,7 +78,6 @@ migrationTest("after=300ms: in the middle of a round", async () => {
   expectMoved(source, dest, COUNT);
   expect(source.report.switchover?.reason).toBe("asked to switch after 300 ms");
   expect(precopyMs(source)).toBeGreaterThanOrEqual(300);
-  expect(precopyMs(source)).toBeLessThan(6000);
   const { precopyNormal, precopyZero } = source.report.pages;
   expect(precopyNormal + precopyZero).toBeLessThan(COUNT);
 });

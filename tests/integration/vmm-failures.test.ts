@@ -110,19 +110,22 @@ async function freezeWhenLost(): Promise<void> {
   expect(await vmmReport(vmm)).toMatchObject({ exitCode: 0, wrongPages: 0 });
 }
 
+/** Where the only thread of a VMM of this memory begins: nothing of it is pushed before it waits there. */
+const FIRST_TOUCHED = 5656;
+
 async function killAtDamage(): Promise<void> {
   await using directory = new TemporaryDirectory("vmm-damage");
   const { socket, guest, file } = await prepareVmm(directory);
   const damaged = directory.file("guest");
   cpSync(guest.slice("snapshot:".length), damaged, { recursive: true });
   const ram = readFileSync(join(damaged, "ram-0.bin"));
-  const at = 5000 * 4096;
+  const at = FIRST_TOUCHED * 4096;
   ram[at] = (ram[at] ?? 0) ^ 1;
   writeFileSync(join(damaged, "ram-0.bin"), ram);
   await using dest = await startFilling(socket, `snapshot:${damaged}`);
   await using vmm = await startVmm(socket, "--expect", file);
   const got = await dest.end();
-  expect(warningOf(got, "VMM_KILLED")).toContain("the page at 20480000 of ram-0.bin (pc.ram)");
+  expect(warningOf(got, "VMM_KILLED")).toContain(`the page at ${at} of ram-0.bin (pc.ram)`);
   const [, inRegion] = WAITING_PLACE.exec(warningOf(got, "VMM_KILLED")) ?? [];
   expect(Number(inRegion)).toBe(at);
   expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
@@ -346,6 +349,28 @@ vmmTest(
     expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
   },
 );
+
+vmmTest("a signal that nothing else answers ends dest: the VMM is killed", async () => {
+  const signals = [
+    ["SIGQUIT", 131],
+    ["SIGABRT", 134],
+  ] as const;
+  const ends = signals.map(async ([signal, code]) => {
+    await using directory = new TemporaryDirectory("vmm-signal");
+    const { socket, guest, file } = await prepareVmm(directory);
+    await using dest = await startFilling(socket, guest);
+    await using vmm = await startVmm(socket, "--expect", file, "--wait");
+    await dest.event("running");
+    dest.program.kill(signal);
+    const end = await dest.end();
+    expect(end.exitCode).toBe(code);
+    expect(warningOf(end, "VMM_KILLED")).toContain(
+      "is filled no more: this process ends; no fault",
+    );
+    expect(await vmm.finish()).toMatchObject({ signal: "SIGKILL", stdout: "", stderr: "" });
+  });
+  await Promise.all(ends);
+});
 
 vmmTest("a thread of dest ends by itself: the VMM is killed", async () => {
   const threads = ["incoming", "listen", "fault", "main"].map(async (thread) => {

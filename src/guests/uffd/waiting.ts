@@ -15,6 +15,9 @@ interface AwaitedPage {
   waitedNs: number;
 }
 
+/** A wait that comes so near to TICKS_PERIOD_NS is one that began while the others were looked at. */
+const LOOKING_NS = 1e9;
+
 /**
  * How many pages the VMM's threads wait for, and which of them for the longest time: its region and the
  * offset in that, then its RAM block at the source and the offset there. No fault can have waited since
@@ -27,6 +30,9 @@ export function describeWaiting(
   sinceNs: number,
 ): string {
   if (memory === undefined) return "no source has come, so none of its faults was looked at";
+  const isSure = nowNs - sinceNs < TICKS_PERIOD_NS;
+  // The fault thread goes on: what it notes from now on has not waited at all.
+  const mostNs = Math.min(nowNs - sinceNs + LOOKING_NS, TICKS_PERIOD_NS - LOOKING_NS);
   let count = 0;
   let longest: AwaitedPage | undefined;
   for (const { index } of memory.blocks) {
@@ -34,7 +40,8 @@ export function describeWaiting(
     for (const [page, ticks] of requestedAt.entries()) {
       if (ticks === 0) continue;
       count++;
-      const waitedNs = ticksSince(ticks, nowNs);
+      const sinceThenNs = ticksSince(ticks, nowNs);
+      const waitedNs = sinceThenNs > mostNs ? 0 : sinceThenNs;
       if (longest !== undefined && longest.waitedNs >= waitedNs) continue;
       longest = { block: index, offset: page * TARGET_PAGE_SIZE, waitedNs };
     }
@@ -43,7 +50,6 @@ export function describeWaiting(
   const pages = count === 1 ? "1 page" : `${formatCount(count)} pages`;
   const time = formatDuration(Math.round(longest.waitedNs / 1e6));
   const place = describePlace(longest, memory, regions);
-  const isSure = nowNs - sinceNs < TICKS_PERIOD_NS;
   const which = isSure ? `the longest (${time})` : `one of them (for ${time} or longer)`;
   return `faults on ${pages} wait, ${which} at ${place}`;
 }

@@ -45,7 +45,7 @@ import { blocksOf } from "./blocks.ts";
 
 const PAGE = 4096;
 /** What fits into a socket's buffer. */
-const SOCKET_BYTES_MAX = 96 * 1024;
+export const SOCKET_BYTES_MAX = 96 * 1024;
 const RECOVERY_TIMEOUT_MS = 20;
 /** A channel that is silent has ended here. */
 const LINK_TIMEOUT_MS = 1000;
@@ -53,19 +53,19 @@ const LINK_TIMEOUT_MS = 1000;
 const MAIN_PATIENCE_MS = 20;
 /** Turns of the urgent channel's owner: each reads all that there is. */
 const TURNS = 4;
-const TOKEN = 0xdead_beef;
+export const TOKEN = 0xdead_beef;
 
 const stopFd = makeEventDescriptor();
 const scratch = mapScratch(MULTIFD_BUFFER_BYTES + SIDE_BYTES);
 
 /** A channel over a buffer that all cases use, one after the other. */
-function channelOver(fd: number, bytes = 64 * 1024): Channel {
+export function channelOver(fd: number, bytes = 64 * 1024): Channel {
   const options: ChannelOptions = { fd, stopFd, peer: "the source", bufferBytes: 0 };
   return new Channel(options, { address: scratch.address, length: bytes, pos: 0, end: 0, base: 0 });
 }
 
 /** Looks that every page is of a block and within it. */
-function checkingSink(blocks: readonly RamBlock[], buffer: ReceiveBuffer): PageSink {
+export function checkingSink(blocks: readonly RamBlock[], buffer: ReceiveBuffer): PageSink {
   const check = (block: RamBlock, offset: number, count: number): void => {
     const isInside = offset % PAGE === 0 && offset >= 0 && offset + count * PAGE <= block.length;
     if (blocks[block.index] !== block || !isInside || count < 1) {
@@ -108,7 +108,7 @@ function placingSink(
   };
 }
 
-function errors(run: () => Verdict): Verdict {
+export function errors(run: () => Verdict): Verdict {
   try {
     return run();
   } catch (error) {
@@ -163,7 +163,7 @@ function runUrgent(bytes: Uint8Array, place: Place): Verdict {
 }
 
 /** As much of a channel as fits into a socket. */
-function shortened(material: Material): Material {
+export function shortened(material: Material): Material {
   const { name, bytes, layout } = material;
   const last = layout.spans.findLast(({ end }) => end <= SOCKET_BYTES_MAX);
   const end = Math.min(bytes.length, last?.end ?? SOCKET_BYTES_MAX);
@@ -173,7 +173,7 @@ function shortened(material: Material): Material {
 }
 
 /** A socket in which bytes wait, closed at the other end. */
-function filledSocket(bytes: Uint8Array): number {
+export function filledSocket(bytes: Uint8Array): number {
   const [fd, other] = makeSocketPair();
   for (const each of [fd, other]) setNonBlocking(each, true);
   fill(other, bytes);

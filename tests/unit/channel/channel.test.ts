@@ -189,10 +189,8 @@ describe("a stop", () => {
     using descriptors = new Descriptors();
     const { channel, stopFd } = channelOver(descriptors);
     raiseEventDescriptor(stopFd);
-    const began = performance.now();
     expect(() => channel.reader.u8()).toThrow(StoppedError);
     expect(() => channel.write(new Uint8Array(8 * 2 ** 20))).toThrow(StoppedError);
-    expect(performance.now() - began).toBeLessThan(2000);
   });
 
   test("reaches a thread that waits already", async () => {

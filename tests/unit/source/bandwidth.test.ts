@@ -13,10 +13,8 @@ function timed(action: () => void): number {
 describe("a bandwidth limit", () => {
   test("of 0 is none", () => {
     const bandwidth = new Bandwidth(0);
-    const tookMs = timed(() => {
-      for (let i = 0; i < 1000; i++) bandwidth.spend(2 ** 40, never);
-    });
-    expect(tookMs).toBeLessThan(1000);
+    // With any limit it would not come to its end.
+    for (let i = 0; i < 1000; i++) bandwidth.spend(2 ** 40, never);
   });
 
   test("is kept over many pieces, after a tenth of a second that is free", () => {
@@ -42,11 +40,8 @@ describe("a bandwidth limit", () => {
   test("does not hold up whoever has something better to do", () => {
     const bandwidth = new Bandwidth(1000);
     let looks = 0;
-    const tookMs = timed(() => {
-      // A quarter of an hour's worth.
-      bandwidth.spend(1_000_000, () => ++looks === 3);
-    });
-    expect(tookMs).toBeLessThan(2000);
+    // A quarter of an hour's worth.
+    bandwidth.spend(1_000_000, () => ++looks === 3);
     expect(looks).toBe(3);
   });
 

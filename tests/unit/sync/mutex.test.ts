@@ -90,13 +90,10 @@ describe("a lock", () => {
     const counter = new SharedArrayBuffer(8);
     const stop = new SharedEvent();
     const hogging = hog.call("hogUntil", mutex.shared, counter, stop.shared, 2);
-    const waited = await urgent.call("turnsWaited", mutex.shared, counter, 60);
+    await urgent.call("lockUrgently", mutex.shared, counter, 60);
     stop.set();
-    await hogging;
-    // Between two pieces the hog may be faster by one.
-    expect(waited.filter((turns) => turns > 2)).toEqual([]);
-    const many = waited.filter((turns) => turns === 2).length;
-    expect(many).toBeLessThan(30);
-    expect(new Int32Array(counter)[0]).toBeGreaterThan(60);
+    // Between two pieces the hog may be faster by one, however the threads are scheduled.
+    expect(await hogging).toBeLessThanOrEqual(1);
+    expect(new Int32Array(counter)[0]).toBeGreaterThanOrEqual(60);
   });
 });

@@ -26,5 +26,11 @@ test("the page that is waited for the longest, by region and by block, and how m
   );
   // Longer than what 32 bits of ticks can tell: seven minutes.
   expect(say(-430e9)).toStartWith("faults on 4 pages wait, one of them (for 3 s or longer) at ");
+  // Noted while the others were looked at.
+  first?.fill(requestTicks(5.1e9), 6, 7);
+  expect(say()).toStartWith(
+    "faults on 5 pages wait, the longest (3 s) at offset 0x3000 of region 1",
+  );
+  expect(say(-430e9)).toStartWith("faults on 5 pages wait, one of them (for 3 s or longer) at ");
   expect(describeWaiting(undefined, regions, 0, 0)).toStartWith("no source has come");
 });
