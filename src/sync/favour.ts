@@ -19,7 +19,7 @@ const NICE = -15;
 /** Over at least this time ... */
 const WINDOW_NS = 200e6;
 /** ... a thread in real time may take up at most this share of a processor. */
-const SHARE_MAX = 0.8;
+const SHARE_MAX = 0.9;
 
 export class Favour {
   readonly #words: Int32Array<SharedArrayBuffer>;
