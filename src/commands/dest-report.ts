@@ -1,21 +1,18 @@
 /** The report of a guest that was received by this program. */
 import { WORD } from "../dest/shared.ts";
 import { diskBytes } from "../guests/snapshot/directory.ts";
-import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
-import type { StopTime } from "../guests/stress/state.ts";
 import { totalBytes } from "../ram/block.ts";
-import type { RamBlock } from "../ram/block.ts";
 import type { Movement } from "../report/movement.ts";
 import type { Observations } from "../report/observations.ts";
 import { REPORT_VERSION } from "../report/report.ts";
-import type { DestReport, Downtime } from "../report/report.ts";
+import type { DestReport } from "../report/report.ts";
 import { destCounts } from "../report/summary.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
 import { favourOf } from "../sync/favour.ts";
 import type { DestCrew } from "../threads/dest-crew.ts";
 import { errorChain } from "../util/errors.ts";
-import { bootId } from "../util/processes.ts";
 import { VERSION } from "../util/version.ts";
+import type { ArrivalNotes } from "./arrival-notes.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import type { DestJob, DestMoment } from "./dest-job.ts";
@@ -26,13 +23,8 @@ import type { Timeline } from "./timeline.ts";
 export interface FinishedArrival {
   job: Pick<DestJob, "guestText" | "interrupts">;
   crew: DestCrew;
-  timeline: Timeline<DestMoment>;
-  /** Who sent it. */
-  source: string;
-  blocks: readonly RamBlock[];
-  downtime: Downtime | null;
+  notes: ArrivalNotes;
   completedIn: DestReport["completedIn"];
-  kept: KeptSnapshot | undefined;
   audit: AuditFigures | null;
   failure: Error | undefined;
 }
@@ -51,17 +43,6 @@ export function destObservations(
   });
   const zeroNs = timeline.at("connected") ?? timeline.startNs;
   return { zeroNs, moments, movement, latencies: crew.faultTimes };
-}
-
-/** From the guest's last instruction at the source to its first here, where clocks compare. */
-export function oneClockDowntime(
-  stopTime: StopTime,
-  startedNs: number | undefined,
-): Downtime | null {
-  if (stopTime.bootId !== bootId()) return null;
-  if (startedNs === undefined || stopTime.monotonicNs === 0) return null;
-  const ms = Math.max(0, (startedNs - stopTime.monotonicNs) / 1e6);
-  return { ms, method: "one-clock" };
 }
 
 function timesOf(timeline: Timeline<DestMoment>): DestReport["times"] {
@@ -85,7 +66,8 @@ function postcopyRate(timeline: Timeline<DestMoment>, pages: number): number | n
 
 /** The report of a migration that has ended, well or not. */
 export function destReport(arrived: FinishedArrival): DestReport {
-  const { job, crew, timeline, blocks, kept, failure } = arrived;
+  const { job, crew, notes, failure } = arrived;
+  const { timeline, blocks, kept } = notes;
   const counts = destCounts(crew.counts);
   const { control } = crew.shared;
   const latency = crew.faultTimes;
@@ -97,10 +79,10 @@ export function destReport(arrived: FinishedArrival): DestReport {
     program: VERSION,
     startedAt: timeline.startedAt,
     guest: job.guestText,
-    peer: arrived.source,
+    peer: notes.source,
     outcome: job.interrupts.outcome(failure),
     error: failure === undefined ? null : { code, message: errorChain(failure) },
-    downtime: arrived.downtime,
+    downtime: notes.downtime,
     times: timesOf(timeline),
     rates: { precopy: null, postcopy: postcopyRate(timeline, pushed) },
     memory: { guestBytes: totalBytes(blocks), peakRssBytes: peakResidentBytes() },

@@ -149,7 +149,7 @@ class DrivenSource {
     if (failure === undefined) interrupts.settle(EXIT.ok);
     else interrupts.settleFailure(failure);
     // One that goes on sending goes on as it was told to.
-    if (!interrupts.abandoned) await driver.restoreSettings();
+    if (failure === undefined || !interrupts.abandoned) await driver.restoreSettings();
     output.finish(this.#report(failure), driveObservations(this.#timeline, this.#watch.movement));
     if (failure === undefined) return EXIT.ok;
     if (!interrupts.interrupted) throw failure;

@@ -8,15 +8,14 @@ import type { RamBlock } from "../ram/block.ts";
 import type { DestCrew } from "../threads/dest-crew.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
-import type { DestJob, DestMoment } from "./dest-job.ts";
-import type { Timeline } from "./timeline.ts";
+import type { ArrivalNotes } from "./arrival-notes.ts";
+import type { DestJob } from "./dest-job.ts";
 
 export interface GuestPlaceOptions {
   job: Pick<DestJob, "guest" | "peer" | "output">;
   crew: DestCrew;
-  timeline: Timeline<DestMoment>;
-  /** Its memory, as far as it is known. */
-  blocks: () => readonly RamBlock[];
+  /** What is known of it. */
+  notes: Pick<ArrivalNotes, "timeline" | "blocks">;
 }
 
 export class GuestPlace {
@@ -27,7 +26,7 @@ export class GuestPlace {
   }
 
   get #blocks(): readonly RamBlock[] {
-    return this.#options.blocks();
+    return this.#options.notes.blocks;
   }
 
   /** Where the guest is that did not start here: what the source knows of that makes a difference. */
@@ -53,7 +52,7 @@ export class GuestPlace {
   /** Says where a failure leaves the guest. */
   say(): void {
     const { guest, output } = this.#options.job;
-    if (this.#options.timeline.at("connected") === undefined && !isResumed(guest)) return;
+    if (this.#options.notes.timeline.at("connected") === undefined && !isResumed(guest)) return;
     if (this.#options.crew.refuse()) {
       if (guest.kind === "snapshot" && !isResumed(guest)) forgetArrival(guest.directory);
       log.info(this.refusedText());
@@ -65,7 +64,7 @@ export class GuestPlace {
       output.warn("GUEST_AT_SOURCE", `${this.#partText(left)}${rest}`);
       return;
     }
-    if (guest.kind === "snapshot" && this.#options.timeline.at("postcopy") !== undefined) {
+    if (guest.kind === "snapshot" && this.#options.notes.timeline.at("postcopy") !== undefined) {
       const message =
         "The snapshot is whole, but its name may not outlast a loss of power: end its source only " +
         `when this has succeeded: sync ${guest.directory}`;
@@ -91,7 +90,7 @@ export class GuestPlace {
     }
     // Nothing is missing of a guest that was not counted yet, either.
     if (this.#blocks.length === 0) return "What is there of the guest could not be looked through";
-    return this.#options.timeline.at("drained") === undefined
+    return this.#options.notes.timeline.at("drained") === undefined
       ? "All of the guest came, but it was not made a snapshot"
       : "All of the guest came, but it could not be made durable";
   }

@@ -107,10 +107,13 @@ export class Interrupts {
     return this.#abandoned;
   }
 
-  /** What a report says of a migration that ended with `failure`, or well. */
-  outcome(failure: Error | undefined): Outcome {
+  /**
+   * What a report says of a migration that ended with `failure`, or well. `isBack`: the guest is where it
+   * was, as its destination gave it back while the signal was obeyed.
+   */
+  outcome(failure: Error | undefined, isBack = false): Outcome {
     if (failure === undefined) return "completed";
-    if (this.#abandoned) return "abandoned";
+    if (this.#abandoned && !isBack) return "abandoned";
     return this.#obeyed ? "cancelled" : "failed";
   }
 

@@ -1,7 +1,9 @@
 /** `postcopy journal`: which guests were handed over from this host, and how one is forgotten. */
+import { existsSync } from "node:fs";
 import * as z from "zod";
 import { defaultJournal, Journal } from "../journal/journal.ts";
 import type { ListedEntry } from "../journal/journal.ts";
+import { PostcopyError } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { isAlive } from "../util/processes.ts";
 import { stderrTerminal } from "../util/terminal.ts";
@@ -30,7 +32,14 @@ export const journal = defineStrictCommand({
   check: checkCommon,
   run: async (options) => {
     const output = await openOutput(options);
-    const opened = Journal.open(options.journal ?? defaultJournal(process.env));
+    const directory = options.journal ?? defaultJournal(process.env);
+    // A name that is mistyped is to be found out, and to leave nothing behind.
+    if (!existsSync(directory)) {
+      if (options.journal !== undefined || options.forget !== undefined) throw noJournal(directory);
+      if (!options.quiet) stderrTerminal.writeLines(`There is no journal in ${directory}`);
+      return;
+    }
+    const opened = Journal.open(directory);
     if (options.forget !== undefined) {
       const forgotten = opened.forgetNamed(options.forget);
       tell(forgotten, output);
@@ -45,6 +54,12 @@ export const journal = defineStrictCommand({
     stderrTerminal.writeLines(entries.length === 0 ? none : lines.join("\n"));
   },
 });
+
+function noJournal(directory: string): PostcopyError {
+  return new PostcopyError("NO_JOURNAL", `There is no journal in ${directory}`, {
+    hint: "one is made where the first guest is handed over from; --journal names another",
+  });
+}
 
 function indented(listed: ListedEntry): string {
   return `  ${describe(listed)}`;

@@ -1,56 +1,39 @@
 /** Receives one guest: starts the crew, shows what happens, obeys the operator, makes the report. */
-import { formatPeer } from "../channel/address.ts";
-import type { DestEvent, GuestMemory } from "../dest/context.ts";
+import type { GuestMemory } from "../dest/context.ts";
 import { StoppedError } from "../channel/channel.ts";
 import { guestRuns } from "../dest/refusal.ts";
 import { WORD } from "../dest/shared.ts";
 import { isResumed } from "../guests/registry.ts";
-import type { ArrivalNews } from "../guests/registry.ts";
-import type { KeptSnapshot } from "../guests/snapshot/dest-guest.ts";
-import type { StopTime } from "../guests/stress/state.ts";
 import type { RamBlock } from "../ram/block.ts";
 import type { Observations } from "../report/observations.ts";
-import type { DestReport, Downtime } from "../report/report.ts";
+import type { DestReport } from "../report/report.ts";
 import { destProgress, destResidency } from "../report/summary.ts";
 import { DestCrew } from "../threads/dest-crew.ts";
-import { preloadStressThreads, StressCrew } from "../threads/stress-crew.ts";
-import type { Stamped, WarningNews } from "../threads/tasks.ts";
+import type { StressCrew } from "../threads/stress-crew.ts";
 import { ThreadError } from "../threads/thread.ts";
 import { errorChain, errorRecord, EXIT } from "../util/errors.ts";
 import { log } from "../util/log.ts";
 import { formatCount } from "../util/units.ts";
+import { ArrivalNotes } from "./arrival-notes.ts";
 import type { AuditFigures } from "./audit-guest.ts";
 import { sayListening } from "./dest-job.ts";
-import type { DestJob, DestMoment } from "./dest-job.ts";
-import { destObservations, destReport, oneClockDowntime } from "./dest-report.ts";
+import type { DestJob } from "./dest-job.ts";
+import { destObservations, destReport } from "./dest-report.ts";
 import { GuestPlace } from "./guest-place.ts";
 import { INTERRUPTS_MAX } from "./interrupts.ts";
 import { closeArrival, openArrival } from "./peers.ts";
 import type { OpenedArrival } from "./peers.ts";
 import { withTlsFailure } from "./tls-failure.ts";
-import { Timeline } from "./timeline.ts";
 import { MovementWatch } from "./watch-movement.ts";
 
-/** Threads loaded ahead for a stress guest, whose number of workers is known too late to wait. */
-const STRESS_THREADS_AHEAD = 2;
-
 export class DestRun {
-  /** The stress guest that arrived, if it is one. */
-  stress: StressCrew | undefined;
-  /** Its memory. */
-  blocks: readonly RamBlock[] = [];
   readonly #job: DestJob;
-  readonly #timeline = new Timeline<DestMoment>();
+  readonly #notes: ArrivalNotes;
   readonly #watch: MovementWatch;
   readonly #crew: DestCrew;
   readonly #opened: OpenedArrival;
   readonly #place: GuestPlace;
-  readonly #preloaded: ReturnType<typeof preloadStressThreads>;
-  /** When the guest executed its last instruction at the source. */
-  #stopTime: StopTime | undefined;
-  #kept: KeptSnapshot | undefined;
   #completedIn: DestReport["completedIn"] = null;
-  #source: string;
   /** What ended the run from outside of its threads. */
   #endedBy: Error | undefined;
   #isOver = false;
@@ -58,9 +41,8 @@ export class DestRun {
   private constructor(job: DestJob, opened: OpenedArrival) {
     this.#job = job;
     this.#opened = opened;
+    const notes = (this.#notes = new ArrivalNotes(job, opened));
     this.#watch = new MovementWatch(job.output.page);
-    this.#source = opened.source ?? (isResumed(job.guest) ? "the source" : formatPeer(job.peer));
-    this.#preloaded = job.guest.kind === "stress" ? preloadStressThreads(STRESS_THREADS_AHEAD) : [];
     this.#crew = new DestCrew({
       guest: job.guest,
       arrival: opened.arrival,
@@ -69,11 +51,10 @@ export class DestRun {
       linkTimeoutMs: job.linkTimeoutMs,
       pushChannels: job.channels - 1,
       moved: this.#watch.shared,
-      connected: (peer) => this.#connected(peer),
-      event: (event) => this.#take(event),
+      connected: (peer) => notes.connected(peer),
+      event: (event) => notes.take(event),
     });
-    const [crew, timeline] = [this.#crew, this.#timeline];
-    this.#place = new GuestPlace({ job, crew, timeline, blocks: () => this.blocks });
+    this.#place = new GuestPlace({ job, crew: this.#crew, notes });
   }
 
   /** Opens the listening socket and says where. */
@@ -99,15 +80,16 @@ export class DestRun {
   async receive(giveUp: (why: Error) => boolean = () => this.#endsWithProcess): Promise<void> {
     const { guest, output, interrupts } = this.#job;
     const crew = this.#crew;
+    const { timeline } = this.#notes;
     interrupts.onInterrupt((count) => this.#interrupt(count));
     void this.#opened.bridge?.lost.then((why) => this.#loseTls(why));
     let connectedMs = 0;
     this.#watch.start(() => destResidency(crew.counts));
     const progress = output.startProgress(() => {
       // A guest that is resumed is at work before its source has come back.
-      const nobody = this.#timeline.at("connected") === undefined && !isResumed(guest);
-      if (nobody) connectedMs = this.#timeline.elapsedMs;
-      const sinceMs = this.#timeline.elapsedMs - connectedMs;
+      const nobody = timeline.at("connected") === undefined && !isResumed(guest);
+      if (nobody) connectedMs = timeline.elapsedMs;
+      const sinceMs = timeline.elapsedMs - connectedMs;
       return destProgress(crew.counts, sinceMs, isResumed(guest));
     });
     try {
@@ -118,7 +100,7 @@ export class DestRun {
       // A guest that runs here goes on, and may be interrupted.
       if (guest.kind === "stress") interrupts.exitOnInterrupt();
       else interrupts.settle(EXIT.ok);
-      const sinceStartMs = this.#timeline.ms("connected", "drained") ?? 0;
+      const sinceStartMs = timeline.ms("connected", "drained") ?? 0;
       output.events.emit({ event: "drained", sinceStartMs });
     } catch (error) {
       const why = await this.#failure(error);
@@ -149,6 +131,16 @@ export class DestRun {
     if (!(error instanceof Error)) return new Error(String(error));
     if (!(error instanceof ThreadError)) return error;
     return await withTlsFailure(errorRecord(error), this.#opened.bridge);
+  }
+
+  /** The stress guest that arrived, if it is one. */
+  get stress(): StressCrew | undefined {
+    return this.#notes.stress;
+  }
+
+  /** Its RAM blocks. */
+  get blocks(): readonly RamBlock[] {
+    return this.#notes.blocks;
   }
 
   /** The memory of the guest, once it is known. */
@@ -188,63 +180,6 @@ export class DestRun {
     }
   }
 
-  #connected(peer: string): void {
-    // Whoever was there before got no further than the opening.
-    this.#timeline.forget("connected", "precopy");
-    this.#timeline.note("connected");
-    this.#noteSource(peer);
-  }
-
-  #noteSource(peer: string): void {
-    // Over TLS, and of a source in this process, the threads see only a private socket.
-    this.#source = this.#opened.source ?? this.#opened.bridge?.peer ?? peer;
-    this.#job.output.events.emit({ event: "connected", peer: this.#source });
-  }
-
-  #take(event: Stamped<DestEvent> | ArrivalNews | WarningNews): void {
-    const { output, guestText } = this.#job;
-    switch (event.kind) {
-      case "phase":
-        if (event.phase !== "paused") this.#timeline.note(event.phase, event.atNs);
-        output.events.emit({ event: "phase", phase: event.phase });
-        break;
-      case "guest": {
-        this.blocks = event.blocks;
-        const blocks = event.blocks.map(({ name, length, pageSize }) => {
-          return { name, bytes: length, pageSize };
-        });
-        output.events.emit({ event: "guest", guest: guestText, blocks });
-        break;
-      }
-      case "channels": {
-        const { urgentChannel, pushChannels } = event;
-        output.events.emit({ event: "channels", urgentChannel, pushChannels });
-        break;
-      }
-      case "returned":
-        this.#noteSource(event.peer);
-        break;
-      case "running": {
-        this.#timeline.note("running", event.atNs);
-        const sinceStartMs = this.#timeline.ms("connected", "running") ?? 0;
-        output.events.emit({ event: "running", sinceStartMs, downtime: this.#downtime() });
-        break;
-      }
-      case "stress arrived":
-        this.stress = new StressCrew(event.guest.setup, this.#preloaded);
-        break;
-      case "stress stopped":
-        this.#stopTime = event.stopTime;
-        break;
-      case "snapshot kept":
-        this.#kept = event.snapshot;
-        break;
-      case "warning":
-        output.warn("DEST_WARNING", event.message);
-        break;
-    }
-  }
-
   /**
    * Until the guest runs here giving up costs nothing; afterwards it costs the guest. Both ways end
    * soon, with a report: who cannot wait for it presses once more.
@@ -275,12 +210,6 @@ export class DestRun {
     return "abandoned";
   }
 
-  #downtime(): Downtime | null {
-    if (this.#stopTime === undefined || this.stress === undefined) return null;
-    const { firstNs } = this.stress.control.runTimes();
-    return oneClockDowntime(this.#stopTime, firstNs > 0 ? firstNs : this.#timeline.at("running"));
-  }
-
   /** Says where a failure leaves the guest. */
   sayWhere(): void {
     this.#place.say();
@@ -290,15 +219,14 @@ export class DestRun {
   get observed(): Observations {
     // A guest that is kept runs nowhere.
     const runs = this.#job.guest.kind === "stress";
-    return destObservations(this.#timeline, this.#watch.movement, this.#crew, runs);
+    return destObservations(this.#notes.timeline, this.#watch.movement, this.#crew, runs);
   }
 
   /** The report, after `receive`; `failure` if that threw. */
   report(audit: AuditFigures | null, failure: Error | undefined): DestReport {
     return destReport({
-      ...{ job: this.#job, crew: this.#crew, timeline: this.#timeline, source: this.#source },
-      ...{ blocks: this.blocks, downtime: this.#downtime(), completedIn: this.#completedIn },
-      ...{ kept: this.#kept, audit, failure },
+      ...{ job: this.#job, crew: this.#crew, notes: this.#notes },
+      ...{ completedIn: this.#completedIn, audit, failure },
     });
   }
 }

@@ -21,7 +21,7 @@ import { noteResumed, settle } from "./journal.ts";
 import { PrecopyRecord } from "./precopy-record.ts";
 import { takeOrders } from "./orders.ts";
 import { sourceSettings } from "./source-flags.ts";
-import { costText, sayWaiting } from "./source-job.ts";
+import { costText, placeAfter, sayWaiting } from "./source-job.ts";
 import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { brokenBy, failureOf, sourceObservations, sourceReport } from "./source-report.ts";
 import type { SourceMoment } from "./source-report.ts";
@@ -276,14 +276,15 @@ export class SourceRun {
       : cancelled
         ? "cancelled"
         : "failed";
+    const place = placeAfter(result);
     const report = sourceReport({
-      ...{ job: this.#job, crew, timeline: this.#timeline, failure },
+      ...{ job: this.#job, crew, timeline: this.#timeline, failure, place },
       ...{ precopy: this.#precopy, recoveries: this.#recoveries },
     });
     if (phase !== undefined) crew.shared.counters.set(SOURCE.phase, SOURCE_PHASES.indexOf(phase));
     const requested = crew.shared.requested();
     const observed = sourceObservations(this.#timeline, this.#watch.movement, crew);
-    return { report, observed, requested, failure, place: placeAfter(result) };
+    return { report, observed, requested, failure, place };
   }
 
   /** When the guest ran: our own destination says so, of a QEMU we know when it was about to. */
@@ -291,11 +292,6 @@ export class SourceRun {
     const running = crew.shared.times[TIME.running] ?? 0;
     return running > 0 ? running : (crew.shared.times[TIME.loaded] ?? 0);
   }
-}
-
-/** Where the guest is. */
-function placeAfter(result: MigrationResult): SourceEnd["place"] {
-  return result.ok ? "destination" : result.place;
 }
 
 /** Whether whoever was there waits for another guest than this one. */

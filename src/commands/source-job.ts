@@ -4,7 +4,7 @@ import type { JournalRecord } from "../journal/record.ts";
 import type { Observations } from "../report/observations.ts";
 import type { SourceReport } from "../report/report.ts";
 import type { GuestIdentity } from "../stream/identity.ts";
-import type { Route } from "../threads/tasks.ts";
+import type { MigrationResult, Route } from "../threads/tasks.ts";
 import type { ThreadError } from "../threads/thread.ts";
 import type { TlsBridge } from "../threads/tls-bridge.ts";
 import { formatDuration } from "../util/duration.ts";
@@ -104,6 +104,11 @@ export interface SourceEnd {
   failure: ThreadError | undefined;
   /** Where the guest is. */
   place: "source" | "destination";
+}
+
+/** Where the guest is. */
+export function placeAfter(result: MigrationResult): SourceEnd["place"] {
+  return result.ok ? "destination" : result.place;
 }
 
 /** The exit code of a migration that ended; a failure that nobody asked for is thrown. */

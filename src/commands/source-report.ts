@@ -17,7 +17,7 @@ import { VERSION } from "../util/version.ts";
 import { AFTERMATH } from "./broken-link.ts";
 import { peakResidentBytes } from "./process-memory.ts";
 import type { PrecopyRecord } from "./precopy-record.ts";
-import type { SourceJob } from "./source-job.ts";
+import type { SourceEnd, SourceJob } from "./source-job.ts";
 import { deepestCause, withTlsFailure } from "./tls-failure.ts";
 import { ratePerSecond } from "./timeline.ts";
 import type { Timeline } from "./timeline.ts";
@@ -34,6 +34,7 @@ export interface FinishedSend {
   /** How often the link broke and was made anew. */
   recoveries: number;
   failure: ThreadError | undefined;
+  place: SourceEnd["place"];
 }
 
 /** The code of what broke the link: the kernel tells only one thread. */
@@ -104,7 +105,7 @@ export function sourceReport(sent: FinishedSend): SourceReport {
     startedAt: timeline.startedAt,
     guest: guestText,
     peer: peerText,
-    outcome: interrupts.outcome(failure),
+    outcome: interrupts.outcome(failure, sent.place === "source"),
     error: failure === undefined ? null : { code: failure.code, message: errorChain(failure) },
     downtime: downtime === null ? null : { ms: downtime, method: "acknowledged" },
     times,

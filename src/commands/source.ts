@@ -121,8 +121,9 @@ export const source = defineStrictCommand({
     const record = journal?.record(identity, peer, { replaces: resume ? earlier : [] });
     const stored = await openStoredGuest(guest, options, output);
     const end = await sendStored({ ...job, ...stored, resume, record });
-    // Whoever listens there now has the whole guest.
-    if (end.failure === undefined && journal !== undefined) forget(journal, earlier, output);
+    // Whoever listens there now has the whole guest, or said that the one it had is no more.
+    const isOver = end.failure === undefined || (resume && end.place === "source");
+    if (isOver && journal !== undefined) forget(journal, earlier, output);
     return exitCode(job, end);
   },
 });

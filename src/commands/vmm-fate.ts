@@ -16,9 +16,13 @@ import type { Output } from "./common.ts";
 
 /**
  * Signals that end a process by default and that nothing else here answers (Ctrl-\ sends the first).
- * What the kernel raises for a fault of this process's own cannot be answered in JavaScript.
+ * What the kernel raises for a fault of this process's own (SIGSYS and SIGTRAP too) cannot be answered in
+ * JavaScript; of SIGSTKFLT and those of real time Bun tells nobody.
  */
-const OTHER_SIGNALS = ["SIGQUIT", "SIGABRT", "SIGALRM", "SIGVTALRM", "SIGXCPU"] as const;
+const OTHER_SIGNALS = [
+  ...(["SIGQUIT", "SIGABRT", "SIGALRM", "SIGVTALRM"] as const),
+  ...(["SIGXCPU", "SIGPROF", "SIGIO"] as const),
+] as const;
 
 /** What --on-failure may be. */
 export const ON_FAILURE = ["kill", "freeze"] as const;

@@ -67,7 +67,8 @@ export class MigrationError extends PostcopyError {
   readonly #isGone: boolean;
 
   constructor(place: GuestPlace, context: SourceContext, cause: unknown) {
-    const isGone = cause instanceof GuestGoneError;
+    // A live one that has not left is here, whatever anybody says of it.
+    const isGone = cause instanceof GuestGoneError && !(context.guest.live && place === "source");
     const hint = isGone ? undefined : failureHint(place, context);
     const text = isGone ? goneText(context) : failureText(place, context);
     super(isGone ? cause.code : "MIGRATION_FAILED", text, {

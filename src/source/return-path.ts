@@ -73,7 +73,8 @@ function answers(
 
 /**
  * A page could not be sent, as the destination has hung up, maybe on another channel: what it said last
- * still lies behind requests that nobody answers any more. Returns whether that was why.
+ * still lies behind requests that nobody answers any more. What else it has said counts: a refusal is none
+ * behind the word that the device state is loaded. Returns whether that was why.
  */
 function hearLastWords({ channel, shared }: ReturnPathContext): boolean {
   const { reader } = channel;
@@ -84,6 +85,7 @@ function hearLastWords({ channel, shared }: ReturnPathContext): boolean {
       const { bytes, view, pos, end, base } = reader;
       const taken = decodeReturnPath(bytes, view, pos, end, record, base);
       if (taken === 0) reader.ensure(reader.available + 1);
+      else if (record.type === RETURN_PATH.pong) takePong(shared, record.value, monotonicNs());
       else if (record.type === RETURN_PATH.shut && record.value > 0) break;
       reader.pos += taken;
     }

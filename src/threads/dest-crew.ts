@@ -254,7 +254,7 @@ export class DestCrew {
     raiseEventDescriptor(this.#pushStopFd);
   }
 
-  /** As of MainLink; after `run`. */
+  /** As of MainLink. */
   tellGone(): void {
     this.#main.tellGone();
   }

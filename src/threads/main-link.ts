@@ -41,27 +41,29 @@ export class MainLink {
   }
 
   /**
-   * Tells a source of ours that its guest ran here and is no more, so that it does not come back; after
-   * `run`. A thread that has ended by itself may have left the return path locked.
+   * Tells a source of ours that its guest ran here and is no more, so that it does not come back: once,
+   * before any thread closes anything of the link, or when all have ended. One that has ended by itself may
+   * have left the return path locked.
    */
   tellGone(): void {
     const { control, returnPathLock } = this.#shared;
     if (this.fd < 0 || Atomics.load(control, WORD.returnPathOpen) === 0) return;
     const deadline = performance.now() + LOCK_PATIENCE_MS;
     while (!returnPathLock.tryLock()) if (performance.now() > deadline) return;
-    const writer = new StreamWriter();
-    writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
-    // Nobody is waited for.
-    const raised = makeEventDescriptor();
-    raiseEventDescriptor(raised);
+    let raised = -1;
     try {
+      const writer = new StreamWriter();
+      writeReturnPathMessage(writer, { kind: "shut", status: SHUT_STATUS.guestGone });
+      // Nobody is waited for.
+      raised = makeEventDescriptor();
+      raiseEventDescriptor(raised);
       this.#open(raised).write(writer.bytes);
       Atomics.store(control, WORD.returnPathOpen, 0);
     } catch {
-      // It is not there, or takes nothing.
+      // It is not there, or takes nothing; or this process has no descriptor left to tell it with.
     } finally {
       returnPathLock.unlock();
-      closeDescriptor(raised);
+      if (raised >= 0) closeDescriptor(raised);
     }
   }
 

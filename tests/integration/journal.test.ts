@@ -7,9 +7,15 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { eventsSchema } from "../../src/report/events.ts";
+import { identityPings, newIdentity, PONG_SAME_GUEST } from "../../src/stream/identity.ts";
+import {
+  writeReceivedBitmapEnd,
+  writeReceivedBitmapStart,
+} from "../../src/stream/received-bitmap.ts";
 import { LONG_TEST_MS, waitUntil } from "../helpers/deadline.ts";
 import { HandMadeDestination } from "../helpers/hand-made-peer.ts";
-import { startDest, startSource } from "../helpers/migration.ts";
+import { bytesOf, command, ping } from "../helpers/hand-made-stream.ts";
+import { pages, startDest, startSource } from "../helpers/migration.ts";
 import type { SourceRole } from "../helpers/migration.ts";
 import { needUserfaultfd, requireOrSkip } from "../helpers/need.ts";
 import { runPostcopy } from "../helpers/postcopy-run.ts";
@@ -18,6 +24,7 @@ import { TemporaryDirectory } from "../helpers/temporary-directory.ts";
 
 const journalTest = requireOrSkip(needUserfaultfd());
 
+const COUNT = pages("16MiB");
 /** It asks for a page now and then, so that much is missing when its sender is killed. */
 const CALM = "stress:size=16MiB,rate=1MiB/s,duration=100ms";
 const SLOW = ["--max-postcopy-bandwidth", "256KiB/s"] as const;
@@ -173,6 +180,45 @@ journalTest(
     expect(entriesIn(journal)).toEqual([]);
   },
 );
+
+/** The answer to RECV_BITMAP of a destination that has nothing of the guest. */
+const EMPTY_BITMAP = bytesOf(
+  (writer) => writeReceivedBitmapStart(writer, "stress.ram", COUNT),
+  (writer) => writer.raw(new Uint8Array(COUNT / 8)),
+  writeReceivedBitmapEnd,
+);
+
+journalTest("a peer whose guest is no more when the rest comes: nothing stays noted", async () => {
+  await using directory = new TemporaryDirectory("journal");
+  const guest = await keepStress();
+  const journal = directory.file("journal");
+  const flags = ["--journal", journal];
+  const path = directory.file("peer");
+  const to = `unix:${path}`;
+  {
+    await using server = await HandMadeDestination.open(path);
+    await using source = startSource({ guest, to, flags });
+    await server.accept();
+    await waitForEntry(journal);
+    await kill(source);
+  }
+  await using server = await HandMadeDestination.open(path);
+  await using rest = startSource({ guest, to, flags: [...flags, "--resume"] });
+  const peer = await server.accept();
+  peer.send(EMPTY_BITMAP);
+  const asked = bytesOf(
+    command({ kind: "recvBitmap", block: "stress.ram" }),
+    ...identityPings(newIdentity()).map(ping),
+  ).length;
+  await waitUntil(() => peer.received.length >= asked, "which guest it is");
+  peer.answer({ kind: "pong", value: PONG_SAME_GUEST });
+  const said = asked + bytesOf(command({ kind: "postcopyResume" })).length;
+  await waitUntil(() => peer.received.length === said, "RESUME");
+  peer.answer({ kind: "shut", status: 2 });
+  const end = await rest.end();
+  expect(end).toMatchObject({ exitCode: 4, error: { code: "GUEST_GONE" } });
+  expect(entriesIn(journal)).toEqual([]);
+});
 
 journalTest("a live guest: noted before it stops, and settled when it stays", async () => {
   await using directory = new TemporaryDirectory("journal");

@@ -55,6 +55,8 @@ test("a report says whether a signal ended it, and whether that left the guest e
       press();
       expect(interrupts.outcome(failure)).toBe(outcome);
       expect(interrupts.outcome(undefined)).toBe("completed");
+      // Its destination may still have given it back.
+      expect(interrupts.outcome(failure, true)).toBe(answer === false ? "failed" : "cancelled");
     });
   }
 });

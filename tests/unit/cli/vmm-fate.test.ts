@@ -1,5 +1,7 @@
 /** What becomes of a VMM whose memory cannot be filled: killed, or left, and never left to zeros. */
 import { expect, test } from "bun:test";
+import { constants } from "node:os";
+import { join } from "node:path";
 import { closeDescriptor } from "../../../syscalls/descriptor.ts";
 import { openProcess } from "../../../syscalls/pidfd.ts";
 import { openUserfault } from "../../../syscalls/userfaultfd.ts";
@@ -7,9 +9,10 @@ import type { Output } from "../../../src/commands/common.ts";
 import { VmmFate } from "../../../src/commands/vmm-fate.ts";
 import type { OnFailure } from "../../../src/commands/vmm-fate.ts";
 import { keepsUserfault, userfaultIdentity } from "../../../src/guests/uffd/vmm-process.ts";
+import { LONG_TEST_MS } from "../../helpers/deadline.ts";
 import { Descriptors } from "../../helpers/descriptors.ts";
 import { needUserfaultfd, requireOrSkip } from "../../helpers/need.ts";
-import { spawn } from "../../helpers/spawn.ts";
+import { PROJECT_ROOT, spawn } from "../../helpers/spawn.ts";
 
 const userfaultTest = requireOrSkip(needUserfaultfd());
 
@@ -99,3 +102,35 @@ userfaultTest("a VMM that closes its own after the handover is not left to zeros
     if (keeps) closeDescriptor(own);
   }
 });
+
+/** Makes one that cannot be killed, and waits. */
+const WAITER = `
+  const { VmmFate } = await import(${JSON.stringify(join(PROJECT_ROOT, "src/commands/vmm-fate.ts"))});
+  new VmmFate({
+    vmm: { handover: { regions: [], userfaultFd: 0 }, pid: 0, processFd: -1, connection: -1 },
+    ...{ onFailure: "kill", successor: undefined, memory: () => undefined, isKept: () => false },
+    output: { warn: (code) => console.log(code) },
+  });
+  setInterval(() => undefined, 1000);
+  console.log("ready");
+`;
+
+test(
+  "is decided whichever signal ends the process by default, of those that can be answered",
+  async () => {
+    const signals = ["QUIT", "ABRT", "ALRM", "VTALRM", "XCPU", "PROF", "IO"] as const;
+    const ends = signals.map(async (name) => {
+      const signal = `SIG${name}` as const;
+      await using waiter = spawn([process.execPath, "-e", WAITER]);
+      await waiter.stdout.waitForLine(/ready/);
+      waiter.kill(signal);
+      const { exitCode, stdout } = await waiter.finish();
+      const said = stdout.trim().split("\n").at(-1);
+      expect({ name, exitCode, said }).toEqual({
+        ...{ name, exitCode: 128 + constants.signals[signal], said: "VMM_FROZEN" },
+      });
+    });
+    await Promise.all(ends);
+  },
+  LONG_TEST_MS,
+);

@@ -259,3 +259,15 @@ test("why the destination hung up is heard behind a request that cannot be answe
     expect(bench.guest.shared.finished.isSet).toBe(true);
   }
 });
+
+test("what a QEMU had loaded by then is heard as well: a refusal behind that is none", () => {
+  using bench = new Bench();
+  const [fd, other] = bench.descriptors.pair();
+  bench.descriptors.close(other);
+  Atomics.store(bench.guest.shared.control, WORD.urgentFd, fd);
+  bench.say(request("block0", 3), { kind: "pong", value: 3 }, { kind: "shut", status: 1 });
+  bench.descriptors.close(bench.peer.fd);
+  expect(bench.failure()).toBe("none");
+  expect(bench.word("shutStatus")).toBe(1);
+  expect(bench.guest.shared.times[TIME.loaded]).toBeGreaterThan(0);
+});
