@@ -8,8 +8,6 @@
  * discarded is zero for ever, whatever the source still sends.
  */
 import { ERRNO } from "../../syscalls/abi/errno.ts";
-import { mapScratch } from "../../syscalls/memory.ts";
-import type { Scratch } from "../../syscalls/memory.ts";
 import { monotonicNs } from "../../syscalls/process.ts";
 import { UFFD } from "../../syscalls/abi/userfaultfd.ts";
 import { enabledFeatures, Userfault } from "../../syscalls/userfaultfd.ts";
@@ -20,7 +18,7 @@ import { DEST } from "../report/counters.ts";
 import type { DestCounters } from "../report/counters.ts";
 import type { Histogram } from "../report/histogram.ts";
 import { TARGET_PAGE_SIZE } from "../stream/constants.ts";
-import { StreamError } from "../util/errors.ts";
+import { GatheredPage, hostPageEnd } from "./gathered-page.ts";
 import type { PageSink, ReceiveBuffer } from "./guest.ts";
 import { checkPlaced, checkVmm, notRegistered } from "./place-failure.ts";
 import { ticksSince, WORD } from "./shared.ts";
@@ -70,13 +68,9 @@ export class Placer implements PageSink {
   readonly #options: PlacerOptions;
   readonly #shared: DestShared;
   readonly #userfault: Userfault;
-  /** A host page being gathered from target pages, for blocks with huge pages. */
-  #staging: Scratch | undefined;
-  #stagedBlock: RamBlock | undefined;
-  #stagedPage = -1;
+  readonly #gathered = new GatheredPage();
   /** Whether the VMM tells of all memory that it unmaps and moves. */
   #isHeard: boolean | undefined;
-  #staged = 0;
   /** WORD.faultsFound when last looked at. */
   #faultsFound = 0;
 
@@ -97,7 +91,7 @@ export class Placer implements PageSink {
     for (let from = offset; from < end;) {
       const part = Math.min(end, hostPageEnd(block, from)) - from;
       const dataAt = at + from - offset;
-      this.#stage(block, from, part, bytes.subarray(dataAt, dataAt + part));
+      this.#gather(block, from, part, bytes.subarray(dataAt, dataAt + part));
       from += part;
     }
   }
@@ -110,52 +104,21 @@ export class Placer implements PageSink {
     const end = offset + count * TARGET_PAGE_SIZE;
     for (let from = offset; from < end;) {
       const part = Math.min(end, hostPageEnd(block, from)) - from;
-      this.#stage(block, from, part, undefined);
+      this.#gather(block, from, part, undefined);
       from += part;
     }
   }
 
   dropPart(): void {
-    this.#staged = 0;
+    this.#gathered.drop();
   }
 
-  /**
-   * Gathers a host page from `length` bytes of whole target pages, zeros without data; it is placed
-   * when its last one is here.
-   */
-  #stage(block: RamBlock, offset: number, length: number, data: Uint8Array | undefined): void {
-    const staging = this.#stagingFor(block.pageSize);
-    const hostPage = Math.floor(offset / block.pageSize);
-    const within = offset % block.pageSize;
-    if (this.#staged === 0) {
-      this.#stagedBlock = block;
-      this.#stagedPage = hostPage;
-    }
-    const expected = this.#staged * TARGET_PAGE_SIZE;
-    if (block !== this.#stagedBlock || hostPage !== this.#stagedPage || within !== expected) {
-      throw new StreamError(
-        "BAD_ORDER",
-        `The page at ${offset} of ${block.name} came inside of another host page`,
-      );
-    }
-    if (data === undefined) {
-      staging.bytes.fill(0, within, within + length);
-    } else {
-      staging.bytes.set(data, within);
-    }
-    this.#staged += length / TARGET_PAGE_SIZE;
-    if (this.#staged < targetPagesPerHostPage(block)) return;
-    this.#staged = 0;
+  /** Adds a part of a host page, zeros without data; it is placed when its last one is here. */
+  #gather(block: RamBlock, offset: number, length: number, data: Uint8Array | undefined): void {
+    const source = this.#gathered.add(block, offset, length, data);
+    if (source === undefined) return;
     // UFFDIO_ZEROPAGE is not for hugetlbfs: its zeros are copied.
-    this.#place(block, hostPage * block.pageSize, staging.address, block.pageSize);
-  }
-
-  /** Room for a host page; blocks may have pages of several sizes. */
-  #stagingFor(pageSize: number): Scratch {
-    if (this.#staging === undefined || this.#staging.bytes.length < pageSize) {
-      this.#staging = mapScratch(pageSize);
-    }
-    return this.#staging;
+    this.#place(block, offset - (offset % block.pageSize), source, block.pageSize);
   }
 
   /** Places whole host pages; `source` 0 means zeros. */
@@ -301,9 +264,4 @@ export function addPlaceCounts(counters: DestCounters, counts: PlaceCounts): voi
   counts.exists = 0;
   counts.retries = 0;
   counts.dropped = 0;
-}
-
-/** Where the host page that holds `offset` ends in its block. */
-function hostPageEnd({ pageSize }: RamBlock, offset: number): number {
-  return (Math.floor(offset / pageSize) + 1) * pageSize;
 }
