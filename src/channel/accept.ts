@@ -58,6 +58,8 @@ type Verdict =
   | "multifd"
   /** It begins a migration, where one that goes on is waited for. */
   | "beginner"
+  /** It goes on with one, where one that begins is waited for. */
+  | "returner"
   /** The first bytes of a magic, and more may come. */
   | "undecided"
   | "stranger"
@@ -166,6 +168,7 @@ export class Door {
     const migration = begins(bytes, got, this.#start);
     // A channel of multifd begins otherwise, and so does what goes on after a broken link.
     if (!migration && got === MAGIC_BYTES && begins(bytes, got, STREAM_MAGIC)) return "beginner";
+    if (!migration && got === MAGIC_BYTES && begins(bytes, got, RECOVERY_START)) return "returner";
     if (!migration && !begins(bytes, got, MULTIFD_MAGIC)) return "stranger";
     // No source closes one of its channels while the main one has not spoken.
     if (hungUp && !(migration && got === MAGIC_BYTES)) return "stranger";
@@ -185,15 +188,7 @@ export class Door {
       this.#multifd.push(fd);
       return;
     }
-    if (verdict === "beginner") {
-      this.#entrance.warnings.say(
-        "A source that begins anew was turned away: the rest of a guest is waited for, which --resume sends",
-      );
-    } else if (verdict !== "gone") {
-      this.#entrance.warnings.say(
-        "A connection that is not a QEMU migration stream was turned away",
-      );
-    }
+    if (verdict !== "gone") this.#entrance.warnings.say(WHY_TURNED_AWAY[verdict]);
     closeDescriptor(fd);
   }
 
@@ -223,6 +218,16 @@ export class Door {
     if (oldest !== undefined) closeDescriptor(oldest);
   }
 }
+
+/** What is said of who is turned away; there are more multifd channels than any source has. */
+const WHY_TURNED_AWAY = {
+  beginner:
+    "A source that begins anew was turned away: the rest of a guest is waited for, which --resume sends",
+  returner:
+    "A source that goes on with a guest (--resume) was turned away: this dest has no part of one",
+  stranger: "A connection that is not a QEMU migration stream was turned away",
+  multifd: "A connection that is not a QEMU migration stream was turned away",
+} as const;
 
 /** Whether the first `count` bytes are those of `magic`. */
 function begins(bytes: Uint8Array, count: number, magic: number): boolean {

@@ -87,7 +87,7 @@ export const SOURCE_FLAGS = {
   channels: defaultFlag(fromText(parseChannels), {
     valueHint: "N",
     description:
-      "Connections that the push goes on between two of ours: 1 to 8, or as processors allow",
+      "Connections that the push goes on between two of ours: 1 to 8, or as processors allow; no more than the other end's",
     default: "auto",
   }),
   preempt: switchFlag("The QEMU there has postcopy-preempt on: send requested pages apart"),

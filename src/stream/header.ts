@@ -63,7 +63,7 @@ function readStreamHeader(reader: StreamReader): void {
       "BAD_MAGIC",
       `This is not a QEMU migration stream: it looks like ${describeForeign(magic)}`,
       magicAt,
-      "Check the port or the file, and that the other side is a migration source",
+      "check the port or the file, and that the other side is a migration source",
     );
   }
   const version = reader.u32();

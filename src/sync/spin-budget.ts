@@ -13,7 +13,7 @@ const SAVED_NS_MAX = 1e6;
 /** Most waits that are slept through between two spins, where spins come to nothing. */
 const PAUSE_MAX = 64;
 /** Of the time of all processors that this process may use, and of one: the lesser counts. */
-const SHARE_OF_ALL = 1 / 16;
+const SHARE_OF_ALL = 1 / 8;
 const SHARE_OF_ONE_MAX = 0.5;
 
 /** Share of one processor that a thread may spin away on this host. */

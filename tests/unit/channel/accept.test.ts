@@ -122,6 +122,18 @@ describe("the migration is found", () => {
     ]);
   });
 
+  test("behind a source that goes on with what is not here, which is said", async () => {
+    await using watchdog = await startWatchdog();
+    using door = new Hall();
+    door.connect(RECOVERY);
+    const source = door.connect(OPENING);
+    const { main } = door.accept(watchdog.stopFd);
+    expect(isPeerOf(main, source)).toBe(true);
+    expect(door.warnings).toEqual([
+      "A source that goes on with a guest (--resume) was turned away: this dest has no part of one",
+    ]);
+  });
+
   test("behind strangers, who are turned away with a warning each", async () => {
     await using watchdog = await startWatchdog();
     using door = new Hall();

@@ -160,7 +160,7 @@ describe("what is no stream", () => {
       expect(error.code).toBe("BAD_MAGIC");
       expect(error.message).toStartWith("This is not a QEMU migration stream: it looks like ");
       expect(error.message).toContain(says);
-      expect(error.hint).toContain("Check the port");
+      expect(error.hint).toContain("check the port");
     });
   }
 });
