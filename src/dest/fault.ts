@@ -86,8 +86,10 @@ export class FaultThread {
   }
 
   #turn(): boolean {
-    if (!this.#spin()) this.#poll.wait(Infinity);
-    this.#foundAt = monotonicNs();
+    if (!this.#spin()) {
+      this.#poll.wait(Infinity);
+      this.#foundAt = monotonicNs();
+    }
     if (this.#urgent.serve()) this.#asked = false;
     if (this.#poll.ready(1) !== 0) this.#events.drain();
     this.#requestFaults();
@@ -100,9 +102,9 @@ export class FaultThread {
     if (!this.#asked || !this.#urgent.isOpen || !spinning.begin(monotonicNs())) return false;
     for (;;) {
       const came = this.#poll.wait(0) > 0;
-      const now = monotonicNs();
-      if (!came && spinning.mayGoOn(now)) continue;
-      spinning.end(now, came);
+      this.#foundAt = monotonicNs();
+      if (!came && spinning.mayGoOn(this.#foundAt)) continue;
+      spinning.end(this.#foundAt, came);
       return came;
     }
   }

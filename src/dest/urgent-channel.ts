@@ -74,7 +74,7 @@ export class UrgentChannel {
   serve(): boolean {
     const found = this.#found;
     const came = found !== undefined && this.#poll.ready(this.#slot) !== 0;
-    // Those first: somebody waits for each of them.
+    // Requested pages first: somebody waits for each of them.
     if (came) this.#read(found);
     this.#connections.serve();
     return came;
