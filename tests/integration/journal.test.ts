@@ -130,6 +130,15 @@ journalTest("a sender killed in postcopy: not sent again, but the rest", async (
   expect(entriesIn(journal)).toEqual([]);
 });
 
+/** A source that is killed with its entry noted: the peer never answers its hello, so no package is sent. */
+async function killBeforePackage(guest: string, path: string, journal: string): Promise<void> {
+  await using server = await HandMadeDestination.open(path);
+  await using source = startSource({ guest, to: `unix:${path}`, flags: ["--journal", journal] });
+  await server.accept();
+  await waitForEntry(journal);
+  await kill(source);
+}
+
 journalTest(
   "a sender killed before the package: told of all the same, also if damaged; --again sends",
   async () => {
@@ -139,14 +148,7 @@ journalTest(
     const flags = ["--journal", journal];
     const path = directory.file("peer");
     const to = `unix:${path}`;
-    {
-      // It never answers the hello, so the package is not sent.
-      await using server = await HandMadeDestination.open(path);
-      await using source = startSource({ guest, to, flags });
-      await server.accept();
-      await waitForEntry(journal);
-      await kill(source);
-    }
+    await killBeforePackage(guest, path, journal);
     await using refused = startSource({ guest, to, flags });
     expect((await refused.end()).error?.code).toBe("SPLIT_BRAIN");
     // One that cannot be read says no less, whatever the operator thinks.
@@ -195,13 +197,7 @@ journalTest("a peer whose guest is no more when the rest comes: nothing stays no
   const flags = ["--journal", journal];
   const path = directory.file("peer");
   const to = `unix:${path}`;
-  {
-    await using server = await HandMadeDestination.open(path);
-    await using source = startSource({ guest, to, flags });
-    await server.accept();
-    await waitForEntry(journal);
-    await kill(source);
-  }
+  await killBeforePackage(guest, path, journal);
   await using server = await HandMadeDestination.open(path);
   await using rest = startSource({ guest, to, flags: [...flags, "--resume"] });
   const peer = await server.accept();
